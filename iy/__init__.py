@@ -1,0 +1,1 @@
+"""iy: from a folder of portraits to a tuning-free personalised image generator."""

@@ -1,0 +1,261 @@
+"""Typed settings: `params.yaml` names a profile, `profiles/<profile>.yaml` holds every value. Unknown keys are errors.
+
+There are no defaults in code: a profile states every key, and what was resolved is written and hashed beside each output.
+"""
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from iy.errors import UserError
+from iy.storage import sha256, write_json
+
+Share = Field(ge=0, le=1)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+class Component(Section):
+    """A model part, opened by its named class: nothing is guessed from a path."""
+    cls: str = Field(alias="class")
+    path: str
+    subfolder: str | None
+
+
+class TextBranch(Component):
+    tokenizer: str
+    max_length: PositiveInt
+    own: bool
+
+
+class Base(Section):
+    image_size: PositiveInt
+    dtype: Literal["float32", "bfloat16", "float16"]
+    unet: Component
+    vae: Component
+    scheduler: Component
+    vision: Component
+    text: dict[str, TextBranch]
+
+
+class Model(Section):
+    attention: Literal["parallel", "concatenated"]
+    alpha: dict[str, float]
+    lora_rank: PositiveInt
+    lora_targets: list[Literal["self", "text"]]
+    crop_margin: PositiveFloat
+    mask_face: bool
+
+
+class Photos(Section):
+    source: Literal["studio", "folder"]
+    path: str | None
+    people: PositiveInt
+    per_person: PositiveInt
+    size: PositiveInt
+    first_person: int
+    licence: str
+    consent: str
+    workers: PositiveInt
+
+
+class Faces(Section):
+    analyser: Literal["open", "insightface"]
+    pack: str | None
+    minimum_score: float = Share
+    embed_size: int | None
+
+
+class Curate(Section):
+    minimum_size: PositiveInt
+    minimum_face: PositiveInt
+    minimum_sharpness: float
+    maximum_yaw: PositiveFloat
+    maximum_pitch: PositiveFloat
+    maximum_pixels: PositiveInt
+    duplicate_bits: int
+    duplicate_similarity: float
+    grouping: Literal["auto", "label", "embedding"]
+    group_threshold: float | None
+    minimum_per_person: PositiveInt
+    validation_people: PositiveInt
+    test_people: PositiveInt
+    captioner: Literal["auto", "sidecar", "transformers"]
+    caption_model: str | None
+
+
+class SynPairs(Section):
+    pairs_per_person: PositiveInt
+    rewriter: Literal["grammar", "transformers", "openai"]
+    rewriter_model: str | None
+    rewriter_endpoint: str | None
+    rewriter_attempts: PositiveInt
+    steps: PositiveInt
+    guidance: float
+    passes: int = Field(ge=0)
+    strength: float = Share
+    false_match_rate: float = Share
+    upper_quantile: float = Share
+    batch: PositiveInt
+
+
+class Select(Section):
+    real_share: float = Share
+    pair_share: float = Share
+    decisions: str | None
+
+
+class Stage(Section):
+    data: Literal["real", "pairs"]
+    set: Literal["all", "selected"]
+    steps: PositiveInt
+    learning_rate: PositiveFloat
+    warmup: int = Field(ge=0)
+
+
+class Finetune(Section):
+    init: Literal["pretrained", "none"]
+    pretrained: str | None
+    batch: PositiveInt
+    accumulate: PositiveInt
+    precision: Literal["no", "bf16", "fp16"]
+    weight_decay: float
+    clip_norm: PositiveFloat
+    ema_decay: float = Share
+    min_snr_gamma: PositiveFloat
+    drop_text: float = Share
+    drop_image: float = Share
+    drop_both: float = Share
+    face_weight: PositiveFloat
+    checkpoint_every: PositiveInt
+    validate_every: PositiveInt
+    validation_images: PositiveInt
+    validation_batches: PositiveInt
+    stages: dict[Literal["1", "2", "3", "4"], Stage]
+
+
+class Evaluate(Section):
+    people: PositiveInt
+    prompts: PositiveInt
+    seeds: PositiveInt
+    steps: PositiveInt
+    guidance: float
+    identity_guidance: float
+    batch: PositiveInt
+    judge: Literal["fr_feature", "dlib"]
+    probes: str | None
+    bootstrap: PositiveInt
+
+
+class Register(Section):
+    name: str
+    metric: str
+    minimum_prompt_alignment: float
+
+
+class Params(Section):
+    profile: str
+    usage: Literal["research", "commercial"]
+    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    base: Base
+    model: Model
+    photos: Photos
+    faces: Faces
+    curate: Curate
+    synpairs: SynPairs
+    select: Select
+    finetune: Finetune
+    evaluate: Evaluate
+    register_: Register = Field(alias="register")
+
+    def resolved(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+    def digest(self) -> str:
+        """sha256 of the resolved settings, order of keys left out."""
+        return sha256(json.dumps(self.resolved(), sort_keys=True).encode())
+
+    def write(self, folder: Path) -> None:
+        """`settings.json` in `folder`: the resolved settings and their hash."""
+        write_json(folder / "settings.json", {"sha256": self.digest(), "settings": self.resolved()})
+
+    @property
+    def photos_dir(self) -> Path:
+        return Path("data", self.profile, "photos")
+
+    def data_dir(self, stage: str) -> Path:
+        """`data/<profile>/<stage>`: photos, curate, synpairs, select."""
+        return Path("data", self.profile, stage)
+
+    def bundle_dir(self, stage: int) -> Path:
+        """`models/<profile>/finetune<stage>`: the bundle that a finetuning stage writes."""
+        return Path("models", self.profile, f"finetune{stage}")
+
+    def report_dir(self, stage: str) -> Path:
+        return Path("reports", self.profile, stage)
+
+
+def read_yaml(path: Path) -> dict:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run from the project folder, or name one of {profiles()}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it and run again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold `key: value` lines, found {type(value).__name__}: see profiles/studio.yaml")
+    return value
+
+
+def profiles() -> list[str]:
+    return sorted(path.stem for path in Path("profiles").glob("*.yaml"))
+
+
+def load(profile: str | None = None) -> Params:
+    """The settings of `profile` (or of the one that params.yaml names) from the current folder."""
+    chosen = read_yaml(Path("params.yaml")) if profile is None else {"profile": profile}
+    if extra := set(chosen) - {"profile"}:
+        raise UserError(f"params.yaml: unknown key {sorted(extra)[0]!r}: it holds `profile` only; settings live in profiles/")
+    name = chosen.get("profile")
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"params.yaml: profile {name!r} is not the name of a file under profiles/: choose one of {profiles()}")
+    path = Path("profiles", f"{name}.yaml")
+    return parse({"profile": name, **read_yaml(path)}, str(path))
+
+
+def parse(value: dict, source: str) -> Params:
+    """Validate a settings mapping; the first mistake becomes one sentence with the key and what would be right."""
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error.errors()[0])}") from None
+
+
+def explain(error: dict) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        names = known_names(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), names, 1, 0)
+        return f"unknown key {place!r}" + (f": did you mean {near[0]!r}?" if near else ": remove it")
+    if error["type"] == "missing":
+        return f"key {place!r} is missing: add it (profiles/studio.yaml shows one)"
+    return f"{place} = {error['input']!r}: {error['msg']}"
+
+
+def known_names(place: tuple) -> list[str]:
+    """The keys that may stand at `place` in the settings."""
+    model: Any = Params
+    for part in place:
+        if not (isinstance(model, type) and issubclass(model, Section)):
+            break
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        model = fields.get(part)
+    if not (isinstance(model, type) and issubclass(model, Section)):
+        model = {"text": TextBranch, "stages": Stage}.get(str(place[-2] if len(place) > 1 else ""), Section)
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,88 @@
+"""The rows that rooms exchange: one parquet row per photo, one per synthetic pair.
+
+Nothing is dropped silently: rejected rows stay in the table with `verdict = "rejected"` and a `reason`.
+"""
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iy.errors import UserError
+from iy.storage import atomic_path
+
+VERSION = "1"
+ACCEPTED, REJECTED = "accepted", "rejected"
+SPLITS = ("train", "validation", "test")
+
+PHOTO = pa.schema([
+    ("id", pa.string()),                      # sha256 of the original bytes
+    ("uri", pa.string()),                     # where it came from
+    ("licence", pa.string()),
+    ("consent", pa.string()),                 # basis on which the person's face may be used
+    ("label", pa.string()),                   # person as the source names them, or null
+    ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),   # bytes, in the photos folder
+    ("width", pa.int32()), ("height", pa.int32()),                            # pixels, upright
+    ("caption", pa.string()),
+    ("attributes", pa.string()),              # JSON object of exact lexicon attributes (studio), or "{}"
+    ("box", pa.list_(pa.float32())),          # x0, y0, x1, y1 in pixels
+    ("landmarks", pa.list_(pa.float32())),    # x, y of left eye, right eye, nose, mouth corners, as seen, in pixels
+    ("faces", pa.int32()),                    # number of faces found
+    ("face_size", pa.float32()),              # shorter side of the box, pixels
+    ("sharpness", pa.float32()),              # variance of the Laplacian on the face crop resized to 112 px
+    ("yaw", pa.float32()), ("pitch", pa.float32()), ("roll", pa.float32()),   # degrees, from the landmarks
+    ("quality", pa.float32()),                # 0..1, used for ranking
+    ("embedding", pa.list_(pa.float32())),
+    ("recogniser", pa.string()),              # name@version of the embedding's model
+    ("phash", pa.string()),                   # 64-bit perceptual hash, hex
+    ("person", pa.string()),                  # person id after grouping
+    ("split", pa.string()),                   # train | validation | test, by person
+    ("verdict", pa.string()), ("reason", pa.string()),
+], metadata={"iy.record": "photo", "iy.version": VERSION})
+
+PAIR = pa.schema([
+    ("id", pa.string()),                      # sha256 of the target's bytes
+    ("reference", pa.string()),               # photo id of the reference
+    ("person", pa.string()),
+    ("caption", pa.string()),                 # caption of the target: the rewritten prompt
+    ("source_caption", pa.string()),          # the reference's own caption
+    ("rewriter", pa.string()), ("changed", pa.list_(pa.string())),            # attributes that the rewrite changed
+    ("model", pa.string()),                   # sha256 of the bundle that drew it
+    ("seed", pa.int64()),
+    ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),   # bytes, in the synpairs folder
+    ("similarity", pa.list_(pa.float32())),   # to the reference: before refinement, after pass 1, 2, ...
+    ("kept_pass", pa.int32()),                # index into similarity
+    ("lower", pa.float32()), ("upper", pa.float32()),                         # the bounds that judged it
+    ("recogniser", pa.string()),
+    ("licence", pa.string()), ("consent", pa.string()),                       # inherited from the reference
+    ("decided_by", pa.string()),              # automatic, or who
+    ("verdict", pa.string()), ("reason", pa.string()),
+], metadata={"iy.record": "pair", "iy.version": VERSION})
+
+
+def write(path: Path | str, rows: list[dict], schema: pa.Schema) -> None:
+    """Write rows atomically; missing keys become null, unknown keys are a programming error."""
+    names = set(schema.names)
+    for row in rows:
+        assert not (extra := set(row) - names), f"unknown columns {sorted(extra)}"
+    with atomic_path(path) as aside:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), aside)
+
+
+def read(path: Path | str, schema: pa.Schema) -> list[dict]:
+    """Rows of a record table, refusing another kind or version of record by name."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run the stage that writes it first (dvc repro)") from None
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is not a readable parquet table ({error}): delete it and run its stage again") from None
+    found, wanted = table.schema.metadata or {}, schema.metadata
+    for key in (b"iy.record", b"iy.version"):
+        if found.get(key) != wanted[key]:
+            raise UserError(f"{path} holds {key.decode()}={found.get(key, b'nothing').decode()}, expected "
+                            f"{wanted[key].decode()}: run the stage that writes it again")
+    return table.to_pylist()
+
+
+def accepted(rows: list[dict]) -> list[dict]:
+    return [row for row in rows if row["verdict"] == ACCEPTED]
