@@ -1,0 +1,124 @@
+"""Open the base model: every part through the class that the settings name, all frozen and in inference mode."""
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from iy import params
+from iy.errors import UserError
+
+
+class Branch(nn.Module):
+    """One text encoder with its tokenizer. `own`: the encoder that the base's own cross-attention was trained with."""
+
+    def __init__(self, tokenizer: Any, encoder: nn.Module, max_length: int, own: bool):
+        super().__init__()
+        self.tokenizer, self.encoder, self.max_length, self.own = tokenizer, encoder, max_length, own
+
+    @property
+    def width(self) -> int:
+        """Size D of the encoder's hidden states (B, L, D)."""
+        config = self.encoder.config
+        return config.hidden_size if hasattr(config, "hidden_size") else config.d_model
+
+
+@dataclass(kw_only=True, slots=True)
+class Base:
+    """The parts of a latent-diffusion model. `text` keeps the order of the settings; exactly one branch is `own`.
+
+    `image_mean` and `image_std` (three numbers each, for pixels in [0, 1]) are the vision tower's own normalisation.
+    """
+    unet: nn.Module
+    vae: nn.Module
+    scheduler: Any
+    vision: nn.Module
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    text: nn.ModuleDict
+    image_size: int
+    dtype: torch.dtype
+    settings: params.Base
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def own(self) -> str:
+        """Name of the text branch that the base was trained with."""
+        return next(name for name, branch in self.text.items() if branch.own)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of one image of `image_size` pixels."""
+        side = self.image_size // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.unet.config.in_channels, side, side
+
+    def to(self, device: torch.device | str) -> "Base":
+        for part in (self.unet, self.vae, self.vision, self.text):
+            part.to(device)
+        return self
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one, else the CPU; asking for a GPU that is not there is an error."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = 'cuda': no GPU that PyTorch can use was found: set device to auto or cpu")
+    return torch.device(name)
+
+
+def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
+    """Open every part of the base in `base.dtype` on `device`. All parts are frozen."""
+    import diffusers
+    import transformers
+
+    if [branch.own for branch in base.text.values()].count(True) != 1:
+        raise UserError("base.text: exactly one branch must have `own: true`, the text encoder the base was trained with")
+    transformers.utils.logging.disable_progress_bar()
+    dtype = getattr(torch, base.dtype)
+    mean, std = normalisation(base.vision)
+    text = {name: Branch(open_part(transformers, branch, f"text.{name}.tokenizer", branch.tokenizer),
+                         open_model(transformers, branch, f"text.{name}", dtype, device), branch.max_length, branch.own)
+            for name, branch in base.text.items()}
+    return Base(
+        unet=open_model(diffusers, base.unet, "unet", dtype, device),
+        vae=open_model(diffusers, base.vae, "vae", dtype, device),
+        scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls),
+        vision=open_model(transformers, base.vision, "vision", dtype, device),
+        image_mean=mean, image_std=std, text=nn.ModuleDict(text), image_size=base.image_size, dtype=dtype, settings=base)
+
+
+def open_model(library: Any, part: params.Component, key: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
+    named = {"torch_dtype": dtype} if library.__name__ == "diffusers" else {"dtype": dtype}
+    model = open_part(library, part, key, part.cls, use_safetensors=True, **named)
+    return model.to(device).requires_grad_(False).eval()
+
+
+def open_part(library: Any, part: params.Component, key: str, name: str, **options: Any) -> Any:
+    """`<library>.<name>.from_pretrained(part.path, subfolder)`; what goes wrong becomes one sentence naming the key."""
+    cls = getattr(library, name, None)
+    if cls is None or not hasattr(cls, "from_pretrained"):
+        raise UserError(f"base.{key}: {library.__name__} has no loadable class {name!r}: name one that it has")
+    place = f"{part.path}/{part.subfolder}" if part.subfolder else part.path
+    if part.subfolder:
+        options["subfolder"] = part.subfolder
+    try:
+        return cls.from_pretrained(part.path, **options)
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"base.{key}: cannot open {name} at {place}: {why[:300]}") from None
+
+
+def normalisation(part: params.Component) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per colour that the vision tower's `preprocessor_config.json` states."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        config, _ = ImageProcessingMixin.get_image_processor_dict(part.path, subfolder=part.subfolder or "")
+        return tuple(config["image_mean"]), tuple(config["image_std"])
+    except (OSError, KeyError) as error:
+        raise UserError(f"base.vision: {part.path}/{part.subfolder or ''} lacks a preprocessor_config.json with image_mean "
+                        f"and image_std ({' '.join(str(error).split())[:200]})") from None

@@ -1,0 +1,70 @@
+"""Text to hidden states, images to latents and back. Everything here runs without gradients: these parts are frozen."""
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from iy.diffusion.base import Base, Branch
+
+TextStates = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+log = logging.getLogger(__name__)
+
+
+def encode_text(base: Base, prompts: Sequence[str]) -> TextStates:
+    """Hidden states (B, L, D) and mask (B, L; True = a real token) of every text branch, L the longest prompt's length."""
+    return text_states(base.text, prompts)
+
+
+@torch.no_grad()
+def text_states(text: nn.ModuleDict, prompts: Sequence[str]) -> TextStates:
+    """`encode_text` for the branches alone."""
+    return {name: branch_states(name, branch, list(prompts)) for name, branch in text.items()}
+
+
+def branch_states(name: str, branch: Branch, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = branch.tokenizer(prompts, padding="longest", truncation=True, max_length=branch.max_length, return_tensors="pt")
+    ids, mask = tokens.input_ids, tokens.attention_mask
+    if ids.shape[1] == branch.max_length:
+        warn_cut(name, branch, prompts)
+    device = branch.encoder.device
+    hidden = branch.encoder(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+    return hidden, mask.bool().to(device)
+
+
+def warn_cut(name: str, branch: Branch, prompts: list[str]) -> None:
+    """Say which words a tokenizer's limit cuts off: the model never sees them."""
+    for prompt in prompts:
+        ids = branch.tokenizer(prompt, truncation=False, verbose=False).input_ids
+        if len(ids) > branch.max_length:
+            lost = branch.tokenizer.decode(ids[branch.max_length - 1:], skip_special_tokens=True)
+            log.warning("branch %s reads %d tokens of this prompt and not: %r", name, branch.max_length, lost)
+
+
+@torch.no_grad()
+def encode_images(base: Base, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Pixels (B, 3, H, W) in [-1, 1] to latents at the U-Net's scale; with a generator sampled, without it the mode."""
+    vae = base.vae
+    posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    return (latents - shift(vae)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode_latents(base: Base, latents: torch.Tensor) -> torch.Tensor:
+    """Latents to pixels (B, 3, H, W), clipped to [-1, 1]."""
+    vae = base.vae
+    return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift(vae)).sample.clamp(-1, 1)
+
+
+def shift(vae: nn.Module) -> float:
+    """Some autoencoders (SD 3, Flux) move their latents as well as scaling them; most state none."""
+    return vae.config.get("shift_factor") or 0.0
+
+
+def to_pixels(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """uint8 images (H, W, 3) of one size as float32 pixels (B, 3, H, W) in [-1, 1]."""
+    stacked = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in images]))
+    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1

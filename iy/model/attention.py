@@ -1,0 +1,134 @@
+"""Fully parallel attention, the paper's Fig. 4: every cross-attention layer asks all sources side by side.
+
+    out = Σ_b α_b · softmax(Q K_bᵀ/√d) V_b,   b ∈ {vision, clip, ul2, byt5}
+
+Q is the base's. The base's own text branch keeps the base's K, V and output weights; every other branch has its own,
+its output starting at zero (vision: paper; the other text branches: our choice), so that a fresh model is the base.
+K and V do not depend on the timestep: a `Context` holds them for all layers and serves all denoising steps.
+
+Shapes: B images, S spatial positions, L tokens of a branch, D width of its tokens, H heads, d head width, C = H·d.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+Tokens = dict[str, tuple[torch.Tensor, torch.Tensor]]
+KeysValues = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(slots=True)
+class Context:
+    """What the U-Net attends to, given to it in place of `encoder_hidden_states`.
+
+    `layers[i][branch]` is K, V of layer i, each (B, H, L, d). `masks[branch]` is (B, 1, 1, L), True = a real token, or
+    None when all are. `present[branch]` is (B, 1, 1), 0 for images that do not have the branch, or None when all do.
+    """
+    layers: list[KeysValues]
+    masks: dict[str, torch.Tensor | None]
+    present: dict[str, torch.Tensor | None]
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Context":
+        """The context with every tensor replaced by `change(tensor)`, e.g. `context.map(lambda x: x[:2])`."""
+        optional = {name: None if mask is None else change(mask) for name, mask in self.masks.items()}
+        present = {name: None if flag is None else change(flag) for name, flag in self.present.items()}
+        return Context([{name: (change(k), change(v)) for name, (k, v) in layer.items()} for layer in self.layers],
+                       optional, present)
+
+
+def readable(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Split a token mask (B, L) into a mask that softmax can read, (B, 1, 1, L), and presence (B, 1, 1) or None.
+
+    A row without any token would make softmax 0/0; it attends to all its tokens instead, and presence 0 erases the result.
+    """
+    present = mask.any(1, keepdim=True)
+    flag = None if bool(present.all()) else present[:, :, None]
+    return (mask | ~present)[:, None, None], flag
+
+
+class ParallelAttention(nn.Module):
+    """The diffusers attention processor of one cross-attention layer (layer `index` of the U-Net).
+
+    `widths` names the added branches and the width D of their tokens; `alpha` starts every branch's weight, the base's
+    `own` one included. Parameters are per layer.
+    """
+
+    def __init__(self, attention: Attention, index: int, own: str, widths: dict[str, int], alpha: dict[str, float]):
+        super().__init__()
+        inner, out = attention.to_q.out_features, attention.to_out[0].out_features
+        self.index, self.own, self.heads = index, own, attention.heads
+        self.key = nn.ModuleDict({name: nn.Linear(width, inner, bias=False) for name, width in widths.items()})
+        self.value = nn.ModuleDict({name: nn.Linear(width, inner, bias=False) for name, width in widths.items()})
+        self.out = nn.ModuleDict({name: nn.Linear(inner, out, bias=False) for name in widths})
+        self.alpha = nn.ParameterDict({name: nn.Parameter(torch.tensor(float(alpha[name]))) for name in [own, *widths]})
+        for linear in self.out.values():
+            nn.init.zeros_(linear.weight)
+
+    def copy_text_projections(self, attention: Attention, branch: str) -> None:
+        """Start `branch` (vision, in the paper) from the base's own text K and V; its tokens must have their width."""
+        self.key[branch].weight.data.copy_(attention.to_k.weight)
+        self.value[branch].weight.data.copy_(attention.to_v.weight)
+
+    def keys_values(self, attention: Attention, tokens: Tokens) -> KeysValues:
+        """K and V (B, H, L, d) of this layer for every branch in `tokens` (hidden (B, L, D), mask)."""
+        def project(name: str, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            if name == self.own:
+                return self.split(attention.to_k(hidden)), self.split(attention.to_v(hidden))
+            return self.split(self.key[name](hidden)), self.split(self.value[name](hidden))
+        return {name: project(name, hidden) for name, (hidden, _) in tokens.items()}
+
+    def __call__(self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Context,
+                 attention_mask: None = None, temb: None = None) -> torch.Tensor:
+        """hidden_states (B, S, C_in) and the U-Net's context to (B, S, C_in)."""
+        context = encoder_hidden_states
+        kv = context.layers[self.index]
+        query = self.split(attn.to_q(hidden_states))
+        heard = self.attend(query, kv, context.masks)
+        out = attn.to_out[0](self.alpha[self.own] * heard.pop(self.own))
+        for name, answer in heard.items():
+            term = self.alpha[name] * self.out[name](answer)
+            present = context.present[name]
+            out = out + (term if present is None else term * present)
+        return attn.to_out[1](out)
+
+    def attend(self, query: torch.Tensor, kv: KeysValues, masks: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+        """Each branch's softmax(Q Kᵀ/√d) V, (B, S, C)."""
+        return {name: merge(F.scaled_dot_product_attention(query, k, v, masks[name])) for name, (k, v) in kv.items()}
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, L, C) to (B, H, L, d)."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class ConcatenatedAttention(ParallelAttention):
+    """The rejected alternative, kept as the ablation: one softmax over the tokens of all branches.
+
+    Same parameters. Tokens of the added branches take a share of the softmax from the own text even while their outputs
+    are zero, so a fresh model is *not* exactly the base here; absent branches take no share.
+    """
+
+    def __call__(self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Context,
+                 attention_mask: None = None, temb: None = None) -> torch.Tensor:
+        context = encoder_hidden_states
+        masks = {name: context.masks[name] if flag is None else context.masks[name] & flag[:, None].bool()
+                 for name, flag in context.present.items()}
+        return super().__call__(attn, hidden_states, Context(context.layers, masks, context.present))
+
+    def attend(self, query: torch.Tensor, kv: KeysValues, masks: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+        """Each branch's share of softmax(Q [K_1 K_2 …]ᵀ/√d) applied to its V, (B, S, C)."""
+        lengths = [k.shape[2] for k, _ in kv.values()]
+        scores = query @ torch.cat([k for k, _ in kv.values()], 2).transpose(2, 3) / query.shape[-1] ** 0.5
+        mask = torch.cat([masks[name].expand(len(query), 1, 1, length) for (name, length) in zip(kv, lengths)], 3)
+        shares = scores.masked_fill(~mask, float("-inf")).softmax(-1).split(lengths, 3)
+        return {name: merge(share @ v) for (name, (_, v)), share in zip(kv.items(), shares)}
+
+
+def merge(x: torch.Tensor) -> torch.Tensor:
+    """(B, H, S, d) to (B, S, C)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+KINDS = {"parallel": ParallelAttention, "concatenated": ConcatenatedAttention}

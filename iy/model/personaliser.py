@@ -1,0 +1,103 @@
+"""The personalised U-Net: the frozen base, parallel attention over text and faces, and LoRA."""
+import copy
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from iy import params
+from iy.diffusion import Base
+from iy.errors import UserError
+from iy.model.attention import KINDS, Context, Tokens, readable
+from iy.model.vision import VisionBranch
+
+VISION = "vision"
+LORA = "personal"
+
+
+class Personaliser(nn.Module):
+    """Noise prediction conditioned on text and on N references of a person.
+
+    Trainable: the vision tower and its projection, the added branches' K, V and output, α, LoRA. The U-Net's own weights
+    stay frozen and are shared with `base` (several personalisers can stand on one base). New weights are drawn from a
+    fixed seed: a fresh model is the same wherever it is made.
+    """
+
+    def __init__(self, base: Base, settings: params.Model):
+        super().__init__()
+        names = [VISION, *base.text]
+        if set(settings.alpha) != set(names):
+            raise UserError(f"model.alpha: give one starting value for each of {names}, found {sorted(settings.alpha)}")
+        self.settings = settings
+        self.own = base.own
+        self.unet = share(base.unet)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.add_branches(base)
+            self.add_lora()
+        self.to(base.device, base.dtype)
+        self.set_trainable()
+
+    def add_branches(self, base: Base) -> None:
+        width = self.unet.config.cross_attention_dim
+        self.vision = VisionBranch(copy.deepcopy(base.vision), base.image_mean, base.image_std, width)
+        widths = {VISION: width} | {name: branch.width for name, branch in base.text.items() if not branch.own}
+        for index, attention in enumerate(self.cross_attentions()):
+            processor = KINDS[self.settings.attention](attention, index, self.own, widths, self.settings.alpha)
+            processor.copy_text_projections(attention, VISION)
+            attention.set_processor(processor)
+
+    def add_lora(self) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        layers = "|".join({"self": "attn1", "text": "attn2"}[target] for target in self.settings.lora_targets)
+        if layers:
+            rank = self.settings.lora_rank
+            config = LoraConfig(r=rank, lora_alpha=rank, target_modules=rf".*\.({layers})\.(to_q|to_k|to_v|to_out\.0)")
+            inject_adapter_in_model(config, self.unet, adapter_name=LORA)
+
+    def cross_attentions(self) -> list[Attention]:
+        return [module for module in self.unet.modules() if isinstance(module, Attention) and module.is_cross_attention]
+
+    def set_trainable(self) -> None:
+        self.requires_grad_(True)
+        self.unet.requires_grad_(False)
+        for name, parameter in self.unet.named_parameters():
+            parameter.requires_grad_(".processor." in name or "lora_" in name)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Vision tower, projection, added K/V/output, α and LoRA: all that training may change."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def vision_tokens(self, references: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Face crops (B, N, 3, H, W) in [-1, 1], presence (B, N) -> tokens (B, N·T, D) and their mask (B, N·T)."""
+        return self.vision(references, present)
+
+    def context(self, text: Tokens, vision: tuple[torch.Tensor, torch.Tensor] | None = None) -> Context:
+        """K and V of every branch and layer, once for all denoising steps.
+
+        text: per branch hidden states (B, L, D) and mask (B, L); the own branch must be there, others may be left out.
+        vision: tokens and mask from `vision_tokens`. A branch without any unmasked token contributes exactly 0.
+        """
+        if self.own not in text:
+            raise UserError(f"text branch {self.own!r} is the base's own and must be given; found {sorted(text)}")
+        tokens = dict(text) if vision is None else {VISION: vision, **text}
+        read = {name: readable(mask) for name, (_, mask) in tokens.items()}
+        layers = [attention.processor.keys_values(attention, tokens) for attention in self.cross_attentions()]
+        return Context(layers, {name: mask for name, (mask, _) in read.items()},
+                       {name: flag for name, (_, flag) in read.items()})
+
+    def denoise(self, latents: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
+        """The U-Net's prediction (noise or v, as the scheduler says) for latents (B, 4, h, w) at timesteps t."""
+        return self.unet(latents, t, encoder_hidden_states=context).sample
+
+    def forward(self, latents: torch.Tensor, t: torch.Tensor, text: Tokens, references: torch.Tensor | None = None,
+                reference_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """One training or inference step with gradients to all that is trainable; shapes as in `context`."""
+        vision = None if references is None else self.vision_tokens(references, reference_mask)
+        return self.denoise(latents, t, self.context(text, vision))
+
+
+def share(unet: nn.Module) -> nn.Module:
+    """A copy of the module tree that holds the very same parameters: no memory is spent on frozen weights."""
+    return copy.deepcopy(unet, {id(parameter): parameter for parameter in unet.parameters()})

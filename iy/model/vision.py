@@ -1,0 +1,42 @@
+"""The vision branch: a trainable CLIP tower and the projection of its embeddings to the width of the base's own text."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from iy.errors import UserError
+
+
+class VisionBranch(nn.Module):
+    """References to tokens: per reference one global embedding and all patch embeddings (METHOD §2)."""
+
+    def __init__(self, tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], width: int):
+        super().__init__()
+        config = tower.config
+        if not hasattr(tower, "visual_projection"):
+            raise UserError(f"base.vision: {type(tower).__name__} gives no global embedding: use CLIPVisionModelWithProjection")
+        self.tower = tower
+        self.image_size = config.image_size
+        self.tokens = 1 + (config.image_size // config.patch_size) ** 2
+        self.whole = nn.Linear(config.projection_dim, width)
+        self.patch = nn.Linear(config.hidden_size, width)
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, references: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Face crops (B, N, 3, H, W) in [-1, 1] and presence (B, N) to tokens (B, N·T, width) and mask (B, N·T)."""
+        if references.ndim != 5 or references.shape[2] != 3 or present.shape != references.shape[:2]:
+            raise UserError(f"references must be (B, N, 3, H, W) with a mask (B, N), got {tuple(references.shape)} and "
+                            f"{tuple(present.shape)}")
+        batch, count = present.shape
+        seen = self.tower(pixel_values=self.normalise(references.flatten(0, 1)))
+        whole, patches = self.whole(seen.image_embeds), self.patch(seen.last_hidden_state[:, 1:])
+        tokens = self.norm(torch.cat([whole[:, None], patches], 1))
+        mask = present.bool()[:, :, None].expand(batch, count, self.tokens)
+        return tokens.reshape(batch, count * self.tokens, -1), mask.reshape(batch, -1)
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to the tower's size and statistics."""
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            pixels = F.interpolate(pixels.float(), (self.image_size, self.image_size), mode="bicubic", antialias=True)
+        return ((pixels.clamp(-1, 1) / 2 + 0.5 - self.mean) / self.std).to(self.mean.dtype)

@@ -1,0 +1,91 @@
+"""A complete tiny random base, of the same classes as the real ones, and settings that point at it. A second to make."""
+import string
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+
+from iy import params
+from iy.params import read_yaml
+
+CROSS, HIDDEN = 32, 32
+
+
+def tiny_base(folder: Path, prediction: str = "epsilon") -> Path:
+    """Write a foundation folder: 64 px images, latents (4, 16, 16), U-Net of 32 and 64 channels, tokens 32 wide."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = {"unet": unet(), "vae": vae(), "vision": vision(), **encoders()}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name, safe_serialization=True)
+    for name, tokenizer in tokenizers().items():
+        tokenizer.save_pretrained(folder / f"text_{name}")
+    diffusers.DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
+                            prediction_type=prediction).save_pretrained(folder / "scheduler")
+    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder / "vision")
+    return folder
+
+
+def tiny_settings(folder: Path) -> dict:
+    """The studio profile's settings with every base path at `folder` and a smaller adapter; edit, then `params.parse`."""
+    settings = read_yaml(Path(__file__).parents[1] / "profiles" / "studio.yaml")
+    base = settings["base"]
+    for part in (base["unet"], base["vae"], base["scheduler"], base["vision"], *base["text"].values()):
+        part["path"] = str(folder)
+    settings["model"]["lora_rank"] = 4
+    settings["device"] = "cpu"
+    settings["finetune"] |= {"init": "none", "pretrained": None}
+    return {"profile": "tiny", **settings}
+
+
+def tiny_params(folder: Path, **model: object) -> params.Params:
+    """`tiny_settings` as checked settings; keyword arguments replace keys of the model section."""
+    settings = tiny_settings(folder)
+    settings["model"] |= model
+    return params.parse(settings, "tests/tiny.py")
+
+
+def unet() -> diffusers.UNet2DConditionModel:
+    return diffusers.UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=CROSS, attention_head_dim=4, norm_num_groups=8)
+
+
+def vae() -> diffusers.AutoencoderKL:
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8, 16), latent_channels=4, norm_num_groups=4, layers_per_block=1, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3)
+
+
+def vision() -> transformers.CLIPVisionModelWithProjection:
+    return transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
+        hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16,
+        projection_dim=24))
+
+
+def encoders() -> dict[str, torch.nn.Module]:
+    clip = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(
+        vocab_size=len(clip_words()), hidden_size=CROSS, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64, projection_dim=24, bos_token_id=0, eos_token_id=1, pad_token_id=1))
+    t5 = dict(d_model=40, d_kv=10, d_ff=64, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu")
+    return {"text_clip": clip,
+            "text_ul2": transformers.T5EncoderModel(transformers.T5Config(vocab_size=len(t5_pieces()), **t5)),
+            "text_byt5": transformers.T5EncoderModel(transformers.T5Config(vocab_size=384, **t5 | {"d_model": 24}))}
+
+
+def tokenizers() -> dict[str, object]:
+    return {"clip": transformers.CLIPTokenizer(vocab={word: i for i, word in enumerate(clip_words())}, merges=[]),
+            "ul2": transformers.T5TokenizerFast(vocab=t5_pieces(), extra_ids=0),
+            "byt5": transformers.ByT5Tokenizer()}
+
+
+def clip_words() -> list[str]:
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    return ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+
+
+def t5_pieces() -> list[tuple[str, float]]:
+    letters = string.ascii_letters + string.digits + string.punctuation
+    return [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
