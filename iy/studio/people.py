@@ -1,0 +1,178 @@
+"""People who do not exist: face shape, skin, hair, eyes, beard and glasses, sampled by seed."""
+import json
+from dataclasses import asdict, dataclass, field
+from itertools import product
+
+import numpy as np
+
+from iy.studio.labels import LOCAL_CHANGES
+
+Colour = tuple[float, float, float]   # sRGB, 0..1
+
+ANCESTRIES = ("african", "asian", "caucasian", "african-caucasian", "asian-caucasian", "african-asian")
+AGE_RANGE = {"young": (.63, .70), "middle-aged": (.77, .84), "old": (.90, .98)}   # anny's age: 2/3 is 25, 1 is 90 years
+TONES = {"fair": (0., .2), "light": (.2, .4), "tan": (.4, .6), "brown": (.6, .8), "dark": (.8, 1.)}
+TONE_OF = {"african": (.62, 1.), "asian": (.12, .55), "caucasian": (0., .42), "african-caucasian": (.38, .78),
+           "asian-caucasian": (.05, .5), "african-asian": (.42, .85)}
+HAIRS: dict[str, list[Colour]] = {
+    "black": [(.055, .05, .05), (.09, .07, .065)], "brown": [(.24, .14, .08), (.34, .20, .11), (.43, .28, .17)],
+    "blond": [(.80, .62, .33), (.88, .74, .47), (.68, .50, .25)], "red": [(.60, .22, .08), (.70, .32, .12)],
+    "grey": [(.50, .50, .51), (.60, .60, .62)], "white": [(.86, .86, .87), (.93, .92, .90)]}
+IRISES: dict[str, Colour] = {"brown": (.30, .17, .08), "dark": (.13, .08, .05), "blue": (.30, .52, .78), "green": (.30, .50, .28),
+                             "grey": (.52, .58, .62), "hazel": (.48, .34, .14)}
+STYLES = {"woman": ("short", "bob", "bob", "long", "long", "long", "bun", "bun", "afro", "quiff"),
+          "man": ("bald", "receding", "short", "short", "short", "quiff", "quiff", "afro", "long", "bun")}
+BEARDS = ("none", "none", "stubble", "moustache", "goatee", "full beard")
+# Standard deviation of anny's local face changes (-1..1) by the start of their names; others stay 0.
+SPREAD = {"nose": .50, "chin": .50, "head-": .45, "forehead": .50, "cheek": .50, "eyebrows": .50, "mouth": .42, "eye-": .42,
+          "ear-": .45, "neck-scale": .35, "neck-double": .3}
+UNUSED = ("trans-out", "head-angle", "head-trans", "head-age", "head-scale-vert", "mouth-scale-depth", "eye-push", "mouth-trans-forward",
+          "chin-prognathism", "neck-trans", "mouth-angles")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One made-up person. Numbers without a note are 0..1; lexicon values are the strings of `iy.lexicon`."""
+    seed: int
+    gender: str
+    age: str
+    ancestry: str
+    phenotype: dict[str, float] = field(hash=False)   # anny's, 0..1
+    local: dict[str, float] = field(hash=False)       # anny's local changes, -1..1
+    tone: float                       # 0 fair .. 1 dark
+    skin: Colour
+    blush: float
+    freckles: float
+    moles: tuple[tuple[float, float, float], ...]   # x, z, radius on the average face, metres
+    wrinkles: float
+    lips: Colour
+    hair: str
+    hair_colour: str
+    hair_rgb: Colour
+    hairline: float                   # metres above the average hairline
+    volume: float                     # hair thickness, 1 is average
+    parting: float                    # metres to the viewer's right
+    beard: str
+    brow_height: float                # metres above average
+    brow_thickness: float             # 1 is average
+    brow_arch: float                  # metres
+    brow_slant: float                 # rise per metre outward
+    brow_length: float                # metres
+    brow_rgb: Colour
+    iris: Colour
+    glasses: str                      # "none" or "glasses"
+    frame_rgb: Colour
+    frame_shape: tuple[float, float, float]   # half width, half height (metres), squareness 2 round .. 5 square
+
+    def attributes(self) -> dict[str, str]:
+        """The person's lexicon values, keyed by `iy.lexicon.PERSON`. Bald people have no hair colour."""
+        skin = next(name for name, (_, high) in TONES.items() if self.tone <= high)
+        found = {"gender": self.gender, "age": self.age, "skin": skin, "hair": self.hair, "hair_colour": self.hair_colour,
+                 "glasses": self.glasses, "beard": self.beard}
+        if self.hair == "bald":
+            del found["hair_colour"]
+        return found
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Person":
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
+        fields["moles"] = tuple(tuple(mole) for mole in fields["moles"])
+        return cls(**fields)
+
+
+def sample_person(seed: int) -> Person:
+    """The person of this seed; gender, age and ancestry are equally likely."""
+    rng = np.random.default_rng([seed, 7])
+    strata = list(product(("woman", "man"), AGE_RANGE, ANCESTRIES))
+    return _person(seed, rng, *strata[rng.integers(len(strata))])
+
+
+def sample_people(count: int, seed: int) -> list[Person]:
+    """`count` people, balanced: every 36 in a row hold each gender x age x ancestry once, in an order set by seed."""
+    strata = list(product(("woman", "man"), AGE_RANGE, ANCESTRIES))
+    people: list[Person] = []
+    for start in range(0, count, len(strata)):
+        order = np.random.default_rng([seed, start, 11]).permutation(len(strata))
+        for k in order[:count - start]:
+            own = int(np.random.SeedSequence([seed, len(people), 13]).generate_state(1)[0])
+            people.append(_person(own, np.random.default_rng([own, 7]), *strata[k]))
+    return people
+
+
+def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry: str) -> Person:
+    tone = float(rng.uniform(*TONE_OF[ancestry]))
+    hair_colour = _hair_colour(rng, age, ancestry)
+    hair_rgb = _near(rng, HAIRS[hair_colour][rng.integers(len(HAIRS[hair_colour]))], .12)
+    brow = hair_rgb if age == "old" and rng.random() < .6 else tuple(.62 * c for c in hair_rgb)
+    bare_brow = "dark" if tone > .6 or ancestry.endswith("asian") else ("brown", "dark", "blue", "green", "grey", "hazel")[rng.integers(6)]
+    wrinkles = {"young": 0., "middle-aged": .45, "old": 1.}[age] * rng.uniform(.6, 1.2)
+    skin = skin_colour(tone, float(rng.normal(0, 1)))
+    painted = gender == "woman" and rng.random() < .4
+    lips = _near(rng, (.68, .12, .16), .3) if painted else tuple(float(s * k) for s, k in zip(skin, (.86, .60, .62)))
+    return Person(
+        seed=seed, gender=gender, age=age, ancestry=ancestry, phenotype=_phenotype(rng, gender, age, ancestry), local=_local(rng, gender),
+        tone=tone, skin=skin, blush=float(rng.random() ** 2 * (1 - .6 * tone)),
+        freckles=float(rng.uniform(.3, 1)) if rng.random() < (.35 if tone < .4 else .08) else 0., moles=_moles(rng),
+        wrinkles=float(wrinkles), lips=lips, hair=_hair_style(rng, gender, age), hair_colour=hair_colour, hair_rgb=hair_rgb,
+        hairline=float(rng.uniform(-.016, .008)), volume=float(rng.uniform(.7, 1.5)), parting=float(rng.choice([-.03, 0, .03])),
+        beard=BEARDS[rng.integers(len(BEARDS))] if gender == "man" else "none",
+        brow_height=float(rng.normal(0, .0022)), brow_thickness=float(rng.uniform(.55, 1.2) * (1.55 if gender == "man" else 1.)),
+        brow_arch=float(rng.uniform(0, .006)), brow_slant=float(rng.normal(.04, .10)), brow_length=float(rng.uniform(.034, .044)),
+        brow_rgb=brow, iris=_near(rng, IRISES[bare_brow], .15), glasses="glasses" if rng.random() < .25 else "none",
+        frame_rgb=((.05, .05, .06), (.30, .12, .06), (.55, .08, .10), (.70, .58, .25), (.12, .18, .40))[rng.integers(5)],
+        frame_shape=(float(rng.uniform(.023, .028)), float(rng.uniform(.016, .024)), float(rng.choice([2., 3., 5.]))))
+
+
+def skin_colour(tone: float, warmth: float = 0.) -> Colour:
+    """sRGB of a skin tone 0 fair .. 1 dark; warmth moves it between pink and olive (standard deviations)."""
+    steps = np.array([[.985, .86, .80], [.94, .77, .65], [.82, .62, .46], [.60, .41, .29], [.37, .24, .17]])
+    base = np.array([np.interp(tone, np.linspace(0, 1, 5), steps[:, k]) for k in range(3)])
+    return tuple(float(c) for c in np.clip(base * (1 + warmth * np.array([.012, -.005, -.028])), 0, 1))
+
+
+def _near(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+    """A colour whose brightness and channels vary by about `spread`."""
+    scale = 1 + spread * rng.normal(0, .6) + spread * rng.normal(0, .3, 3)
+    return tuple(float(c) for c in np.clip(np.array(colour) * scale, .01, .98))
+
+
+def _phenotype(rng: np.random.Generator, gender: str, age: str, ancestry: str) -> dict[str, float]:
+    share = np.array([name in ancestry.split("-") for name in ("african", "asian", "caucasian")], float)
+    share = share * rng.uniform(.8, 1.2, 3) + rng.uniform(0, .12, 3)
+    african, asian, caucasian = share / share.sum()
+    base = rng.uniform(.02, .18) if gender == "woman" else rng.uniform(.82, .98)
+    return dict(gender=1 - float(base), age=float(rng.uniform(*AGE_RANGE[age])), weight=float(rng.uniform(.15, .9)),
+                muscle=float(rng.uniform(.3, .8)), african=float(african), asian=float(asian), caucasian=float(caucasian))
+
+
+def _local(rng: np.random.Generator, gender: str) -> dict[str, float]:
+
+    found = {}
+    for name in LOCAL_CHANGES:
+        spread = next((s for start, s in SPREAD.items() if name.startswith(start)), 0.)
+        if spread and not any(part in name for part in UNUSED):
+            found[name] = round(float(np.clip(rng.normal(0, spread), -1, 1)), 4)
+    return found
+
+
+def _moles(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
+    count = int(rng.choice([0, 0, 0, 1, 1, 2]))
+    return tuple((float(rng.uniform(-.05, .05)), float(rng.uniform(.63, .78)), float(rng.uniform(.0016, .003))) for _ in range(count))
+
+
+def _hair_colour(rng: np.random.Generator, age: str, ancestry: str) -> str:
+    if age == "old":
+        return str(rng.choice(["grey", "white", "grey", "white", "brown", "black"]))
+    if age == "middle-aged" and rng.random() < .2:
+        return "grey"
+    options = {"caucasian": ["brown", "brown", "blond", "blond", "red", "black"], "african-caucasian": ["black", "brown", "red", "blond"],
+               "asian-caucasian": ["black", "brown", "brown", "red"]}.get(ancestry, ["black"] * 4 + ["brown", "blond"])
+    return str(rng.choice(options))
+
+
+def _hair_style(rng: np.random.Generator, gender: str, age: str) -> str:
+    style = str(rng.choice(STYLES[gender]))
+    return str(rng.choice(["bald", "receding"])) if gender == "man" and age == "old" and rng.random() < .35 else style

@@ -1,0 +1,162 @@
+"""Photographs of made-up people: `Studio().render(person, shot)`."""
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iy.studio import hair
+from iy.studio.camera import WIDTH, Rays, pixel_rays, rotation, turn
+from iy.studio.labels import PAIRED
+from iy.studio.mesh import BEARD, EYE, HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Floats, Ints, Patch, Template, vertex_normals
+from iy.studio.paint import paint
+from iy.studio.people import Person
+from iy.studio.scene import backdrop, light, shade, tone
+from iy.studio.shots import Shot
+
+Image = NDArray[np.uint8]
+Job = tuple[Person, Shot]
+PIVOT_BELOW_EYES = .105     # metres from the eyes down to the joint a head turns on
+PIVOT_BEHIND_EYES = .085
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One mesh from body and patches: average-head position and neck share per vertex; triangles with uv and region."""
+    patches: tuple[Patch, ...]
+    point: Floats
+    neck: Floats
+    triangles: Ints
+    uv: Floats
+    region: Ints
+
+
+class Studio:
+    """Renders people. Loads anny once (seconds; a minute or two the very first time) and remembers recent people."""
+
+    def __init__(self, remember: int = 64) -> None:
+        self.template = Template()
+        self.template.actions   # read now, so that the first picture takes no longer than the others
+        self.remember = remember
+        self.bodies: OrderedDict[Person, Floats] = OrderedDict()
+        self.topologies: OrderedDict[tuple, Topology] = OrderedDict()
+
+    def render(self, person: Person, shot: Shot, size: int = 64, supersample: int = 2) -> Image:
+        """The photograph (size, size, 3), sRGB. The same arguments give the same bytes on the same machine."""
+        side = size * supersample
+        neutral = self._body(person)
+        topology = self._topology(person, shot)
+        vertices = self._pose(neutral, topology, shot)
+        centre, width = self._frame(neutral, shot)
+        origin, ray = pixel_rays(side, centre, width)
+        rays = Rays(vertices, topology.triangles)
+        face, where = rays.hit(np.broadcast_to(origin, ray.shape), ray)
+        seen = np.flatnonzero(face >= 0)
+        lamp = light(shot)
+        picture = backdrop(shot, side, lamp).reshape(-1, 3)
+        picture[seen] = self._shade(person, shot, topology, vertices, rays, face[seen], where[seen], ray[seen], lamp)
+        small = tone(picture).reshape(size, supersample, size, supersample, 3).mean((1, 3))
+        return (small * 255 + .5).astype(np.uint8)
+
+    def _shade(self, person: Person, shot: Shot, topology: Topology, vertices: Floats, rays: Rays, face: Ints, where: Floats,
+               ray: Floats, lamp) -> Floats:
+        corners, weight = topology.triangles[face], where[:, :, None]
+        region = topology.region[face]
+        place, point = (vertices[corners] * weight).sum(1), (topology.point[corners] * weight).sum(1)
+        normal = (vertex_normals(vertices, topology.triangles)[corners] * weight).sum(1)
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+        normal = np.where(((normal * ray).sum(1) > 0)[:, None], -normal, normal)
+        colour, shine = paint(self.template, person, shot, point, (topology.uv[face] * weight).sum(1), region)
+        blocked, _ = rays.hit((place + normal * .005).astype(np.float32), np.broadcast_to(lamp.direction, place.shape))
+        lit = np.where(blocked >= 0, .30, 1.).astype(np.float32)
+        return shade(colour, shine, normal, -ray, lit, lamp)
+
+    def _body(self, person: Person) -> Floats:
+        """Vertices (n, 3) of the person, neutral, looking ahead."""
+        if person not in self.bodies:
+            local = {}
+            for name, value in person.local.items():
+                local |= {f"l-{name}": value, f"r-{name}": value} if name in PAIRED else {name: value}
+            self.bodies[person] = self.template.shape(person.phenotype, local)
+            while len(self.bodies) > self.remember:
+                self.bodies.popitem(last=False)
+        return self.bodies[person]
+
+    def _topology(self, person: Person, shot: Shot) -> Topology:
+        template = self.template
+        patches = (*hair.hair_patches(template, person.hair, round(person.hairline, 3), round(person.volume, 1), person.parting),
+                   *hair.beard_patches(template, person.beard), *hair.garment_patches(template, shot.garment),
+                   *(hair.glasses_patches(template, person.frame_shape) if person.glasses != "none" else ()))
+        key = tuple(map(id, patches))
+        if key not in self.topologies:
+            self.topologies[key] = join(template, patches)
+            while len(self.topologies) > self.remember:
+                self.topologies.popitem(last=False)
+        return self.topologies[key]
+
+    def _pose(self, neutral: Floats, topology: Topology, shot: Shot) -> Floats:
+        """Vertices of the whole mesh with expression, gaze and turned head."""
+        body = neutral.copy()
+        for name, amount in shot.actions().items():
+            body += self.template.actions[name] * np.float32(amount)
+        look = rotation(*shot.eye_angles())
+        for part in (LEFT_EYE, RIGHT_EYE):
+            middle = neutral[part].mean(0)
+            body[part] = (neutral[part] - middle) @ look.T + middle
+        vertices = np.concatenate([body, *(patch.place(body) for patch in topology.patches)])
+        eyes = (neutral[LEFT_EYE].mean(0) + neutral[RIGHT_EYE].mean(0)) / 2
+        pivot = eyes + np.array([0, PIVOT_BEHIND_EYES, -PIVOT_BELOW_EYES], np.float32)
+        return turn(vertices, topology.neck, pivot, *shot.angles())
+
+    def _frame(self, neutral: Floats, shot: Shot) -> tuple[Floats, float]:
+        """What the camera centres on (3,) and the metres it sees: every head fills the picture alike."""
+        eyes = (neutral[LEFT_EYE].mean(0) + neutral[RIGHT_EYE].mean(0)) / 2
+        scale = (neutral[:13380, 2].max() - eyes[2]) / .1154
+        width = WIDTH * scale / shot.zoom
+        return eyes + np.array([0, 0, -.055 * scale], np.float32), float(width)
+
+
+def join(template: Template, patches: Sequence[Patch]) -> Topology:
+    """Body and patches as one indexed mesh; patch vertices follow the body's 19,158."""
+    points, necks, triangles = [template.vertices], [template.neck], [template.triangles]
+    uvs, regions = [template.uv], [template.region]
+    start = len(template.vertices)
+    for patch in patches:
+        points.append(patch.place(template.vertices))
+        necks.append(patch.neck)
+        triangles.append(patch.triangles + start)
+        uvs.append(np.zeros((len(patch.triangles), 3, 2), np.float32))
+        regions.append(np.full(len(patch.triangles), patch.region, np.int32))
+        start += len(patch.anchor)
+    parts = (np.concatenate(part) for part in (points, necks, triangles, uvs, regions))
+    return Topology(tuple(patches), *parts)
+
+
+def render_many(jobs: Iterable[Job], size: int = 64, workers: int = 1, supersample: int = 2) -> Iterator[Image]:
+    """The jobs' photographs in their order, made by `workers` processes. Group jobs by person: faces are remembered."""
+    jobs = list(jobs)
+    if workers <= 1:
+        studio = Studio()
+        yield from (studio.render(*job, size, supersample) for job in jobs)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start) as pool:
+        yield from pool.map(_work, [(*job, size, supersample) for job in jobs], chunksize=max(1, min(32, len(jobs) // (4 * workers))))
+
+
+_STUDIO: Studio | None = None   # one per worker process
+
+
+def _start() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    global _STUDIO
+    _STUDIO = Studio()
+
+
+def _work(job: tuple[Person, Shot, int, int]) -> Image:
+    assert _STUDIO is not None
+    return _STUDIO.render(*job)

@@ -1,0 +1,109 @@
+"""What a photographer decides: expression, head pose, gaze, light, backdrop and clothes, with a little jitter.
+
+Angles are degrees. Left and right are the viewer's; yaw > 0 turns to the right, pitch > 0 up, roll > 0 tilts to the right.
+"""
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from iy import lexicon
+
+POSE_ANGLES = {"frontal": (0, 0, 0), "left": (-35, 0, 0), "right": (35, 0, 0), "up": (0, 20, 0), "down": (0, -20, 0),
+               "up-left": (-28, 17, 0), "up-right": (28, 17, 0), "tilt-left": (0, 0, -20), "tilt-right": (0, 0, 20)}
+GAZE_ANGLES = {"left": (-36, 0), "right": (36, 0), "up": (0, 24), "down": (0, -24)}   # of the eyes in the head
+LIGHT_ANGLES = {"soft": (-25, 40), "left": (-80, 20), "right": (80, 20), "dim": (-40, 50), "warm": (55, 25), "cold": (-50, 35)}
+JITTER = {"yaw": 3., "pitch": 2., "roll": 2., "light_yaw": 6., "light_pitch": 5.}
+ACTIONS: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "smiling": {"mouthSmile*": 1.15, "cheekSquint*": .6, "mouthDimple*": .5, "mouthStretch*": .2},
+    "laughing": {"mouthSmile*": 1.15, "jawOpen": .5, "cheekSquint*": 1., "eyeSquint*": .9, "mouthUpperUp*": .6, "mouthLowerDown*": .35},
+    "surprised": {"jawOpen": .75, "browInnerUp": 1.4, "browOuterUp*": 1.3, "eyeWide*": 1.4, "mouthFunnel": .55},
+    "angry": {"browDown*": 1.5, "noseSneer*": .6, "mouthPress*": .8, "mouthFrown*": .55, "eyeSquint*": .6, "mouthShrugLower": .4},
+    "sad": {"mouthFrown*": 1.5, "browInnerUp": 1.5, "mouthShrugLower": .7, "eyeBlink*": .28, "mouthRollLower": .3},
+    "winking": {"eyeBlinkLeft": 1., "cheekSquintLeft": 1., "mouthSmileLeft": 1.1, "mouthSmileRight": .35, "browDownLeft": .6, "browOuterUpRight": .9},
+    "kissing": {"mouthPucker": 1.35, "mouthFunnel": .35, "eyeSquint*": .3, "jawOpen": .06},
+    "disgusted": {"noseSneer*": 1.5, "mouthUpperUp*": 1.1, "browDown*": .8, "eyeSquint*": .9, "mouthFrown*": .5, "jawOpen": .12},
+    "sleeping": {"eyeBlink*": 1.},
+    "shouting": {"jawOpen": 1.1, "mouthStretch*": .7, "browDown*": 1.3, "noseSneer*": .8, "mouthLowerDown*": .7, "mouthUpperUp*": .5, "eyeSquint*": .5},
+    "tongue out": {"tongueOut": 1., "jawOpen": .42, "eyeWide*": .3, "browOuterUp*": .5, "mouthLowerDown*": .2},
+}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One way to photograph a person. The first seven are values of `iy.lexicon`, the rest is exact jitter."""
+    expression: str
+    pose: str
+    gaze: str
+    light: str
+    backdrop: str
+    garment: str
+    garment_colour: str
+    yaw: float            # degrees added to the pose
+    pitch: float
+    roll: float
+    light_yaw: float      # degrees added to the light's direction
+    light_pitch: float
+    strength: float       # of the expression, .88 to 1.08
+    brightness: float     # of the light, .93 to 1.07
+    zoom: float           # .97 to 1.03
+    seed: int             # of the backdrop's details
+
+    def attributes(self) -> dict[str, str]:
+        """The shot's lexicon values, keyed by `iy.lexicon.SHOT`."""
+        return {name: getattr(self, name) for name in lexicon.SHOT}
+
+    def angles(self) -> tuple[float, float, float]:
+        """Yaw, pitch and roll of the head in degrees."""
+        yaw, pitch, roll = POSE_ANGLES[self.pose]
+        return yaw + self.yaw, pitch + self.pitch, roll + self.roll
+
+    def eye_angles(self) -> tuple[float, float]:
+        """Yaw and pitch of the eyes in the head, degrees. On the camera they undo most of the head's turn."""
+        if self.gaze != "camera":
+            return GAZE_ANGLES[self.gaze]
+        yaw, pitch, _ = self.angles()
+        return float(np.clip(-.9 * yaw, -34, 34)), float(np.clip(-.9 * pitch, -20, 20))
+
+    def actions(self) -> dict[str, float]:
+        """anny's facial actions for the expression, the lids following the eyes."""
+        found: dict[str, float] = {}
+        for name, value in ACTIONS[self.expression].items():
+            for side in ("Left", "Right") if name.endswith("*") else ("",):
+                found[name.removesuffix("*") + side] = value * self.strength if value != 1. else value
+        vertical = self.eye_angles()[1] / 24
+        for side in ("Left", "Right"):
+            if found.get("eyeBlink" + side, 0) < .9:
+                found[("eyeLookUp" if vertical > 0 else "eyeLookDown") + side] = abs(vertical)
+        return found
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Shot":
+        return cls(**json.loads(text))
+
+
+def sample_shot(seed: int) -> Shot:
+    """The shot of this seed. All values are equally likely, but half of the gazes meet the camera."""
+    return shot_from({}, seed)
+
+
+def shot_from(attributes: Mapping[str, str], seed: int) -> Shot:
+    """A shot with these attributes (any subset of `iy.lexicon.SHOT`); seed draws the others and the jitter."""
+    unknown = {name: value for name, value in attributes.items() if name not in lexicon.SHOT or value not in lexicon.LEXICON[name]}
+    if unknown:
+        raise ValueError(f"no such shot attributes: {unknown}; see iy.lexicon.SHOT and LEXICON")
+    rng = np.random.default_rng([seed, 3])
+    values = {name: str(rng.choice(list(lexicon.LEXICON[name]))) for name in lexicon.SHOT}
+    if rng.random() < .5:
+        values["gaze"] = "camera"
+    jitter = {name: float(rng.uniform(-width, width)) for name, width in JITTER.items()}
+    values |= attributes
+    if values["expression"] == "sleeping" and "gaze" not in attributes:
+        values["gaze"] = "camera"
+    return Shot(**values, **jitter, strength=float(rng.uniform(.88, 1.08)), brightness=float(rng.uniform(.93, 1.07)),
+                zoom=float(rng.uniform(.97, 1.03)), seed=int(rng.integers(2**31)))
