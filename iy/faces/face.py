@@ -1,0 +1,34 @@
+"""What a detector finds."""
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class Face(NamedTuple):
+    """One found face, in pixels of the image it was found in (it may reach beyond the image's edges)."""
+    box: np.ndarray          # float32 (4,): x0, y0, x1, y1
+    landmarks: np.ndarray    # float32 (5, 2): left eye as seen, right eye, nose tip, left mouth corner, right mouth corner
+    score: float             # 0..1
+
+    @property
+    def size(self) -> float:
+        """Shorter side of the box in pixels."""
+        return float(min(self.box[2] - self.box[0], self.box[3] - self.box[1]))
+
+    @property
+    def area(self) -> float:
+        return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
+
+
+def biggest_first(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: -face.area)
+
+
+def reduced(image: np.ndarray, face: Face, side: int | None) -> tuple[np.ndarray, Face]:
+    """The image with its shorter side at most `side` pixels (None: as it is), and the face in it."""
+    scale = 1. if side is None else side / min(image.shape[:2])
+    if scale >= 1:
+        return image, face
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return small, Face(face.box * scale, face.landmarks * scale, face.score)

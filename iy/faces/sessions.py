@@ -1,0 +1,38 @@
+"""One way to open an ONNX network: one thread (rooms run several processes), and image sizes left free."""
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+@cache
+def session(path: Path, free_sizes: bool = False) -> "onnxruntime.InferenceSession":
+    """`free_sizes`: forget the batch and image sizes that the file states (for fully convolutional networks)."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)        # old exporters: a warning for every weight
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    model = resized(path) if free_sizes else str(path)
+    return onnxruntime.InferenceSession(model, options, providers=providers())
+
+
+def providers() -> list[str]:
+    import onnxruntime
+
+    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return [name for name in wanted if name in onnxruntime.get_available_providers()]
+
+
+def resized(path: Path) -> bytes:
+    import onnx
+
+    model = onnx.load(str(path))
+    weights = {initial.name for initial in model.graph.initializer}
+    for value in [*model.graph.input, *model.graph.output]:
+        if value.name not in weights:
+            for axis in (0, 2, 3):
+                value.type.tensor_type.shape.dim[axis].dim_param = f"{value.name}_{axis}"
+    return model.SerializeToString()
