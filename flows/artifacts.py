@@ -1,0 +1,124 @@
+"""What a run leaves in Prefect: tables of figures, pictures and links to the report and to the MLflow run."""
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+
+from flows import environment
+
+FACTS = ("metrics.json", "calibration.json", "training.json", "registration.json")
+
+
+def publish(stage: str, where, state: str) -> None:
+    """Artifacts of one stage that is up to date, from what it wrote under data/, models/ and reports/."""
+    profile = where.params.profile
+    for kind in ("data", "models", "reports"):
+        for name in FACTS:
+            path = where.folder / kind / profile / stage / name
+            if path.exists():
+                create_table_artifact(table=rows(json.loads(path.read_text())), key=f"{stage}-{path.stem}", description=f"{stage}: {path.stem} ({state})")
+    report = keep_report(stage, where)
+    if not report:
+        return
+    if (report / "index.html").exists():
+        create_link_artifact(address(report / "index.html", where.root), link_text=f"{stage}: report", key=f"{stage}-report",
+                             description=f"The report of {stage} as this run left it")
+    if picture := best_picture(report):
+        create_image_artifact(address(picture, where.root), key=f"{stage}-pictures", description=f"{stage}: {picture.stem}")
+
+
+def rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """A table: metrics by model when the file is {model: {metric: {value, low, high, n}}}, else one row per single value."""
+    if facts and all(isinstance(one, dict) and all(isinstance(cell, dict) and "value" in cell for cell in one.values()) for one in facts.values()):
+        metrics = list(dict.fromkeys(metric for one in facts.values() for metric in one))
+        return [{"metric": metric, **{model: figure(one.get(metric)) for model, one in facts.items()}} for metric in metrics]
+    return [{"name": name, "value": short(value)} for name, value in flat(facts).items()]
+
+
+def figure(cell: dict[str, Any] | None) -> str:
+    """`0.512 (0.48 to 0.55)`; a dash where nothing was measured."""
+    if not cell or cell["value"] is None:
+        return "-"
+    spread = f" ({cell['low']:.3g} to {cell['high']:.3g})" if cell.get("low") is not None and cell.get("high") is not None else ""
+    return f"{cell['value']:.3g}{spread}"
+
+
+def flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Single values by dotted key; a long list shows as its length, first and last entry (curves live in MLflow)."""
+    if isinstance(value, dict):
+        return {key: one for name, inner in value.items() for key, one in flat(inner, f"{place}.{name}" if place else name).items()}
+    if isinstance(value, list) and len(value) > 8:
+        return {place: f"{len(value)} values, {short(value[0])} … {short(value[-1])}"}
+    return {place: value}
+
+
+def short(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value if isinstance(value, (int, bool)) else str(value)[:200]
+
+
+def keep_report(stage: str, where) -> Path | None:
+    """This run's own copy of a stage's report: the next run replaces the one under reports/."""
+    source = where.folder / "reports" / where.params.profile / stage
+    if not source.is_dir():
+        return None
+    target = where.root / ".iy" / "reports" / str(flow_run.id) / stage
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    return target
+
+
+def best_picture(report: Path) -> Path | None:
+    """The biggest picture of a report: its overview grid."""
+    pictures = [path for kind in ("*.png", "*.jpg") for path in report.rglob(kind)]
+    return max(pictures, key=lambda path: (path.stat().st_size, path.name), default=None)
+
+
+def address(path: Path, root: Path) -> str:
+    """Served over HTTP under `make ui`, else the file itself."""
+    services = environment.running(root)
+    if services and "reports" in services:
+        return f"{services['reports']}/{path.relative_to(root / '.iy' / 'reports').as_posix()}"
+    return path.as_uri()
+
+
+def summary(where, pipeline: str) -> dict[str, str]:
+    """Where to look, as an artifact and as {name: place}: the report, the MLflow run, the Prefect run."""
+    kept = where.root / ".iy" / "reports" / pipeline
+    report = next((path for stage in ("evaluate", "synpairs", "curate") if (path := kept / stage / "index.html").exists()), None)
+    home = Path("reports", where.params.profile, "evaluate", "index.html")
+    places = {"Report": str(where.root / home) if (where.root / home).exists() and not (where.name and report) else str(report) if report else None,
+              "MLflow run": mlflow_run(where.root, pipeline), "Prefect run": prefect_run(where.root)}
+    places = {name: place for name, place in places.items() if place}
+    if link := places.get("MLflow run"):
+        create_link_artifact(link, link_text="MLflow run", key="mlflow-run", description="Settings, curves, pictures and the model in MLflow")
+    links = [f"- **{name}** {place}" for name, place in places.items()]
+    if report:
+        links[0] = f"- **Report** [{report.parent.name}]({address(report, where.root)})"
+    create_markdown_artifact("# Where to look\n" + "\n".join(links) + "\n", key="where-to-look", description="Report, MLflow run, Prefect run")
+    return places
+
+
+def mlflow_run(root: Path, pipeline: str) -> str | None:
+    """The address of the MLflow run that holds this pipeline's stages; None when every stage was cached."""
+    import mlflow
+
+    services = environment.running(root)
+    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / '.iy' / 'mlflow.db'}"
+    if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
+        return None
+    client = mlflow.MlflowClient(store)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    found = client.search_runs(experiments, filter_string=f"tags.`iy.pipeline` = '{pipeline}'", order_by=["attributes.start_time ASC"], max_results=1)
+    if not found:
+        return None
+    server = store if store.startswith("http") else (services or {}).get("mlflow")
+    page = f"#/experiments/{found[0].info.experiment_id}/runs/{found[0].info.run_id}"
+    return f"{server}/{page}" if server else f"http://127.0.0.1:5000/{page}"
+
+
+def prefect_run(root: Path) -> str:
+    server = (environment.running(root) or {}).get("prefect") or "http://127.0.0.1:4200"
+    return f"{server}/runs/flow-run/{flow_run.id}"

@@ -1,0 +1,115 @@
+"""The command line of `python -m flows.pipeline`: checks first, one clear line when something is wrong, where to look at the end."""
+import argparse
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import environment, experiment
+from iy.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    try:
+        sys.exit(run(options.profile, overrides(options), options.force, options.stage))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+
+
+def parser() -> argparse.ArgumentParser:
+    parsed = argparse.ArgumentParser(prog="python -m flows.pipeline", description="Photos to registered model, every stage that is not up to date.")
+    parsed.add_argument("--profile", help="settings to run with (default: the one that params.yaml names)")
+    parsed.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting for this run, e.g. finetune.stages.4.steps=40")
+    parsed.add_argument("--photos", metavar="DIR", help="your own photographs: the same as photos.source=folder and photos.path=DIR")
+    parsed.add_argument("--force", action="store_true", help="run also what has not changed")
+    parsed.add_argument("--stage", help="this stage and what it needs only")
+    return parsed
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in options.set:
+        key, sign, value = one.partition("=")
+        if not sign:
+            raise UserError(f"--set {one}: write KEY=VALUE, for example --set finetune.stages.4.steps=40")
+        found[key.strip()] = yaml.safe_load(value)
+    if options.photos:
+        folder = Path(options.photos).expanduser().resolve()
+        if not folder.is_dir():
+            raise UserError(f"--photos {options.photos}: there is no such folder")
+        found |= {"photos.source": "folder", "photos.path": str(folder)}
+    return found
+
+
+def run(profile: str | None, changes: dict[str, Any], force: bool, stage: str | None) -> int:
+    """The exit code. Settings are checked before the seconds that Prefect takes to start."""
+    root = environment.main_root()
+    params = experiment.chosen(profile, changes, root)
+    in_place = not changes and params.profile == experiment.chosen(None, {}, root).profile
+    if in_place and not force and not stage and up_to_date(root):
+        print("Everything is up to date.")
+        report = root / params.report_dir("evaluate") / "index.html"
+        print(f"{'Report':<12} {report}\n{'Runs':<12} `make ui` shows those that made it, in Prefect and MLflow")
+        return 0
+    return through_prefect(profile, changes, force, stage)
+
+
+def up_to_date(root: Path) -> bool:
+    """Whether `dvc repro` would do nothing (2 s)."""
+    return subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], cwd=root, capture_output=True).returncode == 0
+
+
+def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, stage: str | None) -> int:
+    if "PREFECT_API_URL" not in os.environ:
+        print("Starting Prefect's temporary server ...", flush=True)
+    from prefect.client.orchestration import get_client
+
+    from flows import pipeline
+    quiet()
+    try:
+        with get_client(sync_client=True) as client:
+            limit_training(client)
+    except Exception as error:
+        # A server that does not start must not keep anyone from running: the graph is DVC's.
+        return without_prefect(profile, changes, force, stage, error)
+    flow = getattr(pipeline, stage or "pipeline", None)
+    if flow is None:
+        raise UserError(f"--stage {stage}: dvc.yaml states no such stage")
+    state = flow(profile=profile, overrides=changes, force=force, return_state=True)
+    if state.is_completed():
+        for name, place in state.result().items():
+            print(f"{name:<12} {place}")
+        return 0
+    print(f"error: {state.message}", file=sys.stderr)
+    return 1
+
+
+def limit_training(client) -> None:
+    """The global concurrency limit `training`: one at a time on this server, unless someone has set another number."""
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+
+    names = [limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)]
+    if "training" not in names:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="training", limit=1))
+
+
+def without_prefect(profile: str | None, changes: dict[str, Any], force: bool, stage: str | None, error: Exception) -> int:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if changes or profile:
+        raise UserError(f"Prefect does not answer ({reason}); another profile or other settings need it: free memory or check PREFECT_API_URL, then run again")
+    print(f"Prefect does not answer ({reason}): running `dvc repro` without it", file=sys.stderr)
+    return subprocess.run([sys.executable, "-m", "dvc", "repro", *([stage] if stage else []), *["--force"] * force]).returncode
+
+
+def quiet() -> None:
+    """Prefect's own lines about starting and finishing say nothing that the stages do not."""
+    for name in ("prefect.client", "prefect._internal", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)

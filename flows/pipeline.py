@@ -1,0 +1,146 @@
+"""`python -m flows.pipeline [--profile P] [--set key=value] [--photos DIR] [--force]`: every stage in order, seen in Prefect.
+
+Without a server Prefect's own temporary one is started (10 to 20 s); under `make ui` the run shows up there. The profile that
+params.yaml names runs in place; anything else runs in a worktree and becomes a DVC experiment.
+"""
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import Flow, flow, get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
+from pydantic import Field
+
+from flows import artifacts, environment, experiment, graph
+from flows.stage import repro
+from iy import params as settings
+from iy.errors import UserError
+from iy.stage import die_with_parent
+
+Profile = Literal[tuple(settings.profiles())] if settings.profiles() else str
+ProfileField = Annotated[Profile | None, Field(description="Settings to run with; empty: the profile that params.yaml names.")]
+OverridesField = Annotated[dict[str, Any], Field(description='Changed settings, for example {"finetune.stages.4.steps": 40}. '
+                                                             "params.yaml stays as it is: the run becomes a DVC experiment.")]
+ForceField = Annotated[bool, Field(description="Run also what has not changed.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run works: `folder` (the project or a worktree of it), its settings, and the experiment it becomes (or None)."""
+    root: Path
+    folder: Path
+    params: settings.Params
+    name: str | None
+
+
+def what() -> str:
+    """The run's name in Prefect: the profile and the overrides."""
+    given = flow_run.parameters
+    changes = [f"{key}={value}" for key, value in (given.get("overrides") or {}).items()]
+    return " ".join([given.get("profile") or "default", *changes])[:200]
+
+
+@flow(name="pipeline", flow_run_name=what)
+def pipeline(profile: ProfileField = None, overrides: OverridesField = {}, force: ForceField = False) -> State:  # noqa: B006
+    """Photos to registered model: every stage of dvc.yaml, each after what it needs; unchanged stages are Cached."""
+    return follow(None, profile, overrides, force)
+
+
+def stage_flow(name: str) -> Flow:
+    """A flow that brings stage `name` up to date after the stages that it needs."""
+    def one(profile: ProfileField = None, overrides: OverridesField = {}, force: ForceField = False) -> State:  # noqa: B006
+        return follow(name, profile, overrides, force)
+
+    one.__name__ = one.__qualname__ = name
+    one.__doc__ = f"Stage {name} and whatever it needs that is not up to date. Force reruns {name} alone."
+    return flow(name=name, flow_run_name=what)(one)
+
+
+def __getattr__(name: str) -> Flow:
+    """`flows.pipeline.curate` and so on: one flow for each stage that dvc.yaml states."""
+    if name.startswith("_") or name not in graph.names():
+        raise AttributeError(name)
+    globals()[name] = stage_flow(name)
+    return globals()[name]
+
+
+def follow(target: str | None, profile: str | None, overrides: dict[str, Any], force: bool) -> State:
+    """Run `target` (None: all stages) and what it needs, one task each; the state tells the first failure in one line."""
+    die_with_parent()
+    log = get_run_logger()
+    try:
+        with place(profile, overrides, log.info) as where:
+            failed = run_stages(where, target, force)
+            if failed:
+                raise Stopped(failed.message)
+            places = finish(where, log.info)
+    except (UserError, Stopped) as error:
+        log.error(str(error))
+        return Failed(message=str(error))
+    return Completed(message="up to date", data=places)
+
+
+class Stopped(Exception):
+    """A stage failed; the worktree, if any, is kept."""
+
+
+@contextlib.contextmanager
+def place(profile: str | None, overrides: dict[str, Any], say) -> Iterator[Place]:
+    root = environment.main_root()
+    params = experiment.chosen(profile, overrides, root)
+    if not overrides and params.profile == experiment.chosen(None, {}, root).profile:
+        with experiment.alone(root, "workspace", say):
+            yield Place(root=root, folder=root, params=params, name=None)
+        return
+    name = experiment.title(params.profile, overrides)
+    with experiment.worktree(root, name, params.profile, overrides, say) as folder:
+        yield Place(root=root, folder=folder, params=params, name=name)
+
+
+def run_stages(where: Place, target: str | None, force: bool) -> State | None:
+    """The first state that is not Completed, or None."""
+    needs = graph.upstream(where.folder)
+    stages = [stage for stage in needs if target is None or stage in needed(needs, target)]
+    progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
+    states: dict[str, State] = {}
+    for number, stage in enumerate(stages, 1):
+        states[stage] = repro(stage, str(where.folder), force and target in (None, stage), run_id(),
+                              wait_for=[states[before] for before in needs[stage]], return_state=True)
+        if not states[stage].is_completed():
+            return states[stage]
+        artifacts.publish(stage, where, states[stage].name)
+        update_progress_artifact(progress, 100 * number / len(stages))
+    return None
+
+
+def needed(needs: dict[str, list[str]], target: str) -> set[str]:
+    """`target` and all that it reads from, directly or not."""
+    found = {target}
+    for stage in reversed(list(needs)):
+        if stage in found:
+            found.update(needs[stage])
+    return found
+
+
+def run_id() -> str:
+    """What ties the stages' MLflow runs together: one parent run for this flow run."""
+    return str(flow_run.id)
+
+
+def finish(where: Place, say) -> dict[str, str]:
+    """Save the experiment, bring another profile's outputs home, and say where to look."""
+    if where.name:
+        experiment.save(where.root, where.folder, where.name)
+        moved = experiment.bring(where.root, where.folder)
+        say(f"saved as DVC experiment {where.name!r}: `dvc exp show` lists it, `dvc exp apply {where.name}` restores it"
+            + (f"; outputs are in {', '.join(moved)}" if moved else ""))
+    return artifacts.summary(where, run_id())
+
+
+if __name__ == "__main__":
+    from flows.command import main
+    main()

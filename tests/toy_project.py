@@ -1,0 +1,87 @@
+"""A project of four quick stages with the real settings, DVC and git: what flows/ needs of a project, without the models."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[1]
+
+STAGE = '''
+import os, pathlib, signal, sys, time
+from iy import stage
+from iy.errors import UserError
+from iy.storage import write_json
+
+name = sys.argv.pop()
+
+def run(params):
+    steps = params.finetune.stages["1"].steps if name == "finetune1" else 2
+    pathlib.Path(".iy/toy.pid").write_text(str(os.getpid()))
+    if params.seed == 13 and name == "curate":
+        raise UserError("photo 7 is unlucky: choose another seed")
+    for step in range(1, steps + 1):
+        print(f"{name} step {step}/{steps}", flush=True)
+        time.sleep(0.1)
+    write_json(f"data/{params.profile}/{name}/out.json", {"seed": params.seed, "steps": steps, "pipeline": bool(os.environ.get("IY_PIPELINE"))})
+    if name == "evaluate":
+        report = params.report_dir("evaluate")
+        write_json(report / "metrics.json", {"base": {"identity": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 9}}})
+        (report / "index.html").write_text("<h1>toy</h1>")
+        import numpy as np
+        from iy.storage import png
+        (report / "grid.png").write_bytes(png(np.full((8, 8, 3), 128, np.uint8)))
+
+stage.main("toy", run)
+'''
+
+GRAPH = {"photos": [], "curate": ["photos"], "finetune1": ["photos", "curate"], "evaluate": ["finetune1"]}
+PARAMS = {"photos": ["photos"], "curate": ["seed"], "finetune1": ["finetune.stages.1"], "evaluate": ["evaluate"]}
+
+
+def dvc_yaml() -> str:
+    text = "stages:\n"
+    for name, needs in GRAPH.items():
+        text += f"  {name}:\n    cmd: python toy_stage.py {name}\n    deps:\n      - toy_stage.py\n"
+        text += "".join(f"      - data/${{profile}}/{need}\n" for need in needs)
+        text += "    params:\n      - profiles/${profile}.yaml:\n" + "".join(f"          - {one}\n" for one in PARAMS[name])
+        text += f"    outs:\n      - data/${{profile}}/{name}\n" + ("      - reports/${profile}/evaluate\n" if name == "evaluate" else "")
+    return text
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """A clean environment in which `python -m flows...` run in `folder` finds this checkout's code."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW", "IY_", "DVC"))}
+    return {**kept, "PYTHONPATH": str(HERE), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}", **more}
+
+
+def run(folder: Path, *command: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+    options = {"capture_output": True, "text": True, "env": environment(folder), "timeout": 240} | options
+    done = subprocess.run(command, cwd=folder, **options)
+    if check and done.returncode:
+        raise AssertionError(f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def make(folder: Path) -> Path:
+    """A committed toy project in `folder`."""
+    folder.mkdir(parents=True)
+    shutil.copytree(HERE / "profiles", folder / "profiles")
+    (folder / "params.yaml").write_text("profile: studio\n")
+    (folder / "toy_stage.py").write_text(STAGE)
+    (folder / "dvc.yaml").write_text(dvc_yaml())
+    (folder / ".gitignore").write_text("/.iy\n/data/\n/reports/\n__pycache__/\n")
+    (folder / ".iy").mkdir()
+    for name in ("studio", "smoke"):
+        path = folder / "profiles" / f"{name}.yaml"
+        text = path.read_text()
+        first = text.index('"1": {') + text[text.index('"1": {'):].index("steps: ") + 7
+        last = first + text[first:].index(",")
+        path.write_text(text[:first] + "3" + text[last:])
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "git", "config", "user.email", "toy@example.org")
+    run(folder, "git", "config", "user.name", "toy")
+    run(folder, sys.executable, "-m", "dvc", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "toy")
+    return folder
