@@ -55,12 +55,15 @@ class Model(Section):
 class Photos(Section):
     source: Literal["studio", "folder"]
     path: str | None
+    snapshot: str | None
     people: PositiveInt
     per_person: PositiveInt
     size: PositiveInt
     first_person: int
     licence: str
     consent: str
+    maximum_pixels: PositiveInt
+    maximum_side: PositiveInt
     workers: PositiveInt
 
 
@@ -77,7 +80,6 @@ class Curate(Section):
     minimum_sharpness: float
     maximum_yaw: PositiveFloat
     maximum_pitch: PositiveFloat
-    maximum_pixels: PositiveInt
     duplicate_bits: int
     duplicate_similarity: float
     grouping: Literal["auto", "label", "embedding"]
