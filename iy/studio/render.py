@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from iy.studio import hair
 from iy.studio.camera import WIDTH, Rays, pixel_rays, rotation, turn
 from iy.studio.labels import PAIRED
-from iy.studio.mesh import BEARD, EYE, HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Floats, Ints, Patch, Template, vertex_normals
+from iy.studio.mesh import BODY, LEFT_EYE, RIGHT_EYE, TEETH_VERTICES, Floats, Ints, Patch, Template, vertex_normals
 from iy.studio.paint import paint
 from iy.studio.people import Person
-from iy.studio.scene import backdrop, light, shade, tone
+from iy.studio.scene import Light, backdrop, light, shade, tone
 from iy.studio.shots import Shot
 
 Image = NDArray[np.uint8]
 Job = tuple[Person, Shot]
 PIVOT_BELOW_EYES = .105     # metres from the eyes down to the joint a head turns on
 PIVOT_BEHIND_EYES = .085
+AVERAGE_FOREHEAD = .1154    # metres from the eyes to the top of the average head
+AVERAGE_HALF_WIDTH = .077    # metres, above the eyes
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Studio:
 
     def __init__(self, remember: int = 64) -> None:
         self.template = Template()
-        self.template.actions   # read now, so that the first picture takes no longer than the others
+        _ = self.template.actions   # read now, so that the first picture takes no longer than the others
         self.remember = remember
         self.bodies: OrderedDict[Person, Floats] = OrderedDict()
         self.topologies: OrderedDict[tuple, Topology] = OrderedDict()
@@ -62,14 +64,13 @@ class Studio:
         return (small * 255 + .5).astype(np.uint8)
 
     def _shade(self, person: Person, shot: Shot, topology: Topology, vertices: Floats, rays: Rays, face: Ints, where: Floats,
-               ray: Floats, lamp) -> Floats:
-        corners, weight = topology.triangles[face], where[:, :, None]
-        region = topology.region[face]
-        place, point = (vertices[corners] * weight).sum(1), (topology.point[corners] * weight).sum(1)
-        normal = (vertex_normals(vertices, topology.triangles)[corners] * weight).sum(1)
+               ray: Floats, lamp: Light) -> Floats:
+        corners, region = topology.triangles[face], topology.region[face]
+        place, point = blend(vertices, corners, where), blend(topology.point, corners, where)
+        normal = blend(vertex_normals(vertices, topology.triangles), corners, where)
         normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
         normal = np.where(((normal * ray).sum(1) > 0)[:, None], -normal, normal)
-        colour, shine = paint(self.template, person, shot, point, (topology.uv[face] * weight).sum(1), region)
+        colour, shine = paint(self.template, person, shot, point, np.einsum("nkc,nk->nc", topology.uv[face], where), region)
         blocked, _ = rays.hit((place + normal * .005).astype(np.float32), np.broadcast_to(lamp.direction, place.shape))
         lit = np.where(blocked >= 0, .30, 1.).astype(np.float32)
         return shade(colour, shine, normal, -ray, lit, lamp)
@@ -80,7 +81,10 @@ class Studio:
             local = {}
             for name, value in person.local.items():
                 local |= {f"l-{name}": value, f"r-{name}": value} if name in PAIRED else {name: value}
-            self.bodies[person] = self.template.shape(person.phenotype, local)
+            body = self.template.shape(person.phenotype, local)
+            middle = body[TEETH_VERTICES].mean(0) * [0, 1, 1] + [0, .003, 0]   # a smaller bite never pierces a small chin
+            body[TEETH_VERTICES] = (body[TEETH_VERTICES] - middle) * [.84, .88, .95] + middle + [0, .003, 0]
+            self.bodies[person] = body
             while len(self.bodies) > self.remember:
                 self.bodies.popitem(last=False)
         return self.bodies[person]
@@ -114,9 +118,15 @@ class Studio:
     def _frame(self, neutral: Floats, shot: Shot) -> tuple[Floats, float]:
         """What the camera centres on (3,) and the metres it sees: every head fills the picture alike."""
         eyes = (neutral[LEFT_EYE].mean(0) + neutral[RIGHT_EYE].mean(0)) / 2
-        scale = (neutral[:13380, 2].max() - eyes[2]) / .1154
+        skull = neutral[BODY][neutral[BODY, 2] > eyes[2] + .02]
+        scale = .5 * (skull[:, 2].max() - eyes[2]) / AVERAGE_FOREHEAD + .5 * abs(skull[:, 0]).max() / AVERAGE_HALF_WIDTH
         width = WIDTH * scale / shot.zoom
-        return eyes + np.array([0, 0, -.055 * scale], np.float32), float(width)
+        return eyes + np.array([0, 0, -.044 * scale], np.float32), float(width)
+
+
+def blend(values: Floats, corners: Ints, where: Floats) -> Floats:
+    """Vertex values (m, 3) at barycentric places (n, 3) inside triangles given by their corners (n, 3)."""
+    return sum(values[corners[:, k]] * where[:, k, None] for k in range(3))
 
 
 def join(template: Template, patches: Sequence[Patch]) -> Topology:

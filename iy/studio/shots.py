@@ -13,21 +13,21 @@ from iy import lexicon
 POSE_ANGLES = {"frontal": (0, 0, 0), "left": (-35, 0, 0), "right": (35, 0, 0), "up": (0, 20, 0), "down": (0, -20, 0),
                "up-left": (-28, 17, 0), "up-right": (28, 17, 0), "tilt-left": (0, 0, -20), "tilt-right": (0, 0, 20)}
 GAZE_ANGLES = {"left": (-36, 0), "right": (36, 0), "up": (0, 24), "down": (0, -24)}   # of the eyes in the head
-LIGHT_ANGLES = {"soft": (-25, 40), "left": (-80, 20), "right": (80, 20), "dim": (-40, 50), "warm": (55, 25), "cold": (-50, 35)}
+LIGHT_ANGLES = {"soft": (-25, 40), "left": (-68, 22), "right": (68, 22), "dim": (-40, 50), "warm": (55, 25), "cold": (-50, 35)}
 JITTER = {"yaw": 3., "pitch": 2., "roll": 2., "light_yaw": 6., "light_pitch": 5.}
 ACTIONS: dict[str, dict[str, float]] = {
     "neutral": {},
-    "smiling": {"mouthSmile*": 1.15, "cheekSquint*": .6, "mouthDimple*": .5, "mouthStretch*": .2},
-    "laughing": {"mouthSmile*": 1.15, "jawOpen": .5, "cheekSquint*": 1., "eyeSquint*": .9, "mouthUpperUp*": .6, "mouthLowerDown*": .35},
-    "surprised": {"jawOpen": .75, "browInnerUp": 1.4, "browOuterUp*": 1.3, "eyeWide*": 1.4, "mouthFunnel": .55},
-    "angry": {"browDown*": 1.5, "noseSneer*": .6, "mouthPress*": .8, "mouthFrown*": .55, "eyeSquint*": .6, "mouthShrugLower": .4},
-    "sad": {"mouthFrown*": 1.5, "browInnerUp": 1.5, "mouthShrugLower": .7, "eyeBlink*": .28, "mouthRollLower": .3},
-    "winking": {"eyeBlinkLeft": 1., "cheekSquintLeft": 1., "mouthSmileLeft": 1.1, "mouthSmileRight": .35, "browDownLeft": .6, "browOuterUpRight": .9},
-    "kissing": {"mouthPucker": 1.35, "mouthFunnel": .35, "eyeSquint*": .3, "jawOpen": .06},
-    "disgusted": {"noseSneer*": 1.5, "mouthUpperUp*": 1.1, "browDown*": .8, "eyeSquint*": .9, "mouthFrown*": .5, "jawOpen": .12},
+    "smiling": {"mouthSmile*": 1.3, "cheekSquint*": .8, "mouthDimple*": .4, "mouthStretch*": .35},
+    "laughing": {"mouthSmile*": 1.25, "jawOpen": .62, "cheekSquint*": 1.1, "eyeSquint*": 1., "mouthUpperUp*": .7, "mouthLowerDown*": .5},
+    "surprised": {"jawOpen": .85, "browInnerUp": 1.7, "browOuterUp*": 1.6, "eyeWide*": 1.6, "mouthFunnel": .8},
+    "angry": {"browDown*": 2., "noseSneer*": .6, "mouthPress*": .6, "mouthFrown*": .8, "eyeSquint*": .5, "mouthStretch*": .9, "mouthLowerDown*": .8},
+    "sad": {"mouthFrown*": 2.2, "browInnerUp": 2.2, "mouthShrugLower": .9, "eyeBlink*": .35},
+    "winking": {"eyeBlinkLeft": 1., "cheekSquintLeft": 1.2, "mouthSmileLeft": 1.5, "mouthSmileRight": .4, "browDownLeft": .9, "browOuterUpRight": 1.3},
+    "kissing": {"mouthPucker": 1.8, "mouthFunnel": .5, "eyeSquint*": .3, "jawOpen": .10},
+    "disgusted": {"noseSneer*": 2., "mouthUpperUp*": 1.6, "browDown*": .7, "eyeSquint*": 1.1, "mouthFrown*": .9, "mouthShrugLower": .5},
     "sleeping": {"eyeBlink*": 1.},
-    "shouting": {"jawOpen": 1.1, "mouthStretch*": .7, "browDown*": 1.3, "noseSneer*": .8, "mouthLowerDown*": .7, "mouthUpperUp*": .5, "eyeSquint*": .5},
-    "tongue out": {"tongueOut": 1., "jawOpen": .42, "eyeWide*": .3, "browOuterUp*": .5, "mouthLowerDown*": .2},
+    "shouting": {"jawOpen": 1.15, "mouthStretch*": 1., "browDown*": 1.6, "noseSneer*": .9, "mouthLowerDown*": .9, "mouthUpperUp*": .8, "eyeSquint*": .5},
+    "tongue out": {"tongueOut": 1., "jawOpen": .45, "eyeWide*": .3, "browOuterUp*": .6, "mouthSmile*": .5},
 }
 
 
