@@ -1,0 +1,1 @@
+"""From photos to a training collection: measured, filtered, grouped into persons, split, captioned, nothing dropped."""

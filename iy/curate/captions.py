@@ -1,0 +1,76 @@
+"""A sentence per photo: the source's own, or one built from the measured pose, or a transformers model's."""
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from iy import lexicon, params
+from iy.curate.filters import reject
+from iy.errors import UserError
+from iy.records import ACCEPTED
+from iy.storage import read_image
+
+TURNED, RAISED, LEANING = 14., 14., 12.      # degrees beyond which a caption says so
+log = logging.getLogger(__name__)
+
+
+def caption(rows: list[dict], folder: Path, curate: params.Curate, device: str) -> list[dict]:
+    """Accepted rows without a caption get one, or are rejected (captioner: sidecar)."""
+    silent = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED and not row["caption"]]
+    if not silent:
+        return rows
+    rows = list(rows)
+    if curate.captioner == "sidecar":
+        for i in silent:
+            rows[i] = reject(rows[i], "no caption beside it, and curate.captioner is sidecar")
+        return rows
+    say = plain if curate.captioner == "auto" else transformer(folder, curate.caption_model, device)
+    for i in tqdm(silent, "captions", mininterval=1, disable=curate.captioner == "auto"):
+        rows[i] = rows[i] | {"caption": say(rows[i])}
+    return rows
+
+
+def plain(row: dict) -> str:
+    """What was measured, in the lexicon's words; which of them depends on the photo's bytes only."""
+    rng = np.random.default_rng(int(row["id"][:16], 16))
+    return lexicon.describe({"pose": named_pose(row["yaw"], row["pitch"], row["roll"])}, rng, person=False)
+
+
+def named_pose(yaw: float, pitch: float, roll: float) -> str:
+    """The lexicon's word for a head pose in degrees."""
+    across = "" if abs(yaw) < TURNED else "right" if yaw > 0 else "left"
+    if pitch > RAISED:
+        return f"up-{across}" if across else "up"
+    if across:
+        return across
+    if pitch < -RAISED:
+        return "down"
+    if abs(roll) > LEANING:
+        return "tilt-right" if roll > 0 else "tilt-left"
+    return "frontal"
+
+
+def transformer(folder: Path, model: str | None, device: str) -> Callable[[dict], str]:
+    """Captions by any image-to-text model that transformers opens from `model` (a folder or a hub id)."""
+    if model is None:
+        raise UserError("curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
+                        "such as an image-to-text model saved with save_pretrained")
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        processor, network = AutoProcessor.from_pretrained(model), AutoModelForImageTextToText.from_pretrained(model)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"curate.caption_model {model} cannot be opened ({' '.join(str(error).split())[:160]}): name a "
+                        "folder or model id that transformers' AutoModelForImageTextToText opens") from None
+    network = network.to(device).eval()
+
+    @torch.inference_mode()
+    def say(row: dict) -> str:
+        inputs = processor(images=Image.fromarray(read_image(folder, row)), return_tensors="pt").to(device)
+        words = processor.batch_decode(network.generate(**inputs, do_sample=False, max_new_tokens=60), skip_special_tokens=True)
+        return " ".join(words[0].split()) or "a portrait of a person"
+    return say

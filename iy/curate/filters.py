@@ -1,0 +1,42 @@
+"""Why a photo is not used. Each rule is one line that returns a reason or nothing."""
+import re
+
+from iy import params
+from iy.records import ACCEPTED, REJECTED
+
+NOT_COMMERCIAL = re.compile(r"(?<![A-Za-z])NC(?![A-Za-z])|non-?commercial|research|unknown|personal", re.IGNORECASE)
+
+
+def judge(row: dict, settings: params.Curate, usage: str) -> dict:
+    """The row with its verdict; rows already rejected keep their reason."""
+    if row["verdict"] == REJECTED:
+        return row
+    return reject(row, reason) if (reason := flaw(row, settings, usage)) else row | {"verdict": ACCEPTED}
+
+
+def reject(row: dict, reason: str) -> dict:
+    return row | {"verdict": REJECTED, "reason": reason}
+
+
+def flaw(row: dict, curate: params.Curate, usage: str) -> str | None:
+    """The first thing that is wrong with a measured photo, with the setting that says so."""
+    side = min(row["width"], row["height"])
+    if usage == "commercial" and NOT_COMMERCIAL.search(row["licence"] or "unknown"):
+        return f"licence {row['licence']} does not allow usage: commercial"
+    if not row["consent"]:
+        return "no consent or other basis for using this face is stated"
+    if side < curate.minimum_size:
+        return f"too small: shorter side {side} px, curate.minimum_size is {curate.minimum_size}"
+    if not row["faces"]:
+        return "no face found"
+    if row["faces"] > 1:
+        return f"{row['faces']} faces of similar size: one person is needed"
+    if row["face_size"] < curate.minimum_face:
+        return f"face too small: {row['face_size']:.0f} px, curate.minimum_face is {curate.minimum_face}"
+    if row["sharpness"] < curate.minimum_sharpness:
+        return f"blurred: sharpness {row['sharpness']:.1f}, curate.minimum_sharpness is {curate.minimum_sharpness}"
+    if abs(row["yaw"]) > curate.maximum_yaw:
+        return f"turned away: yaw {row['yaw']:.0f}°, curate.maximum_yaw is {curate.maximum_yaw:g}"
+    if abs(row["pitch"]) > curate.maximum_pitch:
+        return f"turned up or down: pitch {row['pitch']:.0f}°, curate.maximum_pitch is {curate.maximum_pitch:g}"
+    return None

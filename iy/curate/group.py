@@ -1,0 +1,66 @@
+"""Which photos show one person: the source's labels, or average-linkage clustering of the face embeddings."""
+import logging
+from collections import Counter
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.neighbors import radius_neighbors_graph
+
+from iy import params
+from iy.curate.filters import reject
+from iy.faces.recognise import unit
+from iy.records import ACCEPTED
+
+log = logging.getLogger(__name__)
+
+
+def group(rows: list[dict], curate: params.Curate, published: float) -> list[dict]:
+    """Accepted rows get a `person`; persons with too few photos are rejected."""
+    threshold = published if curate.group_threshold is None else curate.group_threshold
+    rows = [row | {"person": label(row, curate)} if row["verdict"] == ACCEPTED else row for row in rows]
+    unnamed = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED and row["person"] is None]
+    if curate.grouping == "label":
+        for i in unnamed:
+            rows[i] = reject(rows[i], "no person is named for it, and curate.grouping is label")
+    elif unnamed:
+        for i, name in zip(unnamed, persons([rows[i]["embedding"] for i in unnamed], threshold), strict=True):
+            rows[i] = rows[i] | {"person": name}
+        log.info("curate: %d unlabelled photos show %d persons", len(unnamed), len({rows[i]["person"] for i in unnamed}))
+    return few(rows, curate.minimum_per_person)
+
+
+def label(row: dict, curate: params.Curate) -> str | None:
+    return None if curate.grouping == "embedding" else row["label"]
+
+
+def persons(embeddings: list, threshold: float) -> list[str]:
+    """Names `group-0001`, ... in the order in which persons first appear."""
+    clusters = cluster(unit(np.array(embeddings)), threshold)
+    names: dict[int, str] = {}
+    return [names.setdefault(number, f"group-{len(names) + 1:04d}") for number in clusters.tolist()]
+
+
+def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
+    """Cluster numbers (N,) of unit vectors (N, D): two clusters join while their mean similarity is at least `threshold`.
+
+    A join needs one pair at the threshold, so no cluster crosses the components of the graph of such pairs: each
+    component is clustered alone, which gives the same result and keeps memory to the largest component.
+    """
+    radius = np.sqrt(max(2 - 2 * threshold, 0))
+    graph = radius_neighbors_graph(faces, radius + 1e-9, mode="connectivity")
+    count, component = connected_components(graph, directed=False)
+    numbers, used = np.zeros(len(faces), int), 0
+    for k in range(count):
+        here = np.flatnonzero(component == k)
+        inside = np.zeros(1, int) if len(here) == 1 else AgglomerativeClustering(
+            n_clusters=None, metric="cosine", linkage="average", distance_threshold=1 - threshold).fit_predict(faces[here])
+        numbers[here] = used + inside
+        used += int(inside.max()) + 1
+    return numbers
+
+
+def few(rows: list[dict], minimum: int) -> list[dict]:
+    count = Counter(row["person"] for row in rows if row["verdict"] == ACCEPTED)
+    return [reject(row, f"only {count[row['person']]} usable photo(s) of this person, curate.minimum_per_person is {minimum}")
+            if row["verdict"] == ACCEPTED and count[row["person"]] < minimum else row for row in rows]

@@ -1,0 +1,38 @@
+"""Train, validation and test by person: nobody is in two of them."""
+import logging
+from collections import Counter
+
+from iy import params
+from iy.errors import UserError
+from iy.records import ACCEPTED, SPLITS
+from iy.storage import sha256
+
+SMALLEST = 4             # persons: two to train on, one each to validate and to test with
+log = logging.getLogger(__name__)
+
+
+def split(rows: list[dict], curate: params.Curate, seed: int) -> list[dict]:
+    """Accepted rows get a `split`. Who goes where depends on `seed` and the person's name only."""
+    names = {row["person"] for row in rows if row["verdict"] == ACCEPTED}
+    order = sorted(names, key=lambda name: sha256(f"{seed}:{name}".encode()))
+    test, validation = sizes(len(order), curate)
+    where = {name: "test" if i < test else "validation" if i < test + validation else "train" for i, name in enumerate(order)}
+    count = Counter(where.values())
+    log.info("curate: persons in %s", ", ".join(f"{name}: {count[name]}" for name in SPLITS))
+    return [row | {"split": where[row["person"]]} if row["verdict"] == ACCEPTED else row for row in rows]
+
+
+def sizes(people: int, curate: params.Curate) -> tuple[int, int]:
+    """How many persons test and validate: as asked, but at most half of all, so that a small collection still trains."""
+    if people < SMALLEST:
+        raise UserError(f"curate: {people} person(s) with {curate.minimum_per_person} or more usable photos, at least {SMALLEST} are "
+                        "needed (2 to train, 1 to validate, 1 to test): add photos, or see the curate report for why some were "
+                        "rejected")
+    test, validation = curate.test_people, curate.validation_people
+    if test + validation > people // 2:
+        held = people // 2
+        validation = max(1, held * validation // (test + validation))
+        test = held - validation
+        log.info("curate: %d persons are too few for %d test and %d validation persons: %d and %d are held out",
+                 people, curate.test_people, curate.validation_people, test, validation)
+    return test, validation
