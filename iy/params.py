@@ -97,12 +97,15 @@ class SynPairs(Section):
     rewriter_model: str | None
     rewriter_endpoint: str | None
     rewriter_attempts: PositiveInt
+    start: Literal["text", "reference"]
     steps: PositiveInt
     guidance: float
+    identity_guidance: float
     passes: int = Field(ge=0)
     strength: float = Share
     false_match_rate: float = Share
     upper_quantile: float = Share
+    fallback_best: float = Share
     batch: PositiveInt
 
 
@@ -151,6 +154,7 @@ class Evaluate(Section):
     batch: PositiveInt
     judge: Literal["fr_feature", "dlib"]
     probes: str | None
+    clip: str | None
     bootstrap: PositiveInt
 
 
