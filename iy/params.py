@@ -136,6 +136,7 @@ class Finetune(Section):
     drop_text: float = Share
     drop_image: float = Share
     drop_both: float = Share
+    reference_other: float = Share
     face_weight: PositiveFloat
     checkpoint_every: PositiveInt
     validate_every: PositiveInt
