@@ -1,0 +1,54 @@
+"""The studio's AutoencoderKL: 64 x 64 x 3 pixels <-> 16 x 16 x 4 latents."""
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from iy.studio.foundation.train import fit
+
+CONFIG = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 64, 128), layers_per_block=1,
+              down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+              norm_num_groups=8, sample_size=64, mid_block_add_attention=False)
+
+
+def pixels(images: np.ndarray) -> torch.Tensor:
+    """uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1], channels last."""
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def train(images: np.ndarray, folder: Path, steps: int, batch: int = 32, seed: int = 1) -> AutoencoderKL:
+    """L1 + squared error on pixels and on their differences (edges), and a slight pull of the latents to unit variance."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
+    rng = np.random.default_rng(seed)
+
+    def loss(step: int) -> torch.Tensor:
+        x = pixels(images[rng.integers(len(images), size=batch)])
+        with torch.autocast("cpu", torch.bfloat16):
+            code = vae.encode(x).latent_dist
+            y = vae.decode(code.sample()).sample
+        y, error = y.float(), (y.float() - x)
+        edges = sum((error.diff(dim=d)).abs().mean() for d in (2, 3))
+        return error.abs().mean() + 2 * error.square().mean() + edges + 1e-5 * code.kl().mean() / 64
+
+    fit("vae", vae, loss, steps, 2e-3, folder, decay=.998)
+    vae.register_to_config(scaling_factor=scaling(vae, images[:1024]))
+    return vae
+
+
+@torch.no_grad()
+def scaling(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """One over the latents' standard deviation, so that the U-Net sees unit variance."""
+    return float(1 / torch.cat([vae.encode(pixels(part)).latent_dist.mode() for part in np.array_split(images, 16)]).std())
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """Mean over images of 10 log10(255^2 / squared error), dB."""
+    values = []
+    for part in np.array_split(images, max(1, len(images) // 64)):
+        y = vae.decode(vae.encode(pixels(part)).latent_dist.mode()).sample
+        seen = ((y.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+        values += list(10 * np.log10(255**2 / np.square(seen - part.astype(np.float32)).mean((1, 2, 3))))
+    return float(np.mean(values))

@@ -1,0 +1,147 @@
+"""The studio's text and vision encoders: a CLIP pair trained on renders and captions, and small T5- and ByT5-kind encoders.
+
+The T5 kind stands in for UL2. Both T5 encoders learn to say what a caption says (every lexicon attribute, read from the
+mean of their hidden states); CLIP learns to match captions with renders, to name the attributes from either side, and to
+tell people apart from their face crops.
+"""
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
+from torch.nn import functional as F
+
+from iy import lexicon
+from iy.studio.foundation.autoencoder import pixels
+from iy.studio.foundation.renders import Renders
+from iy.studio.foundation.train import fit
+
+WIDTH, LENGTH, LONG, BYTES = 192, 77, 128, 256
+NAMES = [*lexicon.SHOT, *lexicon.PERSON]
+
+
+def caption(renders: Renders, index: int, seed: int) -> str:
+    return lexicon.describe(renders.attributes[index], np.random.default_rng((seed, index)), person=bool(seed % 4))
+
+
+def clip_tokenizer(texts: list[str], folder: Path) -> transformers.CLIPTokenizer:
+    """A byte-level BPE of the captions' words, in CLIP's layout."""
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-&/"))
+    trainer = trainers.BpeTrainer(vocab_size=1200, special_tokens=["<|startoftext|>", "<|endoftext|>"], end_of_word_suffix="</w>",
+                                  initial_alphabet=letters + [letter + "</w>" for letter in letters], show_progress=False)
+    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>", fuse_unk=False))
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
+    bpe.train_from_iterator((text.lower() for text in texts), trainer)
+    bpe.model.save(str(folder))
+    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=LENGTH)
+    return tokenizer
+
+
+def t5_tokenizer(texts: list[str]) -> transformers.T5TokenizerFast:
+    unigram = Tokenizer(models.Unigram())
+    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=1000, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False)
+    unigram.train_from_iterator(texts, trainer)
+    unigram.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", unigram.token_to_id("</s>"))])
+    return transformers.T5TokenizerFast(tokenizer_object=unigram, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", extra_ids=0,
+                                        model_max_length=LONG)
+
+
+def t5_encoder(vocabulary: int, seed: int) -> transformers.T5EncoderModel:
+    torch.manual_seed(seed)
+    config = transformers.T5Config(vocab_size=vocabulary, d_model=128, d_kv=32, d_ff=256, num_layers=3, num_heads=4, dropout_rate=0.,
+                                   feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False)
+    return transformers.T5EncoderModel(config)
+
+
+class Heads(nn.Module):
+    """One linear classifier per attribute: (B, D) -> summed cross-entropy against the true values."""
+
+    def __init__(self, width: int, names: list[str]):
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(lexicon.LEXICON[name])) for name in names})
+
+    def loss(self, x: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        return sum(F.cross_entropy(head(x), targets[name], ignore_index=-1) for name, head in self.heads.items()) / len(self.heads)
+
+
+def targets(attributes: list[dict], names: list[str]) -> dict[str, torch.Tensor]:
+    """Class indices; -1 where the attribute is unknown."""
+    index = {name: {value: i for i, value in enumerate(lexicon.LEXICON[name])} for name in names}
+    return {name: torch.tensor([index[name].get(a.get(name), -1) for a in attributes]) for name in names}
+
+
+def said(text: str) -> dict[str, str]:
+    return {name: value for name, (value, _, _) in lexicon.find(text).items()}
+
+
+class Reader(nn.Module):
+    """A T5-kind encoder with heads that read what a caption says."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder, self.heads = encoder, Heads(encoder.config.d_model, NAMES)
+
+
+def train_reader(name: str, tokenizer, encoder: nn.Module, texts: list[str], length: int, folder: Path, steps: int, seed: int) -> nn.Module:
+    reader, rng, facts = Reader(encoder), np.random.default_rng(seed), [said(text) for text in texts]
+
+    def loss(step: int) -> torch.Tensor:
+        pick = rng.integers(len(texts), size=32)
+        tokens = tokenizer([texts[i] for i in pick], padding=True, truncation=True, max_length=length, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = reader.encoder(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        mask = tokens.attention_mask[..., None].float()
+        return reader.heads.loss((hidden.float() * mask).sum(1) / mask.sum(1), targets([facts[i] for i in pick], NAMES))
+
+    return fit(name, reader, loss, steps, 2e-3, folder, decay=.99).encoder
+
+
+class Clip(nn.Module):
+    """CLIP's two towers, its temperature, heads that name attributes, and a matrix that turns a face into an identity."""
+
+    def __init__(self, vocabulary: int, bos: int, eos: int, seed: int = 3):
+        super().__init__()
+        torch.manual_seed(seed)
+        text = transformers.CLIPTextConfig(vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=4,
+                                           num_attention_heads=6, max_position_embeddings=LENGTH, projection_dim=WIDTH,
+                                           bos_token_id=bos, eos_token_id=eos, pad_token_id=eos)
+        vision = transformers.CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=5, num_attention_heads=6,
+                                               image_size=64, patch_size=8, projection_dim=WIDTH)
+        self.text, self.vision = transformers.CLIPTextModelWithProjection(text), transformers.CLIPVisionModelWithProjection(vision)
+        self.temperature = nn.Parameter(torch.tensor(2.6))
+        self.heads, self.identity = Heads(WIDTH, NAMES), nn.Linear(WIDTH, 128, bias=False)
+
+
+def train_clip(tokenizer, renders: Renders, faces: np.ndarray, folder: Path, steps: int, batch: int = 48, seed: int = 3) -> Clip:
+    """`faces` (N, 64, 64, 3): masked face crops of the renders, in their order, as references are cropped later."""
+    clip, rng = Clip(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id), np.random.default_rng(seed)
+    people, first = np.unique(renders.person, return_index=True)
+    shots = len(renders.person) // len(people)
+    everything = targets(renders.attributes, NAMES)
+
+    def loss(step: int) -> torch.Tensor:
+        pick = rng.integers(len(renders.images), size=batch)
+        texts = [caption(renders, i, step) for i in pick]
+        tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+        who = first[rng.permutation(len(people))[:batch // 2]]
+        pair = np.concatenate([who + rng.integers(shots, size=len(who)), who + rng.integers(shots, size=len(who))])
+        with torch.autocast("cpu", torch.bfloat16):
+            words = clip.text(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).text_embeds.float()
+            seen = clip.vision(pixels(np.concatenate([renders.images[pick], faces[pair]]))).image_embeds.float()
+        images, portraits = seen[:batch], clip.identity(seen[batch:])
+        match = clip.temperature.exp().clamp(max=100) * F.normalize(images, dim=1) @ F.normalize(words, dim=1).T
+        same = F.normalize(portraits, dim=1).chunk(2)
+        told = 12. * same[0] @ same[1].T
+        named = {name: value[torch.from_numpy(pick)] for name, value in everything.items()}
+        return contrast(match) + contrast(told) + clip.heads.loss(images, named) + clip.heads.loss(words, targets([said(t) for t in texts], NAMES))
+
+    return fit("clip", clip, loss, steps, 8e-4, folder, decay=.995)
+
+
+def contrast(match: torch.Tensor) -> torch.Tensor:
+    """CLIP's symmetric cross-entropy over a (B, B) similarity matrix whose diagonal is right."""
+    right = torch.arange(len(match))
+    return (F.cross_entropy(match, right) + F.cross_entropy(match.T, right)) / 2

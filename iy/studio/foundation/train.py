@@ -1,0 +1,67 @@
+"""The loop that every foundation part shares: time-boxed AdamW with warm-up, cosine decay, EMA and a checkpoint a minute."""
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from iy.storage import atomic_path
+
+
+def fit(name: str, module: torch.nn.Module, loss: Callable[[int], torch.Tensor], steps: int, rate: float, folder: Path,
+        decay: float = .999, weight_decay: float = .01) -> torch.nn.Module:
+    """Minimise `loss(step)` over `module`'s trainable weights for `steps` steps; the EMA weights are left in the module.
+
+    A finished part is read back from `folder/<name>.safetensors`; an unfinished one goes on from its last checkpoint
+    (weights and EMA; the optimiser's moments start anew, so an interrupted recipe is close to, not equal to, a whole one).
+    """
+    done, part = folder / f"{name}.safetensors", folder / f"{name}.part.safetensors"
+    if done.exists():
+        module.load_state_dict(load_file(done))
+        return module.eval()
+    weights = [p for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, rate, weight_decay=weight_decay, betas=(.9, .99), fused=True)
+    ema, first = EMAModel(weights, decay=decay, use_ema_warmup=True, power=.75, foreach=True), 0
+    if part.exists():
+        first = restore(module, ema, weights, part)
+    bar, saved, mean = tqdm(range(first, steps), name, initial=first, total=steps), time.monotonic(), None
+    for step in bar:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1, (step - first + 1) / 50) * (.02 + .98 * .5 * (1 + math.cos(math.pi * step / steps)))
+        value = loss(step)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1., foreach=True)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        ema.step(weights)
+        mean = float(value.detach()) if mean is None else .98 * mean + .02 * float(value.detach())
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        if time.monotonic() - saved > 60:
+            save(module, ema, step + 1, part)
+            saved = time.monotonic()
+    ema.copy_to(weights)
+    with atomic_path(done) as aside:
+        save_file({k: v.clone().contiguous() for k, v in module.state_dict().items()}, aside)
+    part.unlink(missing_ok=True)
+    return module.eval()
+
+
+def save(module: torch.nn.Module, ema: EMAModel, step: int, path: Path) -> None:
+    state = {k: v.clone().contiguous() for k, v in module.state_dict().items()}
+    state |= {f"ema.{i}": p.contiguous() for i, p in enumerate(ema.shadow_params)} | {"step": torch.tensor(step)}
+    with atomic_path(path) as aside:
+        save_file(state, aside)
+
+
+def restore(module: torch.nn.Module, ema: EMAModel, weights: list, path: Path) -> int:
+    state = load_file(path)
+    step = int(state.pop("step"))
+    ema.shadow_params = [state.pop(f"ema.{i}") for i in range(len(weights))]
+    ema.optimization_step = step
+    module.load_state_dict(state)
+    return step

@@ -1,0 +1,94 @@
+"""Attribute probes: small networks that read expression, pose, backdrop and clothing off a 64 px picture.
+
+They judge prompt alignment in the studio. Their own accuracy on held-out renders is stored with them and reported.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from iy import lexicon
+from iy.errors import UserError
+from iy.storage import atomic_folder, write_json
+
+READS = ("expression", "pose", "backdrop", "garment", "garment_colour")
+SIDE = 64
+
+
+def block(width: int, out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, out, 3, 2, 1),
+        nn.BatchNorm2d(out),
+        nn.GELU(),
+        nn.Conv2d(out, out, 3, 1, 1),
+        nn.BatchNorm2d(out),
+        nn.GELU(),
+    )
+
+
+class ProbeNet(nn.Module):
+    """Pixels (B, 3, 64, 64) in [-1, 1] -> attribute -> logits (B, values in `iy.lexicon`)."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(
+            block(3, 32), block(32, 64), block(64, 96), nn.Flatten(), nn.Linear(96 * 64, 192), nn.GELU()
+        )
+        self.heads = nn.ModuleDict({name: nn.Linear(192, len(lexicon.LEXICON[name])) for name in READS})
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen = self.trunk(x)
+        return {name: head(seen) for name, head in self.heads.items()}
+
+
+class Probes:
+    """`accuracy`: share right on held-out renders, by attribute."""
+
+    def __init__(self, net: ProbeNet, accuracy: dict[str, float]):
+        self.net, self.accuracy = net.eval(), accuracy
+
+    @torch.no_grad()
+    def read(self, images: list[np.ndarray]) -> dict[str, list[str]]:
+        """uint8 RGB (64, 64, 3) each -> attribute -> the value seen in each image."""
+        if not images:
+            return {name: [] for name in READS}
+        x = torch.from_numpy(np.stack([fit(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        logits = [self.net(part) for part in x.split(64)]
+        return {
+            name: [list(lexicon.LEXICON[name])[i] for part in logits for i in part[name].argmax(1).tolist()]
+            for name in READS
+        }
+
+
+def fit(image: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    return (
+        image if image.shape[:2] == (SIDE, SIDE) else np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.BOX))
+    )
+
+
+def save_probes(net: ProbeNet, accuracy: dict[str, float], folder: Path | str) -> None:
+    with atomic_folder(folder) as aside:
+        save_file(
+            {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()},
+            aside / "probes.safetensors",
+        )
+        write_json(aside / "probes.json", {"accuracy": {name: round(value, 4) for name, value in accuracy.items()}})
+
+
+def load_probes(folder: Path | str) -> Probes:
+    try:
+        accuracy = json.loads((Path(folder) / "probes.json").read_text())["accuracy"]
+        state = load_file(Path(folder) / "probes.safetensors")
+    except OSError as error:
+        raise UserError(
+            f"evaluate.probes = {str(folder)!r} cannot be read ({error.strerror or error}): name a probes folder or null"
+        ) from None
+    net = ProbeNet()
+    net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    return Probes(net, accuracy)
