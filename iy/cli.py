@@ -1,0 +1,159 @@
+"""The `iy` command. Each command imports what it needs when it runs, so that `iy --help` answers at once."""
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iy.errors import UserError
+
+app = typer.Typer(name="iy", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+                  context_settings={"help_option_names": ["-h", "--help"]},
+                  help="Portraits of one particular person, from one photograph and a prompt.")
+
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")]
+
+
+def main() -> None:
+    """A mistake of the user is one line and exit code 2; Ctrl-C is 130; anything else is a bug and shows its traceback."""
+    from iy.stage import QUIET
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)                # the flows of this folder, when `iy` is installed elsewhere
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def run(profile: Profile = None,
+        photos: Annotated[Path | None, typer.Option(help="Folder of your own photographs; a sub-folder per person, or none.")] = None,
+        change: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting for this run only.")] = None,
+        stage: Annotated[str | None, typer.Option(help="Only this stage and what it needs.")] = None,
+        force: Annotated[bool, typer.Option(help="Run also what has not changed.")] = False) -> None:
+    """Photos to registered model: every stage that is not up to date. Another profile or settings become a DVC experiment."""
+    from iy import params
+
+    params.load(profile)                        # a wrong setting is told before anything starts
+    flows = project_flows()
+    changes = [*(change or []), *(own_photos(photos) if photos else [])]
+    options = [*pair("--profile", profile), *pair("--stage", stage), *["--force"] * force]
+    flows.environment.prepare()
+    flows.command.main([*options, *(part for one in changes for part in ("--set", one))])
+
+
+def pair(name: str, value: str | None) -> list[str]:
+    return [] if value is None else [name, value]
+
+
+def project_flows():
+    """The Prefect side, which lives in the project's own folder."""
+    try:
+        import flows.command
+        import flows.environment
+    except ModuleNotFoundError as error:
+        if error.name not in ("flows", "prefect"):
+            raise
+        raise UserError(f"{error.name} is not here: run from the project folder, after `make install`") from None
+    return flows
+
+
+def own_photos(folder: Path) -> list[str]:
+    """Settings that read `folder`; the snapshot changes with its files, so that new photographs are noticed."""
+    import json
+
+    from iy.storage import sha256
+    folder = folder.expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"--photos {folder}: there is no such folder")
+    try:
+        listing = [(str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns)
+                   for path in sorted(folder.rglob("*")) if (stat := path.lstat())]
+    except OSError as error:
+        raise UserError(f"--photos {folder}: {error.filename}: {error.strerror}") from None
+    if not listing:
+        raise UserError(f"--photos {folder}: the folder is empty: put photographs in it, one sub-folder per person if you can")
+    snapshot = sha256(json.dumps(listing).encode())[:16]
+    return ["photos.source=folder", f"photos.path={json.dumps(str(folder))}", f'photos.snapshot="{snapshot}"']
+
+
+@app.command()
+def generate(reference: Annotated[Path, typer.Option(help="A photograph of one person.")],
+             prompt: Annotated[str, typer.Option(help="What the picture shows.")],
+             bundle: Annotated[Path | None, typer.Option(help="A finetuned model; else stage 4 of the profile.")] = None,
+             out: Annotated[Path, typer.Option(help="The PNG to write; several are numbered.")] = Path("portrait.png"),
+             count: Annotated[int, typer.Option(min=1, max=64)] = 1,
+             seed: Annotated[int, typer.Option(min=0, help="The first picture's seed; the others follow.")] = 0,
+             profile: Profile = None) -> None:
+    """Draw the person in a photograph."""
+    from iy import params
+    from iy.generate import portrait
+
+    settings = params.load(profile)
+    folder = bundle or settings.bundle_dir(4)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no finetuned model: make one with `iy run`, or name one with --bundle")
+    if not reference.is_file():
+        raise UserError(f"--reference {reference}: there is no such file")
+    if not prompt.strip():
+        raise UserError("--prompt is empty: say what the picture shows")
+    for path in portrait.draw_files(folder, settings, reference, prompt, range(seed, seed + count), out):
+        print(path)
+
+
+@app.command()
+def params(profile: Annotated[str | None, typer.Argument(help="A profile; else the one that params.yaml names.")] = None) -> None:
+    """The resolved settings, as YAML, with their hash."""
+    import yaml
+
+    from iy import params as settings
+    found = settings.load(profile)
+    print(f"# sha256 {found.digest()}")
+    print(yaml.safe_dump(found.resolved(), sort_keys=False, allow_unicode=True, width=120), end="")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine and this folder have, what is missing, and what to do about it. Exit code 1 when something needed is."""
+    from iy.doctor import examine, show
+    sys.exit(show(examine()))
+
+
+@app.command()
+def weights() -> None:
+    """Fetch the face models that no installed package carries (about 50 MB, once)."""
+    from iy.faces.weights import WEIGHTS, fetch, folder, path
+    fetch(list(WEIGHTS))
+    for name in WEIGHTS:
+        path(name)
+    print(f"all {len(WEIGHTS)} face models are present and checked; fetched ones are in {folder()}")
+
+
+@app.command()
+def studio(out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("studio.png"),
+           people: Annotated[int, typer.Option(min=1)] = 6, seed: Annotated[int, typer.Option(min=0)] = 1,
+           size: Annotated[int, typer.Option(min=32)] = 128) -> None:
+    """A contact sheet of studio people: one row each, every expression once."""
+    from iy.studio.__main__ import sheet
+    sheet(people, seed, size).save(out)
+    print(out)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def ui(context: typer.Context) -> None:
+    """Prefect and MLflow in the browser, with the flows ready to run. Ctrl-C ends them."""
+    project_flows().environment.prepare()
+    from flows import ui as services
+    services.main(context.args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""One photograph and a prompt to pictures on disk: what `iy generate` does."""
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from iy import params
+from iy.errors import UserError
+from iy.generate.reference import one_face, read_photo
+from iy.storage import png, write_bytes
+
+
+class Portraitist:
+    """A bundle with the face analyser that its references need. Draws the person of a photograph."""
+
+    def __init__(self, bundle: Path, faces: params.Faces, usage: str) -> None:
+        import torch
+
+        from iy.faces import load_analyser
+        from iy.model import ImagineYourselfPipeline
+        from iy.model.bundle import read_config
+        config = read_config(bundle)
+        self.model, self.size = config["model"], config["base"].image_size
+        self.analyser = load_analyser(faces, usage)
+        self.pipeline = ImagineYourselfPipeline.from_pretrained(bundle).to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def reference(self, photo: bytes, name: str) -> np.ndarray:
+        """The masked face crop of a photograph's bytes; `name` stands for it in messages."""
+        return one_face(read_photo(photo, name), name, self.analyser, self.model, self.size)
+
+    def draw(self, crops: list[np.ndarray], prompts: list[str], seeds: list[int], steps: int, guidance: float,
+             identity_guidance: float) -> list[np.ndarray]:
+        """One uint8 (H, W, 3) picture per crop, prompt and seed."""
+        from iy.generate import Cell, draw
+        cells = [Cell(*cell) for cell in zip(prompts, crops, seeds, strict=True)]
+        return draw(self.pipeline, cells, steps, guidance, identity_guidance, batch=8, progress=None)
+
+
+def draw_files(bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path) -> Iterator[Path]:
+    """Draw one PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
+    try:
+        data = photo.read_bytes()
+    except OSError as error:
+        raise UserError(f"{photo}: {error.strerror}") from None
+    seeds, draws = list(seeds), settings.evaluate
+    artist = Portraitist(bundle, settings.faces, settings.usage)
+    crop = artist.reference(data, str(photo))
+    images = artist.draw([crop] * len(seeds), [prompt] * len(seeds), seeds, draws.steps, draws.guidance, draws.identity_guidance)
+    for number, image in enumerate(images, 1):
+        path = out if len(seeds) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix or '.png'}")
+        try:
+            write_bytes(path, png(image))
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from None
+        yield path
