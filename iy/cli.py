@@ -95,7 +95,6 @@ def generate(reference: Annotated[Path, typer.Option(help="A photograph of one p
              profile: Profile = None) -> None:
     """Draw the person in a photograph."""
     from iy import params
-    from iy.generate import portrait
 
     settings = params.load(profile)
     folder = bundle or settings.bundle_dir(4)
@@ -105,6 +104,7 @@ def generate(reference: Annotated[Path, typer.Option(help="A photograph of one p
         raise UserError(f"--reference {reference}: there is no such file")
     if not prompt.strip():
         raise UserError("--prompt is empty: say what the picture shows")
+    from iy.generate import portrait            # seconds: torch
     for path in portrait.draw_files(folder, settings, reference, prompt, range(seed, seed + count), out):
         print(path)
 
