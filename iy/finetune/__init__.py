@@ -1,0 +1,1 @@
+"""Finetuning: one engine, four stages as data."""

@@ -1,0 +1,135 @@
+"""From record rows to training examples: which photos and pairs a stage uses, and their encoding, once.
+
+Real examples (stages 1 and 3): the paper conditions on the face crop of the very photo to be drawn. `reference_other`
+conditions a share of them on another photo of the same person instead (our choice): copying then does not pay.
+Pairs (stages 2 and 4): a real photo is the reference, the synthetic picture of the same person the target.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from iy import params, records, storage
+from iy.diffusion import Base, encode_images, encode_text, to_pixels
+from iy.errors import UserError
+from iy.faces.crop import face_crop
+from iy.finetune.examples import Examples, Texts
+from iy.model.vision import resize
+from iy.params import Params
+
+ENCODE = 16          # images or captions encoded at once
+
+
+@dataclass(kw_only=True, slots=True)
+class Source:
+    """One example before encoding. `target` reads uint8 (H, W, 3); `box` is the face on it in pixels, or None."""
+    target: Callable[[], np.ndarray]
+    caption: str
+    reference: str                    # photo id
+    box: list[float] | None
+
+
+def photo_table(settings: Params) -> Path:
+    return settings.data_dir("curate") / "photos.parquet"
+
+
+def tables(settings: Params, stage: params.Stage) -> dict[str, Path]:
+    """The record tables that a stage reads, by name: all photos (references, validation) and its own rows."""
+    own = {("real", "all"): {}, ("pairs", "all"): {"pairs": settings.data_dir("synpairs") / "pairs.parquet"},
+           ("real", "selected"): {"selected photos": settings.data_dir("select") / "real.parquet"},
+           ("pairs", "selected"): {"selected pairs": settings.data_dir("select") / "pairs.parquet"}}
+    return {"photos": photo_table(settings), **own[stage.data, stage.set]}
+
+
+def load_examples(settings: Params, stage: params.Stage, base: Base, size: int) -> tuple[Examples, Examples | None]:
+    """Examples of the stage, and of the validation people's real photos (None without any), encoded by `base`.
+
+    size: the vision tower's image size. Validation is on real photos in every stage, so that stages compare.
+    """
+    photos = {row["id"]: row for row in records.accepted(records.read(photo_table(settings), records.PHOTO))}
+    path = list(tables(settings, stage).values())[-1]
+    if stage.data == "real":
+        rows = [row for row in records.accepted(records.read(path, records.PHOTO)) if row["split"] == "train"]
+        sources = [real_source(settings, row) for row in rows]
+    else:
+        rows = records.accepted(records.read(path, records.PAIR))
+        sources = [pair_source(settings, row) for row in rows if photos.get(row["reference"], {}).get("split") == "train"]
+    if not sources:
+        raise UserError(f"{path} holds no accepted row of the train split: add photos, or relax curate or synpairs settings")
+    held = [real_source(settings, row) for row in photos.values() if row["split"] == "validation"]
+    return (encode(settings, sources, photos, base, size, f"encoding {len(sources)} examples"),
+            encode(settings, held, photos, base, size, "encoding validation") if held else None)
+
+
+def real_source(settings: Params, row: dict) -> Source:
+    return Source(target=lambda: storage.read_image(settings.photos_dir, row), caption=row["caption"] or "",
+                  reference=row["id"], box=row["box"])
+
+
+def pair_source(settings: Params, row: dict) -> Source:
+    return Source(target=lambda: storage.read_image(settings.data_dir("synpairs"), row), caption=row["caption"] or "",
+                  reference=row["reference"], box=None)
+
+
+def encode(settings: Params, sources: list[Source], photos: dict[str, dict], base: Base, size: int, title: str) -> Examples:
+    """Targets to latents, captions to text states, references (and other photos of their people) to face crops."""
+    people = {photos[source.reference]["person"] for source in sources}
+    shown = [row for row in photos.values() if row["person"] in people]
+    crops = torch.stack([reference_crop(settings, row, size) for row in shown])
+    place = {row["id"]: i for i, row in enumerate(shown)}
+    same = {person: np.array([place[row["id"]] for row in shown if row["person"] == person]) for person in people}
+    references = np.array([place[source.reference] for source in sources])
+    # A pair's reference already is another picture than its target.
+    others = [np.array([], int) if source.box is None else rows[rows != reference]
+              for source, reference in zip(sources, references)
+              for rows in [same[photos[source.reference]["person"]]]]
+    captions = sorted({source.caption for source in sources} | {""}, key=lambda text: (len(text), text))
+    latents, boxes = encode_targets(sources, base, title)
+    return Examples(latents, encode_captions(captions, base), np.array([captions.index(s.caption) for s in sources]),
+                    captions.index(""), crops, references, others, boxes)
+
+
+def reference_crop(settings: Params, row: dict, size: int) -> torch.Tensor:
+    """The face of a photo as uint8 (3, size, size), made exactly as a reference is when drawing."""
+    image = storage.read_image(settings.photos_dir, row)
+    crop = face_crop(image, np.array(row["box"]), np.array(row["landmarks"]).reshape(5, 2), settings.base.image_size,
+                     settings.model.crop_margin, settings.model.mask_face)
+    return ((resize(to_pixels([crop]), size)[0] + 1) * 127.5).round().to(torch.uint8)
+
+
+def encode_targets(sources: list[Source], base: Base, title: str) -> tuple[torch.Tensor, np.ndarray]:
+    """Latents (N, C, h, w), the posterior's mode, and face boxes (N, 4) in latent cells, NaN where unknown."""
+    latents, boxes = [], []
+    for first in track(range(0, len(sources), ENCODE), title):
+        part = sources[first:first + ENCODE]
+        squares = [square(source.target(), source.box, base.image_size) for source in part]
+        latents.append(encode_images(base, to_pixels([image for image, _ in squares])).float().cpu())
+        boxes += [box / base.image_size * latents[-1].shape[-1] for _, box in squares]
+    return torch.cat(latents), np.array(boxes, np.float32)
+
+
+def square(image: np.ndarray, box: list[float] | None, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest square of a photo with its face as near the middle as it goes, resized; and the box on it, in pixels."""
+    import cv2
+
+    height, width = image.shape[:2]
+    side = min(height, width)
+    face = np.full(4, np.nan) if box is None else np.array(box, np.float64)
+    centre = np.array([width, height]) / 2 if box is None else (face[:2] + face[2:]) / 2
+    left, top = np.clip(np.round(centre - side / 2), 0, [width - side, height - side]).astype(int)
+    cut = image[top:top + side, left:left + side]
+    if side != size:
+        cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+    return cut, (face - [left, top, left, top]) * size / side
+
+
+def encode_captions(captions: list[str], base: Base) -> Texts:
+    """States of every caption without padding, on the CPU; captions of like length together pad least."""
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in base.text}
+    for first in range(0, len(captions), ENCODE):
+        for name, (hidden, mask) in encode_text(base, captions[first:first + ENCODE]).items():
+            rows[name] += [states[:int(real.sum())].cpu().clone() for states, real in zip(hidden, mask)]
+    return Texts(rows)

@@ -1,0 +1,194 @@
+"""The one training engine: all four stages, and the shipped `pretrained` bundle, are this with other settings and examples.
+
+    trainer = Trainer(model, base.scheduler, examples, validation, settings, stage, seed=0)
+    curves = trainer.train()            # the model then holds the averaged (EMA) weights
+
+Step k is a function of (seed, k) and the weights before it: a resumed training ends with the same bytes as an undisturbed one.
+"""
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+
+from iy import params
+from iy.errors import UserError
+from iy.finetune.checkpoint import load_checkpoint, save_checkpoint
+from iy.finetune.examples import Batch, Examples, choose_references, random, rows_at
+from iy.finetune.loss import snr_weight, target, weighted_mse
+from iy.finetune.progress import Progress, until_signal
+from iy.model import Personaliser
+from iy.model.conditioning import without_text
+from iy.tracking import StageRun
+
+DRAWS, VALIDATION = 2, 3                # purposes of random numbers: each has a stream of its own
+
+log = logging.getLogger(__name__)
+Curves = dict[str, list[list[float]]]   # name -> [step, value] pairs
+
+
+class Trainer:
+    """Trains `model` on `examples`.
+
+    validation: examples of other people, or None. resume: folder of checkpoints, or None for none. run: where curves go.
+    preview: called as preview(step) with the averaged weights in place, to draw pictures.
+    """
+
+    def __init__(self, model: Personaliser, scheduler: object, examples: Examples, validation: Examples | None,
+                 settings: params.Finetune, stage: params.Stage, *, seed: int, resume: Path | None = None,
+                 run: StageRun | None = None, preview: Callable[[int], None] | None = None):
+        if len(examples) == 0:
+            raise UserError("there is nothing to train on: no accepted photo or pair of the train split was found")
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=next(model.parameters()).device.type == "cpu")
+        self.model, self.scheduler, self.settings, self.stage, self.seed = model, scheduler, settings, stage, seed
+        self.examples, self.validation, self.resume, self.preview = examples, validation, resume, preview
+        self.run = run or StageRun(None, None)
+        self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        for weight in self.weights.values():
+            weight.data = weight.data.float()           # AdamW's small steps vanish in half precision
+        self.ema = EMAModel(self.weights.values(), decay=settings.ema_decay, foreach=True)
+        self.ema.to(self.accelerator.device)
+        self.wrapped, self.optimizer = self.accelerator.prepare(model, self.adamw())
+        self.empty = examples.no_text()
+        self.curves: Curves = {"loss": [], "validation_loss": []}
+
+    def adamw(self) -> torch.optim.Optimizer:
+        """No weight decay on gains, biases and α."""
+        matrices = [p for p in self.weights.values() if p.ndim > 1]
+        vectors = [p for p in self.weights.values() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        return torch.optim.AdamW([group for group in groups if group["params"]], self.stage.learning_rate, fused=True)
+
+    def train(self) -> Curves:
+        """Run every step that is not done yet; interrupted by a signal, save a checkpoint and leave with exit code 1."""
+        first = self.restore()
+        rows = self.settings.batch * self.settings.accumulate * self.accelerator.num_processes
+        with until_signal() as stopped, Progress(self.stage.steps, first, rows, self.accelerator.is_main_process) as progress:
+            for step in range(first, self.stage.steps):
+                loss = self.train_step(step)
+                done = step + 1
+                self.record("loss", done, loss)
+                self.run.log_metrics({"learning_rate": self.rate(step), "images_per_second": progress.rate}, done)
+                if done % self.settings.validate_every == 0 or done == self.stage.steps:
+                    self.validate(done)
+                if stopped or (done % self.settings.checkpoint_every == 0 and done < self.stage.steps):
+                    self.save(done)
+                if stopped:
+                    raise SystemExit(f"interrupted after step {done} of {self.stage.steps}: run the same command again "
+                                     "to continue")
+                progress.advance(loss)
+        self.ema.copy_to(self.weights.values())
+        return self.curves
+
+    def train_step(self, step: int) -> float:
+        """One optimiser step over `accumulate` batches; the mean loss over all processes."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(self.settings.accumulate):
+            more = part + 1 < self.settings.accumulate
+            with self.accelerator.no_sync(self.wrapped) if more else contextlib.nullcontext():
+                loss = self.batch_loss(step, part) / self.settings.accumulate
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.accelerator.clip_grad_norm_(self.weights.values(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.step(self.weights.values())
+        value = self.accelerator.reduce(total, "mean").item()
+        if not math.isfinite(value):
+            raise UserError(f"the loss became {value} at step {step + 1}: lower learning_rate, or use precision bf16 or 'no'")
+        return value
+
+    def rate(self, step: int) -> float:
+        """Linear warm-up, then constant."""
+        return self.stage.learning_rate * min(1.0, (step + 1) / max(1, self.stage.warmup))
+
+    def batch_loss(self, step: int, part: int) -> torch.Tensor:
+        """The loss of this process's rows of batch `part` of `step`, conditions dropped at random."""
+        settings, count = self.settings, self.accelerator.num_processes
+        block = (step * settings.accumulate + part) * count + self.accelerator.process_index
+        chosen = rows_at(self.seed, block * settings.batch, settings.batch, len(self.examples))
+        rng = random(self.seed, DRAWS, block)
+        torch.manual_seed(int(rng.integers(2**62)))     # whatever in the model draws numbers follows the step too
+        references = choose_references(self.examples, chosen, settings.reference_other, rng)
+        batch = self.move(self.examples.batch(chosen, references, settings.face_weight))
+        t = torch.from_numpy(rng.integers(0, self.scheduler.config.num_train_timesteps, settings.batch))
+        drop = torch.from_numpy(rng.random(settings.batch))
+        edges = torch.tensor([settings.drop_text, settings.drop_image, settings.drop_both]).cumsum(0)
+        kind = torch.bucketize(drop, edges.double(), right=True)            # 0 text, 1 image, 2 both, 3 nothing is dropped
+        return self.loss(batch, t, torch.randn(batch.latents.shape), (kind == 0) | (kind == 2), (kind == 1) | (kind == 2))
+
+    def loss(self, batch: Batch, t: torch.Tensor, noise: torch.Tensor, no_text: torch.Tensor, no_image: torch.Tensor
+             ) -> torch.Tensor:
+        """Weighted error of the prediction at timesteps t (B,) for rows whose text or image may be left out (B,)."""
+        device = self.accelerator.device
+        t, noise = t.to(device), noise.to(device, batch.latents.dtype)
+        text = without_text(batch.text, self.move_text(batch.latents.dtype), self.model.own, no_text.to(device))
+        noised = self.scheduler.add_noise(batch.latents, noise, t)
+        prediction = self.wrapped(noised, t, text, batch.references, ~no_image.to(device)[:, None])
+        return weighted_mse(prediction, target(self.scheduler, batch.latents, noise, t), batch.weight,
+                            snr_weight(self.scheduler, t, self.settings.min_snr_gamma))
+
+    def move(self, batch: Batch) -> Batch:
+        return batch.to(self.accelerator.device, self.model.unet.dtype)
+
+    def move_text(self, dtype: torch.dtype) -> dict:
+        return {name: (hidden.to(self.accelerator.device, dtype), mask.to(self.accelerator.device))
+                for name, (hidden, mask) in self.empty.items()}
+
+    @torch.no_grad()
+    def validate(self, done: int) -> None:
+        """Loss of the averaged weights on other people, always with the same noise and timesteps, and pictures."""
+        if not self.validation:
+            return
+        self.ema.store(self.weights.values())
+        self.ema.copy_to(self.weights.values())
+        self.model.eval()
+        try:
+            count = min(self.settings.validation_batches, -(-len(self.validation) // self.settings.batch))
+            self.record("validation_loss", done, sum(self.validation_loss(k) for k in range(count)) / count)
+            if self.preview and self.accelerator.is_main_process:
+                with self.accelerator.autocast():
+                    self.preview(done)
+        finally:
+            self.model.train()
+            self.ema.restore(self.weights.values())
+
+    def validation_loss(self, k: int) -> float:
+        examples, count = self.validation, self.settings.batch
+        chosen = rows_at(self.seed, k * count, count, len(examples))
+        rng = random(self.seed, VALIDATION, k)
+        batch = self.move(examples.batch(chosen, choose_references(examples, chosen, 1.0, rng), self.settings.face_weight))
+        t = torch.linspace(0, self.scheduler.config.num_train_timesteps - 1, count).long()
+        noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
+        nothing = torch.zeros(count, dtype=torch.bool)
+        with self.accelerator.autocast():
+            return self.loss(batch, t, noise, nothing, nothing).item()
+
+    def record(self, name: str, step: int, value: float) -> None:
+        self.curves[name].append([step, value])
+        self.run.log_metrics({name: value}, step)
+
+    def save(self, done: int) -> None:
+        if self.resume and self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            save_checkpoint(self.resume, step=done, weights=self.weights, ema=self.ema.shadow_params,
+                            ema_step=self.ema.optimization_step, optimizer=self.optimizer,
+                            scaler=scaler.state_dict() if scaler else None, curves=self.curves)
+
+    def restore(self) -> int:
+        """The step to go on from, with everything as `save` left it; 0 without a checkpoint."""
+        state = self.resume and load_checkpoint(self.resume, weights=self.weights, ema=self.ema.shadow_params,
+                                                optimizer=self.optimizer)
+        if not state:
+            return 0
+        self.ema.optimization_step, self.curves = state["ema_step"], state["curves"]
+        if state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        log.info("continuing after step %d", state["step"])
+        return state["step"]
