@@ -38,11 +38,10 @@ nav a { margin-right: 1rem } td img { display: block; border-radius: 3px }
 {% endfor %}</section>{% endfor %}
 </body></html>
 """
-TABLE = """<div class="wide"><table><thead><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in rows %}<tr>{% for cell in row %}<td{% if cell is number %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div>"""
-IMAGES = """<div class="wide"><table class="images">{% if header %}<thead><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}
-</tr></thead>{% endif %}<tbody>{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+TABLE = """<div class="wide"><table{% if kind %} class="{{ kind }}"{% endif %}>
+{% if header %}<thead><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr></thead>{% endif %}
+<tbody>{% for row in rows %}
+<tr>{% for cell in row %}<td{% if cell is number %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div>"""
 
 templates = Environment(autoescape=True, trim_blocks=True)
@@ -63,12 +62,12 @@ def coloured(text: str, good: bool) -> Block:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Block:
     """Rows of text, numbers (aligned right) or blocks under a header."""
-    return Markup(templates.from_string(TABLE).render(header=header, rows=rows))
+    return Markup(templates.from_string(TABLE).render(header=header, rows=rows, kind=""))
 
 
 def strip(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Block:
     """A table of images: cells are `thumbnail` blocks or short text."""
-    return Markup(templates.from_string(IMAGES).render(header=header, rows=rows))
+    return Markup(templates.from_string(TABLE).render(header=header, rows=rows, kind="images"))
 
 
 def thumbnail(image: np.ndarray | None, title: str = "", side: int = 96) -> Block:
@@ -77,7 +76,8 @@ def thumbnail(image: np.ndarray | None, title: str = "", side: int = 96) -> Bloc
         return Markup("–")
     small = Image.fromarray(image)
     small.thumbnail((2 * side, 2 * side), Image.Resampling.LANCZOS)
-    return Markup('<img src="{}" width="{}" alt="{}" title="{}" loading="lazy">').format(data_uri(small, "WEBP"), side, title, title)
+    return Markup('<img src="{}" width="{}" alt="{title}" title="{title}" loading="lazy">').format(
+        data_uri(small, "WEBP"), side, title=title)
 
 
 def picture(image: np.ndarray | Image.Image | bytes, caption: str = "") -> Block:
@@ -86,7 +86,8 @@ def picture(image: np.ndarray | Image.Image | bytes, caption: str = "") -> Block
         source = "data:image/png;base64," + base64.b64encode(image).decode()
     else:
         source = data_uri(image if isinstance(image, Image.Image) else Image.fromarray(image), "PNG")
-    return Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(source, caption, caption)
+    html = Markup('<figure><img src="{}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
+    return html.format(source, caption=caption)
 
 
 def data_uri(image: Image.Image, kind: str) -> str:
@@ -112,7 +113,7 @@ def plot(draw: Callable[[Any], None], width: float = 6, height: float = 4) -> by
 
 def grid(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str] = (), column_labels: Sequence[str] = (),
          cell: int = 96) -> Image.Image:
-    """Images (uint8 (H, W, 3); None leaves a gap) in rows and columns of `cell` pixels, labels at the left and on top."""
+    """Images (uint8 (H, W, 3); None leaves a gap) in rows and columns of `cell` pixels, labels left and on top."""
     gap, left, top = 2, 90 if row_labels else 0, 18 if column_labels else 0
     columns = max((len(row) for row in rows), default=0)
     sheet = Image.new("RGB", (left + columns * (cell + gap) + gap, top + len(rows) * (cell + gap) + gap), "white")
@@ -131,7 +132,8 @@ def grid(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str] 
 def fitted(image: np.ndarray, cell: int) -> Image.Image:
     """The image in a white square of `cell` pixels, its proportions kept."""
     scale = cell / max(image.shape[:2])
-    small = Image.fromarray(image).resize([max(1, round(side * scale)) for side in image.shape[1::-1]], Image.Resampling.LANCZOS)
+    sides = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    small = Image.fromarray(image).resize(sides, Image.Resampling.LANCZOS)
     square = Image.new("RGB", (cell, cell), "white")
     square.paste(small, ((cell - small.width) // 2, (cell - small.height) // 2))
     return square
