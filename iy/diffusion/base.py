@@ -23,6 +23,18 @@ class Branch(nn.Module):
         return config.hidden_size if hasattr(config, "hidden_size") else config.d_model
 
 
+class TextEncoders(nn.ModuleDict):
+    """Branches by name, in the order of the settings."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
 @dataclass(kw_only=True, slots=True)
 class Base:
     """The parts of a latent-diffusion model. `text` keeps the order of the settings; exactly one branch is `own`.
@@ -35,7 +47,7 @@ class Base:
     vision: nn.Module
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
-    text: nn.ModuleDict
+    text: TextEncoders
     image_size: int
     dtype: torch.dtype
     settings: params.Base
@@ -88,7 +100,7 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
         vae=open_model(diffusers, base.vae, "vae", dtype, device),
         scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls),
         vision=open_model(transformers, base.vision, "vision", dtype, device),
-        image_mean=mean, image_std=std, text=nn.ModuleDict(text), image_size=base.image_size, dtype=dtype, settings=base)
+        image_mean=mean, image_std=std, text=TextEncoders(text), image_size=base.image_size, dtype=dtype, settings=base)
 
 
 def open_model(library: Any, part: params.Component, key: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:

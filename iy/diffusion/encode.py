@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from iy.diffusion.base import Base, Branch
+from iy.diffusion.base import Base, Branch, TextEncoders
 
 TextStates = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -19,15 +19,16 @@ def encode_text(base: Base, prompts: Sequence[str]) -> TextStates:
 
 
 @torch.no_grad()
-def text_states(text: nn.ModuleDict, prompts: Sequence[str]) -> TextStates:
-    """`encode_text` for the branches alone."""
-    return {name: branch_states(name, branch, list(prompts)) for name, branch in text.items()}
+def text_states(text: TextEncoders, prompts: Sequence[str], fixed_length: bool = False) -> TextStates:
+    """`encode_text` for the branches alone; with `fixed_length`, L is each branch's limit whatever the prompts."""
+    return {name: branch_states(name, branch, list(prompts), fixed_length) for name, branch in text.items()}
 
 
-def branch_states(name: str, branch: Branch, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens = branch.tokenizer(prompts, padding="longest", truncation=True, max_length=branch.max_length, return_tensors="pt")
+def branch_states(name: str, branch: Branch, prompts: list[str], fixed_length: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    padding = "max_length" if fixed_length else "longest"
+    tokens = branch.tokenizer(prompts, padding=padding, truncation=True, max_length=branch.max_length, return_tensors="pt")
     ids, mask = tokens.input_ids, tokens.attention_mask
-    if ids.shape[1] == branch.max_length:
+    if bool(mask[:, -1].any()) and ids.shape[1] == branch.max_length:
         warn_cut(name, branch, prompts)
     device = branch.encoder.device
     hidden = branch.encoder(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
@@ -43,19 +44,25 @@ def warn_cut(name: str, branch: Branch, prompts: list[str]) -> None:
             log.warning("branch %s reads %d tokens of this prompt and not: %r", name, branch.max_length, lost)
 
 
-@torch.no_grad()
 def encode_images(base: Base, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Pixels (B, 3, H, W) in [-1, 1] to latents at the U-Net's scale; with a generator sampled, without it the mode."""
-    vae = base.vae
+    return vae_encode(base.vae, pixels, generator)
+
+
+def decode_latents(base: Base, latents: torch.Tensor) -> torch.Tensor:
+    """Latents to pixels (B, 3, H, W), clipped to [-1, 1]."""
+    return vae_decode(base.vae, latents)
+
+
+@torch.no_grad()
+def vae_encode(vae: nn.Module, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     latents = posterior.mode() if generator is None else posterior.sample(generator)
     return (latents - shift(vae)) * vae.config.scaling_factor
 
 
 @torch.no_grad()
-def decode_latents(base: Base, latents: torch.Tensor) -> torch.Tensor:
-    """Latents to pixels (B, 3, H, W), clipped to [-1, 1]."""
-    vae = base.vae
+def vae_decode(vae: nn.Module, latents: torch.Tensor) -> torch.Tensor:
     return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift(vae)).sample.clamp(-1, 1)
 
 

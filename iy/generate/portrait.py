@@ -3,10 +3,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from iy import params
 from iy.errors import UserError
+from iy.faces import load_analyser
+from iy.generate.draw import Cell, draw
 from iy.generate.reference import one_face, read_photo
+from iy.model import ImagineYourselfPipeline
+from iy.model.bundle import read_config
 from iy.storage import png, write_bytes
 
 
@@ -14,15 +19,10 @@ class Portraitist:
     """A bundle with the face analyser that its references need. Draws the person of a photograph."""
 
     def __init__(self, bundle: Path, faces: params.Faces, usage: str) -> None:
-        import torch
-
-        from iy.faces import load_analyser
-        from iy.model import ImagineYourselfPipeline
-        from iy.model.bundle import read_config
         config = read_config(bundle)
         self.model, self.size = config["model"], config["base"].image_size
         self.analyser = load_analyser(faces, usage)
-        self.pipeline = ImagineYourselfPipeline.from_pretrained(bundle).to("cuda" if torch.cuda.is_available() else "cpu")
+        self.pipeline = ImagineYourselfPipeline.from_pretrained(bundle, "cuda" if torch.cuda.is_available() else "cpu")
 
     def reference(self, photo: bytes, name: str) -> np.ndarray:
         """The masked face crop of a photograph's bytes; `name` stands for it in messages."""
@@ -31,9 +31,8 @@ class Portraitist:
     def draw(self, crops: list[np.ndarray], prompts: list[str], seeds: list[int], steps: int, guidance: float,
              identity_guidance: float) -> list[np.ndarray]:
         """One uint8 (H, W, 3) picture per crop, prompt and seed."""
-        from iy.generate import Cell, draw
         cells = [Cell(*cell) for cell in zip(prompts, crops, seeds, strict=True)]
-        return draw(self.pipeline, cells, steps, guidance, identity_guidance, batch=8, progress=None)
+        return draw(self.pipeline, cells, steps=steps, guidance=guidance, identity_guidance=identity_guidance, batch=min(8, len(cells)))
 
 
 def draw_files(bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path) -> Iterator[Path]:

@@ -28,8 +28,8 @@ class Personaliser(nn.Module):
         names = [VISION, *base.text]
         if set(settings.alpha) != set(names):
             raise UserError(f"model.alpha: give one starting value for each of {names}, found {sorted(settings.alpha)}")
-        self.settings = settings
-        self.own = base.own
+        self.settings, self.base_settings = settings, base.settings
+        self.own, self.branches = base.own, list(base.text)
         self.unet = share(base.unet)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -69,6 +69,14 @@ class Personaliser(nn.Module):
         """Vision tower, projection, added K/V/output, α and LoRA: all that training may change."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
     def vision_tokens(self, references: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Face crops (B, N, 3, H, W) in [-1, 1], presence (B, N) -> tokens (B, N·T, D) and their mask (B, N·T)."""
         return self.vision(references, present)
@@ -81,7 +89,11 @@ class Personaliser(nn.Module):
         """
         if self.own not in text:
             raise UserError(f"text branch {self.own!r} is the base's own and must be given; found {sorted(text)}")
-        tokens = dict(text) if vision is None else {VISION: vision, **text}
+        if unknown := set(text) - set(self.branches):
+            raise UserError(f"unknown text branch {sorted(unknown)[0]!r}: this model has {self.branches}")
+        tokens = {name: text[name] for name in self.branches if name in text}
+        if vision is not None:
+            tokens = {VISION: vision, **tokens}
         read = {name: readable(mask) for name, (_, mask) in tokens.items()}
         layers = [attention.processor.keys_values(attention, tokens) for attention in self.cross_attentions()]
         return Context(layers, {name: mask for name, (mask, _) in read.items()},

@@ -37,6 +37,12 @@ class VisionBranch(nn.Module):
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to the tower's size and statistics."""
-        if pixels.shape[-2:] != (self.image_size, self.image_size):
-            pixels = F.interpolate(pixels.float(), (self.image_size, self.image_size), mode="bicubic", antialias=True)
-        return ((pixels.clamp(-1, 1) / 2 + 0.5 - self.mean) / self.std).to(self.mean.dtype)
+        pixels = resize(pixels, self.image_size)
+        return ((pixels / 2 + 0.5 - self.mean) / self.std).to(self.mean.dtype)
+
+
+def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Pixels (B, 3, H, W) in [-1, 1] to (B, 3, size, size): what both training and drawing do to a reference."""
+    if pixels.shape[-2:] != (size, size):
+        pixels = F.interpolate(pixels.float(), (size, size), mode="bicubic", antialias=True)
+    return pixels.clamp(-1, 1)

@@ -1,0 +1,4 @@
+"""Draw many cells (prompt, face, seed) through one pipeline."""
+from iy.generate.draw import Cell, draw, redraw
+
+__all__ = ["Cell", "draw", "redraw"]

@@ -1,0 +1,66 @@
+"""Cells to images, in batches whose composition never shows in the result.
+
+Every cell's noise comes from its own seed, prompts are padded to a fixed length, and the last batch is filled up, so that
+all batches of a size run the same arithmetic: a cell's image is the same, bit for bit, whatever it is drawn beside.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.progress import track
+
+from iy.errors import UserError
+from iy.model import ImagineYourselfPipeline
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One image to draw. reference: face crop uint8 (H, W, 3), or None for no person."""
+    prompt: str
+    reference: np.ndarray | None
+    seed: int
+
+
+def draw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], *, steps: int, guidance: float, identity_guidance: float,
+         batch: int, progress: str | None = None) -> list[np.ndarray]:
+    """One uint8 image (H, W, 3) per cell, drawn from noise. `progress`: what to call it while it runs; None is silent."""
+    return run(pipeline, cells, None, batch, progress, num_inference_steps=steps, guidance_scale=guidance,
+               identity_guidance_scale=identity_guidance)
+
+
+def redraw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray], *, strength: float,
+           steps: int, guidance: float, identity_guidance: float, batch: int, progress: str | None = None,
+           ) -> list[np.ndarray]:
+    """Like `draw`, but each image starts from `starts[i]` (uint8 (H, W, 3)) and redraws the last `strength` of the noise
+    schedule, which has `steps` steps in all."""
+    if len(starts) != len(cells):
+        raise UserError(f"redraw: {len(starts)} starting images for {len(cells)} cells; give one per cell")
+    return run(pipeline, cells, starts, batch, progress, num_inference_steps=steps, guidance_scale=guidance,
+               identity_guidance_scale=identity_guidance, strength=strength)
+
+
+def run(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray] | None, batch: int,
+        progress: str | None, **options: float) -> list[np.ndarray]:
+    """Cells without a reference are drawn apart from those with one: they need fewer evaluations."""
+    if batch < 1:
+        raise UserError(f"batch must be at least 1, got {batch}")
+    bare = [i for i, cell in enumerate(cells) if cell.reference is None]
+    faced = [i for i, cell in enumerate(cells) if cell.reference is not None]
+    batches = [group[i:i + batch] for group in (bare, faced) for i in range(0, len(group), batch)]
+    pipeline.set_progress_bar_config(disable=True)
+    images: dict[int, np.ndarray] = {}
+    for rows in track(batches, progress or "", disable=progress is None):
+        images |= zip(rows, one_batch(pipeline, cells, starts, rows, batch, options))
+    return [images[i] for i in range(len(cells))]
+
+
+def one_batch(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray] | None,
+              rows: list[int], batch: int, options: dict[str, float]) -> list[np.ndarray]:
+    """The images of `rows`, from a batch filled up to `batch` with its last row."""
+    filled = rows + rows[-1:] * (batch - len(rows))
+    chosen = [cells[i] for i in filled]
+    drawn = pipeline(
+        [cell.prompt for cell in chosen], reference=[cell.reference for cell in chosen],
+        image=None if starts is None else [starts[i] for i in filled], seeds=[cell.seed for cell in chosen],
+        fixed_length=True, output_type="pil", **options).images
+    return [np.asarray(image) for image in drawn[:len(rows)]]

@@ -1,0 +1,101 @@
+"""What callers may hand to the pipeline, brought to one form; anything else is refused in one sentence."""
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from iy.diffusion import to_pixels
+from iy.errors import UserError
+from iy.model.vision import resize
+
+Picture = Image.Image | np.ndarray | torch.Tensor | str | Path
+Cropper = Callable[[np.ndarray], np.ndarray]
+
+
+def to_array(picture: Picture) -> np.ndarray:
+    """PIL, path, array (H, W, 3) uint8 or float in [0, 1], or tensor (3, H, W) in [0, 1], as uint8 RGB (H, W, 3)."""
+    if isinstance(picture, (str, Path)):
+        try:
+            picture = Image.open(picture)
+        except (OSError, UnidentifiedImageError) as error:
+            raise UserError(f"reference or image {picture}: {error}") from None
+    if isinstance(picture, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().float().cpu().movedim(0, -1).numpy()
+    if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
+        found = getattr(picture, "shape", type(picture).__name__)
+        raise UserError(f"an image must be a PIL image, a path, an array (H, W, 3) or a tensor (3, H, W), found {found}")
+    if picture.dtype == np.uint8:
+        return picture
+    return (picture.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def prompts(prompt: str | Sequence[str]) -> list[str]:
+    listed = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not listed or not all(isinstance(one, str) for one in listed):
+        raise UserError(f"prompt must be a text or a list of texts, found {prompt!r:.80}")
+    return listed
+
+
+def negatives(negative: str | Sequence[str] | None, count: int) -> list[str | None]:
+    """One negative prompt, or None, per prompt; an empty text counts as none."""
+    listed = [negative] * count if negative is None or isinstance(negative, str) else list(negative)
+    if len(listed) != count:
+        raise UserError(f"negative_prompt: give one text or one per prompt; {len(listed)} for {count} prompts")
+    return [text or None for text in listed]
+
+
+def references(reference: Picture | Sequence | None, single: bool, count: int) -> list[list[Picture]]:
+    """The references of each of `count` prompts.
+
+    One picture or None serves all prompts. A list gives, for a list of prompts, each prompt's picture, list of pictures
+    or None; for a single prompt (`single`), the several references of that prompt.
+    """
+    if reference is None:
+        return [[] for _ in range(count)]
+    if not isinstance(reference, (list, tuple)):
+        return [[reference] for _ in range(count)]
+    if single:
+        reference = [list(reference)]
+    if len(reference) != count:
+        raise UserError(f"reference: give one picture, or one entry per prompt; {len(reference)} for {count} prompts")
+    rows = [list(entry) if isinstance(entry, (list, tuple)) else [entry] for entry in reference]
+    return [[picture for picture in row if picture is not None] for row in rows]
+
+
+def reference_pixels(rows: list[list[Picture]], size: int, cropper: Cropper | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Pixels (B, N, 3, size, size) in [-1, 1] and presence (B, N), N the most references of a row; None without any."""
+    most = max(map(len, rows))
+    if most == 0:
+        return None
+    pixels, present = torch.zeros(len(rows), most, 3, size, size), torch.zeros(len(rows), most, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            image = to_array(picture)
+            pixels[i, j] = resize(to_pixels([image if cropper is None else cropper(image)]), size)[0]
+            present[i, j] = True
+    return pixels, present
+
+
+def start_pixels(image: Picture | Sequence[Picture], count: int, height: int, width: int) -> torch.Tensor:
+    """Images to start from as pixels (B, 3, height, width) in [-1, 1]; one image serves all."""
+    listed = list(image) if isinstance(image, (list, tuple)) else [image] * count
+    if len(listed) != count:
+        raise UserError(f"image: give one, or one per prompt; {len(listed)} for {count} prompts")
+    sized = [Image.fromarray(to_array(one)).resize((width, height), Image.Resampling.LANCZOS) for one in listed]
+    return to_pixels([np.asarray(one) for one in sized])
+
+
+def generators(seeds: Sequence[int] | None, generator: torch.Generator | Sequence[torch.Generator] | None,
+               count: int) -> torch.Generator | list[torch.Generator] | None:
+    """A generator per image from seeds, or what the caller gave."""
+    if seeds is not None and generator is not None:
+        raise UserError("give seeds or generator, not both")
+    if seeds is not None:
+        generator = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    if isinstance(generator, Sequence) and len(generator) != count:
+        raise UserError(f"seeds or generators: {len(generator)} for {count} images; give one per image")
+    return None if generator is None else generator if isinstance(generator, torch.Generator) else list(generator)

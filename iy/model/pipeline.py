@@ -1,0 +1,177 @@
+"""The diffusers pipeline: prompts and faces in, images out; from noise, or from an image to be redrawn."""
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import nn
+
+from iy import params
+from iy.diffusion import Base, TextEncoders, text_states, vae_decode, vae_encode
+from iy.errors import UserError
+from iy.model import bundle, inputs
+from iy.model.attention import Tokens
+from iy.model.conditioning import Vision
+from iy.model.guidance import Guide, plan
+from iy.model.personaliser import Personaliser
+
+
+class ImagineYourselfPipeline(DiffusionPipeline):
+    """Portraits of the person on the reference, as the prompt says.
+
+        pipeline = ImagineYourselfPipeline.from_pretrained("models/studio/finetune4")
+        pipeline("a smiling person in a blue jacket", face_crop, seeds=[0]).images[0]
+
+    References are face crops (as `iy.faces.crop` makes them), or whole photos together with a `face_cropper`.
+    """
+
+    def __init__(self, model: Personaliser, vae: nn.Module, text: TextEncoders, scheduler: Any):
+        super().__init__()
+        self.register_modules(model=model, vae=vae, text=text, scheduler=scheduler)
+        self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.processor = VaeImageProcessor(vae_scale_factor=self.vae_scale)
+
+    @classmethod
+    def build(cls, model: Personaliser, base: Base) -> "ImagineYourselfPipeline":
+        """A pipeline around a model in memory (while training, say), with DPM-Solver++ on the base's noise schedule.
+
+        Trailing timesteps begin at pure noise, which few steps need (arXiv 2305.08891); our choice.
+        """
+        scheduler = DPMSolverMultistepScheduler.from_config(base.scheduler.config, timestep_spacing="trailing")
+        return cls(model, base.vae, base.text, scheduler)
+
+    @classmethod
+    def from_base(cls, base: Base, settings: params.Model) -> "ImagineYourselfPipeline":
+        """The base model unchanged: a fresh adapter has no effect."""
+        return cls.build(Personaliser(base, settings), base)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> "ImagineYourselfPipeline":
+        """Open a bundle folder and the base that its config.json names, ready to draw."""
+        model, base = bundle.open_bundle(folder, device)
+        return cls.build(model.requires_grad_(False).eval(), base)
+
+    def save_pretrained(self, folder: Path | str, lineage: dict | None = None, fp16: bool = False) -> None:
+        """Write the adapter as a bundle; the base stays where its settings say."""
+        bundle.save(self.model, folder, lineage or {}, fp16)
+
+    @torch.no_grad()
+    def __call__(
+        self, prompt: str | Sequence[str], reference: inputs.Picture | Sequence | None = None,
+        image: inputs.Picture | Sequence | None = None, strength: float = 0.5, negative_prompt: str | Sequence | None = None,
+        height: int | None = None, width: int | None = None, num_inference_steps: int = 12, guidance_scale: float = 3.0,
+        identity_guidance_scale: float | None = None, guidance_rescale: float = 0.0, num_images_per_prompt: int = 1,
+        seeds: Sequence[int] | None = None, generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None, face_cropper: inputs.Cropper | None = None, fixed_length: bool = False,
+        output_type: str = "pil", return_dict: bool = True, callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple:
+        """Draw `num_images_per_prompt` images of every prompt.
+
+        reference: see `inputs.references`; None draws from the text alone. image: start from it and redraw the last
+        `strength` (0 to 1] of the noise schedule. identity_guidance_scale: None = guidance_scale, the cheaper joint form
+        (see `iy.model.guidance`). seeds: one per image, in the order of the output. latents: starting noise (B, C, h, w).
+        fixed_length: pad prompts to each tokenizer's limit, so that an image does not depend on its batch, bit for bit.
+        output_type: pil | np (B, H, W, 3 in [0, 1]) | pt (B, 3, H, W in [0, 1]) | latent.
+        callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents.
+        """
+        side = self.model.unet.config.sample_size * self.vae_scale
+        height, width = height or side, width or side
+        texts = inputs.prompts(prompt)
+        count = len(texts) * num_images_per_prompt
+        self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
+        draws = inputs.generators(seeds, generator, count)
+        faces = self.see(inputs.references(reference, isinstance(prompt, str), len(texts)), face_cropper)
+        words, blank = self.read(texts, inputs.negatives(negative_prompt, len(texts)), fixed_length)
+        words, blank, faces = (repeat(part, num_images_per_prompt) for part in (words, blank, faces))
+        identity = guidance_scale if identity_guidance_scale is None else identity_guidance_scale
+        guide = plan(self.model, words, blank, faces, guidance_scale, identity, guidance_rescale)
+        timesteps = self.schedule(num_inference_steps, 1.0 if image is None else strength)
+        noise = self.noise(count, height, width, draws, latents)
+        latents = self.start(image, noise, timesteps, len(texts), num_images_per_prompt, height, width)
+        latents = self.denoise(latents, timesteps, guide, draws, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        images = latents if output_type == "latent" else self.processor.postprocess(
+            vae_decode(self.vae, latents).float(), output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def check(self, height: int, width: int, steps: int, strength: float, output_type: str, images: int) -> None:
+        step = self.vae_scale * 2 ** (len(self.model.unet.config.block_out_channels) - 1)
+        if height % step or width % step or min(height, width) <= 0:
+            raise UserError(f"height and width must be multiples of {step}, got {height} and {width}")
+        if steps < 1 or images < 1:
+            raise UserError(f"num_inference_steps and num_images_per_prompt must be at least 1, got {steps} and {images}")
+        if not 0 < strength <= 1:
+            raise UserError(f"strength must lie above 0 and at most at 1, got {strength}")
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise UserError(f"output_type must be pil, np, pt or latent, got {output_type!r}")
+
+    def see(self, rows: list[list[inputs.Picture]], cropper: inputs.Cropper | None) -> Vision | None:
+        """Tokens and mask of each prompt's references."""
+        seen = inputs.reference_pixels(rows, self.model.vision.image_size, cropper)
+        if seen is None:
+            return None
+        pixels, present = seen
+        return self.model.vision_tokens(pixels.to(self.device, self.model.dtype), present.to(self.device))
+
+    def read(self, texts: list[str], negatives: list[str | None], fixed_length: bool) -> tuple[Tokens, Tokens]:
+        """States of the prompts, and of what guidance leads away from: negative prompts, or no text where there is none."""
+        both = text_states(self.text, texts + [text or "" for text in negatives], fixed_length)
+        words, blank = ({name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
+                        for rows in (slice(len(texts)), slice(len(texts), None)))
+        written = torch.tensor([text is not None for text in negatives], device=self.device)[:, None]
+        # Without a negative prompt the own branch reads "", as the base was trained to, and the added ones read nothing.
+        return words, {name: (hidden, mask if name == self.model.own else mask & written)
+                       for name, (hidden, mask) in blank.items()}
+
+    def schedule(self, steps: int, strength: float) -> torch.Tensor:
+        """Timesteps to run: all of them, or the last `strength` (at least one)."""
+        self.scheduler.set_timesteps(steps, device=self.device)
+        skipped = steps - max(1, min(steps, round(steps * strength)))
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(skipped * self.scheduler.order)
+        return self.scheduler.timesteps[skipped * self.scheduler.order:]
+
+    def noise(self, count: int, height: int, width: int, draws: Any, given: torch.Tensor | None) -> torch.Tensor:
+        """Standard normal (B, C, h, w), each image from its own generator; or the caller's."""
+        shape = (count, self.model.unet.config.in_channels, height // self.vae_scale, width // self.vae_scale)
+        if given is None:
+            return randn_tensor(shape, generator=draws, device=self.device, dtype=self.model.dtype)
+        if tuple(given.shape) != shape:
+            raise UserError(f"latents must be {shape}, got {tuple(given.shape)}")
+        return given.to(self.device, self.model.dtype)
+
+    def start(self, image: Any, noise: torch.Tensor, timesteps: torch.Tensor, count: int, repeats: int, height: int,
+              width: int) -> torch.Tensor:
+        """Where denoising begins: pure noise, or the noised latents of the images to redraw."""
+        if image is None:
+            return noise * self.scheduler.init_noise_sigma
+        pixels = inputs.start_pixels(image, count, height, width).to(self.device)
+        clean = vae_encode(self.vae, pixels).to(noise.dtype).repeat_interleave(repeats, 0)
+        return self.scheduler.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
+
+    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, guide: Guide, draws: Any,
+                callback: Callable | None, wanted: Sequence[str]) -> torch.Tensor:
+        accepted = inspect.signature(self.scheduler.step).parameters
+        options = {"generator": draws} if "generator" in accepted else {}
+        for i, t in enumerate(self.progress_bar(timesteps)):
+            prediction = guide.denoise(self.model, self.scheduler.scale_model_input(latents, t), t)
+            latents = self.scheduler.step(prediction, t, latents, **options, return_dict=False)[0]
+            if callback is not None:
+                known = {"latents": latents}
+                latents = (callback(self, i, t, {name: known[name] for name in wanted}) or known).get("latents", latents)
+        return latents
+
+
+def repeat(part: Any, times: int) -> Any:
+    """Every row of a token map, or of a (tokens, mask) pair, `times` times in a row."""
+    if part is None or times == 1:
+        return part
+    if isinstance(part, dict):
+        return {name: repeat(pair, times) for name, pair in part.items()}
+    return tuple(x.repeat_interleave(times, 0) for x in part)
