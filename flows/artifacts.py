@@ -84,20 +84,21 @@ def address(path: Path, root: Path) -> str:
     return path.as_uri()
 
 
-def summary(where, pipeline: str) -> dict[str, str]:
-    """Where to look, as an artifact and as {name: place}: the report, the MLflow run, the Prefect run."""
+def summary(where, pipeline: str, home: bool) -> dict[str, str]:
+    """Where to look, as an artifact and as {name: place}. `home`: the outputs lie in the main checkout, not only in DVC's cache."""
     kept = where.root / ".iy" / "reports" / pipeline
     report = next((path for stage in ("evaluate", "synpairs", "curate") if (path := kept / stage / "index.html").exists()), None)
-    home = Path("reports", where.params.profile, "evaluate", "index.html")
-    places = {"Report": str(where.root / home) if (where.root / home).exists() and not (where.name and report) else str(report) if report else None,
-              "MLflow run": mlflow_run(where.root, pipeline), "Prefect run": prefect_run(where.root)}
-    places = {name: place for name, place in places.items() if place}
-    if link := places.get("MLflow run"):
-        create_link_artifact(link, link_text="MLflow run", key="mlflow-run", description="Settings, curves, pictures and the model in MLflow")
-    links = [f"- **{name}** {place}" for name, place in places.items()]
+    places = {}
     if report:
-        links[0] = f"- **Report** [{report.parent.name}]({address(report, where.root)})"
-    create_markdown_artifact("# Where to look\n" + "\n".join(links) + "\n", key="where-to-look", description="Report, MLflow run, Prefect run")
+        own = where.root / "reports" / where.params.profile / report.relative_to(kept)
+        places["Report"] = str(own if home else report)
+    if link := mlflow_run(where.root, pipeline):
+        places["MLflow run"] = link
+        create_link_artifact(link, link_text="MLflow run", key="mlflow-run", description="Settings, curves, pictures and the model in MLflow")
+    places["Prefect run"] = prefect_run(where.root)
+    links = places | ({"Report": f"[{report.parent.name}]({address(report, where.root)})"} if report else {})
+    create_markdown_artifact("# Where to look\n" + "".join(f"- **{name}** {place}\n" for name, place in links.items()),
+                             key="where-to-look", description="Report, MLflow run, Prefect run")
     return places
 
 
@@ -111,7 +112,7 @@ def mlflow_run(root: Path, pipeline: str) -> str | None:
         return None
     client = mlflow.MlflowClient(store)
     experiments = [one.experiment_id for one in client.search_experiments()]
-    found = client.search_runs(experiments, filter_string=f"tags.`iy.pipeline` = '{pipeline}'", order_by=["attributes.start_time ASC"], max_results=1)
+    found = client.search_runs(experiments, filter_string=f"tags.`iy.pipeline` = '{pipeline}' and tags.`iy.kind` = 'pipeline'", order_by=["attributes.start_time ASC"], max_results=1)
     if not found:
         return None
     server = store if store.startswith("http") else (services or {}).get("mlflow")

@@ -83,7 +83,7 @@ def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, s
     flow = getattr(pipeline, stage or "pipeline", None)
     if flow is None:
         raise UserError(f"--stage {stage}: dvc.yaml states no such stage")
-    state = flow(profile=profile, overrides=changes, force=force, return_state=True)
+    state = flow(profile=profile or pipeline.DEFAULT, overrides=changes, force=force, return_state=True)
     if state.is_completed():
         for name, place in state.result().items():
             print(f"{name:<12} {place}")

@@ -22,7 +22,7 @@ def upstream(folder: Path | str = ".") -> dict[str, list[str]]:
     try:
         with Repo(str(folder)) as repo:
             graph = repo.index.graph      # edges point from a stage to what it needs
-            needs = {stage.addressing: [one.addressing for one in graph.successors(stage)] for stage in graph}
+            needs = {stage.name: [one.name for one in graph.successors(stage)] for stage in graph}
     except DvcException as error:
         raise UserError(f"dvc.yaml: {' '.join(str(error).split())}") from None
     return ordered(needs, names(folder))

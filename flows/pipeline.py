@@ -7,13 +7,12 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import Flow, flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
-from pydantic import Field
 
 from flows import artifacts, environment, experiment, graph
 from flows.stage import repro
@@ -21,11 +20,15 @@ from iy import params as settings
 from iy.errors import UserError
 from iy.stage import die_with_parent
 
-Profile = Literal[tuple(settings.profiles())] if settings.profiles() else str
-ProfileField = Annotated[Profile | None, Field(description="Settings to run with; empty: the profile that params.yaml names.")]
-OverridesField = Annotated[dict[str, Any], Field(description='Changed settings, for example {"finetune.stages.4.steps": 40}. '
-                                                             "params.yaml stays as it is: the run becomes a DVC experiment.")]
-ForceField = Annotated[bool, Field(description="Run also what has not changed.")]
+DEFAULT = "params.yaml"      # the choice that leaves the profile to params.yaml
+Profile = Literal[tuple([DEFAULT, *settings.profiles()])]
+FORM = """
+
+Args:
+    profile: Settings to run with. params.yaml: the profile that this file names; it runs in the project folder, others in a worktree.
+    overrides: Changed settings, for example {"finetune.stages.4.steps": 40}. Files stay as they are: the run becomes a DVC experiment.
+    force: Run also what has not changed.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +43,26 @@ class Place:
 def what() -> str:
     """The run's name in Prefect: the profile and the overrides."""
     given = flow_run.parameters
-    changes = [f"{key}={value}" for key, value in (given.get("overrides") or {}).items()]
-    return " ".join([given.get("profile") or "default", *changes])[:200]
+    changes = [f"{key}={value}" for key, value in given["overrides"].items()]
+    return " ".join([given["profile"].removesuffix(".yaml"), *changes])[:200]
 
 
-@flow(name="pipeline", flow_run_name=what)
-def pipeline(profile: ProfileField = None, overrides: OverridesField = {}, force: ForceField = False) -> State:  # noqa: B006
-    """Photos to registered model: every stage of dvc.yaml, each after what it needs; unchanged stages are Cached."""
-    return follow(None, profile, overrides, force)
+def make(name: str, target: str | None, purpose: str) -> Flow:
+    """A flow whose parameters become a form in Prefect's pages."""
+    def one(profile: Profile = DEFAULT, overrides: dict[str, Any] = {}, force: bool = False) -> State:  # noqa: B006
+        return follow(target, None if profile == DEFAULT else profile, overrides, force)
+
+    one.__name__ = one.__qualname__ = name
+    one.__doc__ = purpose + FORM
+    return flow(name=name, flow_run_name=what, description=purpose)(one)
+
+
+pipeline = make("pipeline", None, "Photos to registered model: every stage of dvc.yaml, each after what it needs; unchanged stages are Cached.")
 
 
 def stage_flow(name: str) -> Flow:
     """A flow that brings stage `name` up to date after the stages that it needs."""
-    def one(profile: ProfileField = None, overrides: OverridesField = {}, force: ForceField = False) -> State:  # noqa: B006
-        return follow(name, profile, overrides, force)
-
-    one.__name__ = one.__qualname__ = name
-    one.__doc__ = f"Stage {name} and whatever it needs that is not up to date. Force reruns {name} alone."
-    return flow(name=name, flow_run_name=what)(one)
+    return make(name, name, f"Stage {name}, after whatever it needs that is not up to date. Force reruns {name} alone.")
 
 
 def __getattr__(name: str) -> Flow:
@@ -133,12 +138,15 @@ def run_id() -> str:
 
 def finish(where: Place, say) -> dict[str, str]:
     """Save the experiment, bring another profile's outputs home, and say where to look."""
+    home = where.name is None
     if where.name:
         experiment.save(where.root, where.folder, where.name)
         moved = experiment.bring(where.root, where.folder)
+        home = bool(moved)
         say(f"saved as DVC experiment {where.name!r}: `dvc exp show` lists it, `dvc exp apply {where.name}` restores it"
             + (f"; outputs are in {', '.join(moved)}" if moved else ""))
-    return artifacts.summary(where, run_id())
+    return artifacts.summary(where, run_id(), home)
+
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Child processes that never outlive the run: own process group, stopped together, dying with their parent."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,6 +30,15 @@ def members(group: int) -> list[psutil.Process]:
     return found
 
 
+def stop_work(process: subprocess.Popen, grace: float = 20.0) -> None:
+    """End what `process` runs before `process` itself: a training may save its state, and dvc notes that the stage failed."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(process.pid).children():
+            child.terminate()
+            gone(process, grace)
+    stop(process)
+
+
 def stop(process: subprocess.Popen, grace: float = 15.0) -> None:
     """End the whole group of `process`: asked first, killed after `grace` seconds."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
@@ -47,7 +57,7 @@ def gone(process: subprocess.Popen, seconds: float) -> bool:
         process.poll()
         if not members(process.pid):
             return True
-        time.sleep(0.1)
+        time.sleep(0.2)
     return False
 
 

@@ -17,7 +17,7 @@ from flows import process
 UNCHANGED = ("didn't change, skipping", "is cached - skipping run")     # dvc's words: dvc is pinned
 NOISE = re.compile(r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage|Use `dvc push`)")
 NETWORK = r"(timed? ?out|connection|temporar|unreachable|name resolution|\b50[234]\b)"
-STEP = re.compile(r"\b(\d+) ?/ ?(\d+)\b")
+STEP = re.compile(r"\b(\d+)(?: ?/ ?| of )(\d+)\b")
 
 
 def unreachable(task, run, state: State) -> bool:
@@ -55,7 +55,7 @@ def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> tuple[in
                 log.info(line)
         return child.wait(), unchanged, said.removeprefix("error: ") if said else None
     finally:                          # cancelled from the UI, Ctrl-C, or done
-        process.stop(child)
+        process.stop_work(child)
 
 
 def environment(folder: Path, pipeline: str | None) -> dict[str, str]:

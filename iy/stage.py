@@ -29,6 +29,7 @@ def main(stage: str, run: Callable, **options) -> None:
     arguments = vars(parser.parse_args())
     if not os.environ.get("IY_DETACHED"):
         die_with_parent()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)      # a cancelled stage ends as after Ctrl-C: MLflow hears of it
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
