@@ -4,6 +4,7 @@
 are the *viewer's*: "head turned left" faces the left edge of the picture. A `*` in a phrase is the place of a colour
 word that belongs to a companion attribute ("a * t-shirt" + "red").
 """
+
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -132,9 +133,20 @@ BEARDS: Phrases = {
 SHOT = ("expression", "pose", "gaze", "light", "backdrop", "garment", "garment_colour")
 PERSON = ("gender", "age", "skin", "hair", "hair_colour", "glasses", "beard")
 LEXICON: dict[str, Phrases] = {
-    "expression": EXPRESSIONS, "pose": POSES, "gaze": GAZES, "light": LIGHTS, "backdrop": BACKDROPS,
-    "garment": GARMENTS, "garment_colour": GARMENT_COLOURS, "gender": GENDERS, "age": AGES, "skin": SKINS,
-    "hair": HAIR_STYLES, "hair_colour": HAIR_COLOURS, "glasses": GLASSES, "beard": BEARDS,
+    "expression": EXPRESSIONS,
+    "pose": POSES,
+    "gaze": GAZES,
+    "light": LIGHTS,
+    "backdrop": BACKDROPS,
+    "garment": GARMENTS,
+    "garment_colour": GARMENT_COLOURS,
+    "gender": GENDERS,
+    "age": AGES,
+    "skin": SKINS,
+    "hair": HAIR_STYLES,
+    "hair_colour": HAIR_COLOURS,
+    "glasses": GLASSES,
+    "beard": BEARDS,
 }
 COLOUR_OF = {"garment": "garment_colour", "hair": "hair_colour"}
 
@@ -146,7 +158,9 @@ def describe(attributes: Mapping[str, str], rng: Random, person: bool = True) ->
     `person=False` none is: "a portrait of a person ...". Closed eyes have no gaze, so none is named for "sleeping".
     """
     subject = _subject(attributes, rng) if person else "a person"
-    say = {name: _phrase(name, attributes, rng) for name in SHOT if name in attributes and name not in COLOUR_OF.values()}
+    say = {
+        name: _phrase(name, attributes, rng) for name in SHOT if name in attributes and name not in COLOUR_OF.values()
+    }
     if attributes.get("expression") == "sleeping":
         say.pop("gaze", None)
     if "garment" not in say and "garment_colour" in attributes:
@@ -195,10 +209,18 @@ def _phrase(name: str, attributes: Mapping[str, str], rng: Random) -> str:
 def _subject(attributes: Mapping[str, str], rng: Random) -> str:
     """The person in a few words: "a young woman with fair skin, long black hair and glasses"."""
     noun = _phrase("gender", attributes, rng) if "gender" in attributes else "person"
-    if "age" in attributes and rng.random() < .8:
+    if "age" in attributes and rng.random() < 0.8:
         noun = f"{_phrase('age', attributes, rng)} {noun}"
-    extra = [_phrase(name, attributes, rng) for name, chance in (("skin", .5), ("hair", .85)) if name in attributes and rng.random() < chance]
-    extra += [_phrase(name, attributes, rng) for name in ("beard", "glasses") if attributes.get(name, "none") != "none" and rng.random() < .9]
+    extra = [
+        _phrase(name, attributes, rng)
+        for name, chance in (("skin", 0.5), ("hair", 0.85))
+        if name in attributes and rng.random() < chance
+    ]
+    extra += [
+        _phrase(name, attributes, rng)
+        for name in ("beard", "glasses")
+        if attributes.get(name, "none") != "none" and rng.random() < 0.9
+    ]
     article = "an" if noun[0] in "aeiou" else "a"
     return f"{article} {noun}" + (f" with {_join(extra)}" if extra else "")
 
@@ -209,7 +231,7 @@ def _join(parts: list[str]) -> str:
 
 def _sentence(subject: str, say: dict[str, str], rng: Random) -> str:
     face = [say[name] for name in ("expression", "pose", "gaze") if name in say]
-    if rng.random() < .5:
+    if rng.random() < 0.5:
         face.reverse()
     clothes, place, light = (say.get(name) for name in ("garment", "backdrop", "light"))
     place = place and _pick(["in front of ", "against "], rng) + place
@@ -218,7 +240,7 @@ def _sentence(subject: str, say: dict[str, str], rng: Random) -> str:
     opening = ("a portrait of ", "a photo of ", "", "a close-up of ")[kind]
     if kind == 2 and (place or light):
         words = [place or light, subject, wearing, *face, light if place else None]
-    elif rng.random() < .5:
+    elif rng.random() < 0.5:
         words = [subject, *face, wearing, place, light]
     else:
         words = [subject, wearing, place, light, *face]
@@ -237,12 +259,14 @@ def _patterns() -> list[tuple[str, str, re.Pattern[str]]]:
             for phrase in phrases:
                 found.append((name, value, _pattern(phrase, colours.get(name, ""))))
     for colour in GARMENT_COLOURS:
-        found.append(("garment_colour", colour, re.compile(rf"\b(?P<span>{colour}) (?:clothes|clothing|outfit)\b", re.I)))
+        found.append(
+            ("garment_colour", colour, re.compile(rf"\b(?P<span>{colour}) (?:clothes|clothing|outfit)\b", re.I))
+        )
     return found
 
 
 def _pattern(phrase: str, colours: str) -> re.Pattern[str]:
-    """"long * hair" matches with and without a colour; a leading article and "* " stay outside the span."""
+    """ "long * hair" matches with and without a colour; a leading article and "* " stay outside the span."""
     words = phrase.removeprefix("a ").removeprefix("an ") if "*" in phrase else phrase
     if words.startswith("* "):
         return re.compile(rf"\b(?:(?P<colour>{colours}) )?(?P<span>{re.escape(words[2:])})\b", re.I)

@@ -1,4 +1,5 @@
 """The photo studio: portraits of people who do not exist, with every attribute known exactly."""
+
 from iy.studio.people import Person, sample_people, sample_person
 from iy.studio.render import Studio, render_many
 from iy.studio.shots import Shot, sample_shot, shot_from

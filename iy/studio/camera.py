@@ -1,4 +1,5 @@
 """Turning heads and eyes, and casting rays through pixels with NVIDIA Warp (its CPU device)."""
+
 from functools import cache
 from typing import Any
 
@@ -6,12 +7,12 @@ import numpy as np
 
 from iy.studio.mesh import Floats, Ints
 
-DISTANCE = 1.4    # metres from the camera to the face
-WIDTH = .298      # metres seen at that distance across the picture
+DISTANCE = 1.4  # metres from the camera to the face
+WIDTH = 0.298  # metres seen at that distance across the picture
 
 
-def rotation(yaw: float, pitch: float, roll: float = 0.) -> Floats:
-    """Head-to-world matrix (3, 3) from degrees; yaw > 0 faces the viewer's right, pitch > 0 up, roll > 0 tilts right."""
+def rotation(yaw: float, pitch: float, roll: float = 0.0) -> Floats:
+    """Head-to-world matrix (3, 3) from degrees; yaw > 0 faces the viewer's right, pitch > 0 up."""
     a, b, c = np.radians([yaw, -pitch, roll])
     turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     nod = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
@@ -35,15 +36,27 @@ class Rays:
 
     def __init__(self, vertices: Floats, triangles: Ints) -> None:
         self.wp, self.kernel = _warp()
-        self.mesh = self.wp.Mesh(self.wp.array(vertices, dtype=self.wp.vec3, device="cpu"),
-                                 self.wp.array(triangles.reshape(-1), dtype=int, device="cpu"))
+        self.mesh = self.wp.Mesh(
+            self.wp.array(vertices, dtype=self.wp.vec3, device="cpu"),
+            self.wp.array(triangles.reshape(-1), dtype=int, device="cpu"),
+        )
 
     def hit(self, origin: Floats, direction: Floats) -> tuple[Ints, Floats]:
         """First triangle (n,) or -1 and barycentric weights (n, 3) for rays (n, 3), (n, 3)."""
         wp, n = self.wp, len(direction)
         face, where = wp.empty(n, dtype=int, device="cpu"), wp.empty(n, dtype=wp.vec3, device="cpu")
-        wp.launch(self.kernel, dim=n, device="cpu", inputs=[self.mesh.id, wp.array(origin, dtype=wp.vec3, device="cpu"),
-                                                            wp.array(direction, dtype=wp.vec3, device="cpu"), face, where])
+        wp.launch(
+            self.kernel,
+            dim=n,
+            device="cpu",
+            inputs=[
+                self.mesh.id,
+                wp.array(origin, dtype=wp.vec3, device="cpu"),
+                wp.array(direction, dtype=wp.vec3, device="cpu"),
+                face,
+                where,
+            ],
+        )
         return face.numpy(), where.numpy()
 
 
@@ -55,8 +68,13 @@ def _warp() -> tuple[Any, Any]:
     wp.init()
 
     @wp.kernel
-    def cast(mesh: wp.uint64, origin: wp.array(dtype=wp.vec3), direction: wp.array(dtype=wp.vec3),
-             face: wp.array(dtype=int), where: wp.array(dtype=wp.vec3)):
+    def cast(
+        mesh: wp.uint64,
+        origin: wp.array(dtype=wp.vec3),
+        direction: wp.array(dtype=wp.vec3),
+        face: wp.array(dtype=int),
+        where: wp.array(dtype=wp.vec3),
+    ):
         i = wp.tid()
         hit = wp.mesh_query_ray(mesh, origin[i], direction[i], 10.0)
         if hit.result:
@@ -69,8 +87,8 @@ def _warp() -> tuple[Any, Any]:
 
 
 def pixel_rays(side: int, centre: Floats, width: float) -> tuple[Floats, Floats]:
-    """Camera position (3,) and unit rays (side * side, 3), rows from the top, for a square picture of `width` metres."""
-    step = ((np.arange(side) + .5) / side - .5) * width
+    """Camera position (3,) and unit rays (side * side, 3), rows from the top, of a square `width` metres wide."""
+    step = ((np.arange(side) + 0.5) / side - 0.5) * width
     x, z = np.meshgrid(step, -step)
     ray = np.stack([x.ravel(), np.full(side * side, DISTANCE), z.ravel()], 1)
     origin = centre - np.array([0, DISTANCE, 0])

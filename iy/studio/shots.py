@@ -1,7 +1,8 @@
 """What a photographer decides: expression, head pose, gaze, light, backdrop and clothes, with a little jitter.
 
-Angles are degrees. Left and right are the viewer's; yaw > 0 turns to the right, pitch > 0 up, roll > 0 tilts to the right.
+Angles are degrees. Left and right are the viewer's; yaw > 0 turns right, pitch > 0 up, roll > 0 tilts right.
 """
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,30 +11,84 @@ import numpy as np
 
 from iy import lexicon
 
-POSE_ANGLES = {"frontal": (0, 0, 0), "left": (-35, 0, 0), "right": (35, 0, 0), "up": (0, 20, 0), "down": (0, -20, 0),
-               "up-left": (-28, 17, 0), "up-right": (28, 17, 0), "tilt-left": (0, 0, -20), "tilt-right": (0, 0, 20)}
-GAZE_ANGLES = {"left": (-36, 0), "right": (36, 0), "up": (0, 24), "down": (0, -24)}   # of the eyes in the head
-LIGHT_ANGLES = {"soft": (-25, 40), "left": (-68, 22), "right": (68, 22), "dim": (-40, 50), "warm": (55, 25), "cold": (-50, 35)}
-JITTER = {"yaw": 3., "pitch": 2., "roll": 2., "light_yaw": 6., "light_pitch": 5.}
+POSE_ANGLES = {
+    "frontal": (0, 0, 0),
+    "left": (-35, 0, 0),
+    "right": (35, 0, 0),
+    "up": (0, 20, 0),
+    "down": (0, -20, 0),
+    "up-left": (-28, 17, 0),
+    "up-right": (28, 17, 0),
+    "tilt-left": (0, 0, -20),
+    "tilt-right": (0, 0, 20),
+}
+GAZE_ANGLES = {"left": (-36, 0), "right": (36, 0), "up": (0, 24), "down": (0, -24)}  # of the eyes in the head
+LIGHT_ANGLES = {
+    "soft": (-25, 40),
+    "left": (-68, 22),
+    "right": (68, 22),
+    "dim": (-40, 50),
+    "warm": (55, 25),
+    "cold": (-50, 35),
+}
+JITTER = {"yaw": 3.0, "pitch": 2.0, "roll": 2.0, "light_yaw": 6.0, "light_pitch": 5.0}
 ACTIONS: dict[str, dict[str, float]] = {
     "neutral": {},
-    "smiling": {"mouthSmile*": 1.3, "cheekSquint*": .8, "mouthDimple*": .4, "mouthStretch*": .35},
-    "laughing": {"mouthSmile*": 1.25, "jawOpen": .62, "cheekSquint*": 1.1, "eyeSquint*": 1., "mouthUpperUp*": .7, "mouthLowerDown*": .5},
-    "surprised": {"jawOpen": .85, "browInnerUp": 1.7, "browOuterUp*": 1.6, "eyeWide*": 1.6, "mouthFunnel": .8},
-    "angry": {"browDown*": 2., "noseSneer*": .6, "mouthPress*": .6, "mouthFrown*": .8, "eyeSquint*": .5, "mouthStretch*": .9, "mouthLowerDown*": .8},
-    "sad": {"mouthFrown*": 2.2, "browInnerUp": 2.2, "mouthShrugLower": .9, "eyeBlink*": .35},
-    "winking": {"eyeBlinkLeft": 1., "cheekSquintLeft": 1.2, "mouthSmileLeft": 1.5, "mouthSmileRight": .4, "browDownLeft": .9, "browOuterUpRight": 1.3},
-    "kissing": {"mouthPucker": 1.8, "mouthFunnel": .5, "eyeSquint*": .3, "jawOpen": .10},
-    "disgusted": {"noseSneer*": 2., "mouthUpperUp*": 1.6, "browDown*": .7, "eyeSquint*": 1.1, "mouthFrown*": .9, "mouthShrugLower": .5},
-    "sleeping": {"eyeBlink*": 1.},
-    "shouting": {"jawOpen": 1.15, "mouthStretch*": 1., "browDown*": 1.6, "noseSneer*": .9, "mouthLowerDown*": .9, "mouthUpperUp*": .8, "eyeSquint*": .5},
-    "tongue out": {"tongueOut": 1., "jawOpen": .45, "eyeWide*": .3, "browOuterUp*": .6, "mouthSmile*": .5},
+    "smiling": {"mouthSmile*": 1.3, "cheekSquint*": 0.8, "mouthDimple*": 0.4, "mouthStretch*": 0.35},
+    "laughing": {
+        "mouthSmile*": 1.25,
+        "jawOpen": 0.62,
+        "cheekSquint*": 1.1,
+        "eyeSquint*": 1.0,
+        "mouthUpperUp*": 0.7,
+        "mouthLowerDown*": 0.5,
+    },
+    "surprised": {"jawOpen": 0.85, "browInnerUp": 1.7, "browOuterUp*": 1.6, "eyeWide*": 1.6, "mouthFunnel": 0.8},
+    "angry": {
+        "browDown*": 2.0,
+        "noseSneer*": 0.6,
+        "mouthPress*": 0.6,
+        "mouthFrown*": 0.8,
+        "eyeSquint*": 0.5,
+        "mouthStretch*": 0.9,
+        "mouthLowerDown*": 0.8,
+    },
+    "sad": {"mouthFrown*": 2.2, "browInnerUp": 2.2, "mouthShrugLower": 0.9, "eyeBlink*": 0.35},
+    "winking": {
+        "eyeBlinkLeft": 1.0,
+        "cheekSquintLeft": 1.2,
+        "mouthSmileLeft": 1.5,
+        "mouthSmileRight": 0.4,
+        "browDownLeft": 0.9,
+        "browOuterUpRight": 1.3,
+    },
+    "kissing": {"mouthPucker": 1.8, "mouthFunnel": 0.5, "eyeSquint*": 0.3, "jawOpen": 0.10},
+    "disgusted": {
+        "noseSneer*": 2.0,
+        "mouthUpperUp*": 1.6,
+        "browDown*": 0.7,
+        "eyeSquint*": 1.1,
+        "mouthFrown*": 0.9,
+        "mouthShrugLower": 0.5,
+    },
+    "sleeping": {"eyeBlink*": 1.0},
+    "shouting": {
+        "jawOpen": 1.15,
+        "mouthStretch*": 1.0,
+        "browDown*": 1.6,
+        "noseSneer*": 0.9,
+        "mouthLowerDown*": 0.9,
+        "mouthUpperUp*": 0.8,
+        "eyeSquint*": 0.5,
+    },
+    "tongue out": {"tongueOut": 1.0, "jawOpen": 0.45, "eyeWide*": 0.3, "browOuterUp*": 0.6, "mouthSmile*": 0.5},
 }
 
 
 @dataclass(frozen=True)
 class Shot:
     """One way to photograph a person. The first seven are values of `iy.lexicon`, the rest is exact jitter."""
+
     expression: str
     pose: str
     gaze: str
@@ -41,15 +96,15 @@ class Shot:
     backdrop: str
     garment: str
     garment_colour: str
-    yaw: float            # degrees added to the pose
+    yaw: float  # degrees added to the pose
     pitch: float
     roll: float
-    light_yaw: float      # degrees added to the light's direction
+    light_yaw: float  # degrees added to the light's direction
     light_pitch: float
-    strength: float       # of the expression, .88 to 1.08
-    brightness: float     # of the light, .93 to 1.07
-    zoom: float           # .97 to 1.03
-    seed: int             # of the backdrop's details
+    strength: float  # of the expression, .88 to 1.08
+    brightness: float  # of the light, .93 to 1.07
+    zoom: float  # .97 to 1.03
+    seed: int  # of the backdrop's details
 
     def attributes(self) -> dict[str, str]:
         """The shot's lexicon values, keyed by `iy.lexicon.SHOT`."""
@@ -65,17 +120,17 @@ class Shot:
         if self.gaze != "camera":
             return GAZE_ANGLES[self.gaze]
         yaw, pitch, _ = self.angles()
-        return float(np.clip(-.9 * yaw, -34, 34)), float(np.clip(-.9 * pitch, -20, 20))
+        return float(np.clip(-0.9 * yaw, -34, 34)), float(np.clip(-0.9 * pitch, -20, 20))
 
     def actions(self) -> dict[str, float]:
         """anny's facial actions for the expression, the lids following the eyes."""
         found: dict[str, float] = {}
         for name, value in ACTIONS[self.expression].items():
             for side in ("Left", "Right") if name.endswith("*") else ("",):
-                found[name.removesuffix("*") + side] = value * self.strength if value != 1. else value
+                found[name.removesuffix("*") + side] = value * self.strength if value != 1.0 else value
         vertical = self.eye_angles()[1] / 24
         for side in ("Left", "Right"):
-            if found.get("eyeBlink" + side, 0) < .9:
+            if found.get("eyeBlink" + side, 0) < 0.9:
                 found[("eyeLookUp" if vertical > 0 else "eyeLookDown") + side] = abs(vertical)
         return found
 
@@ -94,16 +149,26 @@ def sample_shot(seed: int) -> Shot:
 
 def shot_from(attributes: Mapping[str, str], seed: int) -> Shot:
     """A shot with these attributes (any subset of `iy.lexicon.SHOT`); seed draws the others and the jitter."""
-    unknown = {name: value for name, value in attributes.items() if name not in lexicon.SHOT or value not in lexicon.LEXICON[name]}
+    unknown = {
+        name: value
+        for name, value in attributes.items()
+        if name not in lexicon.SHOT or value not in lexicon.LEXICON[name]
+    }
     if unknown:
         raise ValueError(f"no such shot attributes: {unknown}; see iy.lexicon.SHOT and LEXICON")
     rng = np.random.default_rng([seed, 3])
     values = {name: str(rng.choice(list(lexicon.LEXICON[name]))) for name in lexicon.SHOT}
-    if rng.random() < .5:
+    if rng.random() < 0.5:
         values["gaze"] = "camera"
     jitter = {name: float(rng.uniform(-width, width)) for name, width in JITTER.items()}
     values |= attributes
     if values["expression"] == "sleeping" and "gaze" not in attributes:
         values["gaze"] = "camera"
-    return Shot(**values, **jitter, strength=float(rng.uniform(.88, 1.08)), brightness=float(rng.uniform(.93, 1.07)),
-                zoom=float(rng.uniform(.97, 1.03)), seed=int(rng.integers(2**31)))
+    return Shot(
+        **values,
+        **jitter,
+        strength=float(rng.uniform(0.88, 1.08)),
+        brightness=float(rng.uniform(0.93, 1.07)),
+        zoom=float(rng.uniform(0.97, 1.03)),
+        seed=int(rng.integers(2**31)),
+    )
