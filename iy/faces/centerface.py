@@ -7,8 +7,11 @@ from iy.faces.face import Face, biggest_first
 from iy.faces.sessions import session
 
 STRIDE = 4
-SHORT_SIDE, LONG_SIDE = 160, 1280    # an image is enlarged to the first, reduced to the second, before looking
+LONG_SIDE = 1280                     # larger images are reduced to this before looking
+SMALLEST = 128                       # shorter side; smaller images are enlarged to this
 PADDING = .25                        # of the short side: tight crops need room around the face
+# Where nothing is found, other sizes of the short side and paddings often show it: faces that fill a large photo, odd renders.
+SECOND_LOOKS = ((192, PADDING), (320, 0.))
 OVERLAP = .3                         # boxes sharing more (intersection over union) are one face
 GREY = 128
 
@@ -21,29 +24,34 @@ class CenterFace:
 
     def detect(self, image: np.ndarray, minimum_score: float) -> list[Face]:
         """Faces in uint8 RGB (H, W, 3), biggest first."""
-        canvas, scale, shift = prepare(image)
+        side = min(image.shape[:2])
+        for short, padding in ((max(side, SMALLEST), PADDING), *SECOND_LOOKS):
+            if found := self.look(image, short / side, padding, minimum_score):
+                return found
+        return []
+
+    def look(self, image: np.ndarray, scale: float, padding: float, minimum_score: float) -> list[Face]:
+        """Faces in the image enlarged `scale` times, within a grey border of `padding` short sides."""
+        canvas, scales, border = prepare(image, min(scale, LONG_SIDE / max(image.shape[:2])), padding)
         blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
         heat, size, offset, points = self.network.run(None, {"input.1": blob})
         boxes, landmarks, scores = decode(heat[0, 0], size[0], offset[0], points[0], minimum_score)
-        keep = strongest(boxes, scores)
-        return biggest_first([Face(((boxes[i].reshape(2, 2) / scale) - shift).ravel().astype(np.float32),
-                                   (landmarks[i] / scale - shift).astype(np.float32), float(scores[i])) for i in keep])
+        return biggest_first([Face(((boxes[i].reshape(2, 2) - border) / scales).ravel().astype(np.float32),
+                                   ((landmarks[i] - border) / scales).astype(np.float32), float(scores[i]))
+                              for i in strongest(boxes, scores)])
 
 
-def prepare(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pad with grey and resize to sides divisible by 32: canvas, scale (x, y), and padding in image pixels."""
-    height, width = image.shape[:2]
-    pad = round(PADDING * min(height, width))
-    scale = min(max(1., SHORT_SIDE / min(height, width)), LONG_SIDE / max(height, width))
-    if scale < 1:                                     # shrink before padding: cheaper, and area-averaged
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        inner = np.array([image.shape[1] / width, image.shape[0] / height])
-        canvas, outer, shift = prepare(image)
-        return canvas, outer * inner, shift / inner
-    padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=(GREY,) * 3)
-    sides = [int(np.ceil(side * scale / 32) * 32) for side in padded.shape[1::-1]]
-    canvas = cv2.resize(padded, sides, interpolation=cv2.INTER_LINEAR)
-    return canvas, np.array(sides) / padded.shape[1::-1], np.array([pad, pad])
+def prepare(image: np.ndarray, scale: float, padding: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image at about `scale` in a grey border, sides divisible by 32: canvas, scale and border (x, y) in its pixels."""
+    sides = np.array(image.shape[1::-1])
+    inner = np.maximum(np.round(sides * scale), 1)
+    whole = np.ceil((inner + 2 * round(padding * inner.min())) / 32) * 32
+    border = ((whole - inner) // 2).astype(int)
+    rest = (whole - inner - border).astype(int)
+    shrunk = cv2.resize(image, inner.astype(int).tolist(), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    canvas = cv2.copyMakeBorder(shrunk, int(border[1]), int(rest[1]), int(border[0]), int(rest[0]), cv2.BORDER_CONSTANT,
+                                value=(GREY,) * 3)
+    return canvas, inner / sides, border
 
 
 def decode(heat: np.ndarray, size: np.ndarray, offset: np.ndarray, points: np.ndarray,
