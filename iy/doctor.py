@@ -35,7 +35,8 @@ def machine() -> Iterator[Finding]:
 
     version = platform.python_version()
     yield Finding("ok" if sys.version_info >= (3, 11) else "missing", "Python", version, "install Python 3.11 or newer")
-    yield Finding("ok", "CPU", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, {platform.machine()}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("ok", "CPU", f"{cores} cores, {platform.machine()}")
     memory = psutil.virtual_memory()
     yield Finding("ok" if memory.available >= MEMORY_GB * 1e9 else "note", "memory",
                   f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free", f"close programs: a run wants {MEMORY_GB} GB")
@@ -47,7 +48,8 @@ def machine() -> Iterator[Finding]:
         found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     except (ImportError, RuntimeError):
         found = ""
-    yield Finding("ok" if found else "note", "GPU", found or "none", "the studio does without; the sdxl profile needs one and torch's CUDA build")
+    yield Finding("ok" if found else "note", "GPU", found or "none",
+                  "the studio does without; the sdxl profile needs one and torch's CUDA build")
 
 
 def packages() -> Iterator[Finding]:
@@ -118,10 +120,10 @@ def services() -> Iterator[Finding]:
         pass
     prefect = os.environ.get("PREFECT_API_URL") or (started.get("prefect", "") and started["prefect"] + "/api")
     mlflow = os.environ.get("MLFLOW_TRACKING_URI") or started.get("mlflow", "")
-    for name, url, health, variable in (("Prefect", prefect, "/health", "PREFECT_API_URL"), ("MLflow", mlflow, "/health", "MLFLOW_TRACKING_URI")):
+    for name, url, variable in (("Prefect", prefect, "PREFECT_API_URL"), ("MLflow", mlflow, "MLFLOW_TRACKING_URI")):
         if not url.startswith("http"):
             yield Finding("ok", name, f"no server ({url or 'local store under .iy'}); `iy ui` starts one")
-        elif answers(url.rstrip("/") + health):
+        elif answers(url.rstrip("/") + "/health"):
             yield Finding("ok", name, without_login(url))
         elif os.environ.get(variable):
             yield Finding("missing", name, f"{without_login(url)} does not answer", f"start it (`iy ui`), or unset {variable}")

@@ -162,6 +162,7 @@ class Evaluate(Section):
 class Register(Section):
     name: str
     metric: str
+    alignment: str
     minimum_prompt_alignment: float
 
 

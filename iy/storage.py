@@ -83,6 +83,14 @@ def file_sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_sha256(folder: Path | str) -> str:
+    """One hash for a model folder: names and contents of its weights and configuration."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).rglob("*") if path.suffix == ".safetensors" or path.name == "config.json"):
+        whole.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return whole.hexdigest()
+
+
 class Member(NamedTuple):
     """Where one file's bytes lie: shard file name (relative to its folder), offset and length in bytes."""
     shard: str

@@ -28,11 +28,12 @@ class Portraitist:
         """The masked face crop of a photograph's bytes; `name` stands for it in messages."""
         return one_face(read_photo(photo, name), name, self.analyser, self.model, self.size)
 
-    def draw(self, crops: list[np.ndarray], prompts: list[str], seeds: list[int], steps: int, guidance: float,
+    def draw(self, crops: list[np.ndarray | None], prompts: list[str], seeds: list[int], steps: int, guidance: float,
              identity_guidance: float) -> list[np.ndarray]:
-        """One uint8 (H, W, 3) picture per crop, prompt and seed."""
+        """One uint8 (H, W, 3) picture per crop (None: nobody in particular), prompt and seed."""
         cells = [Cell(*cell) for cell in zip(prompts, crops, seeds, strict=True)]
-        return draw(self.pipeline, cells, steps=steps, guidance=guidance, identity_guidance=identity_guidance, batch=min(8, len(cells)))
+        return draw(self.pipeline, cells, steps=steps, guidance=guidance, identity_guidance=identity_guidance,
+                    batch=min(8, len(cells)))
 
 
 def draw_files(bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path) -> Iterator[Path]:
