@@ -68,7 +68,7 @@ def vision() -> transformers.CLIPVisionModelWithProjection:
 def encoders() -> dict[str, torch.nn.Module]:
     clip = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(
         vocab_size=len(clip_words()), hidden_size=CROSS, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=64, projection_dim=24, bos_token_id=0, eos_token_id=1, pad_token_id=1))
+        max_position_embeddings=77, projection_dim=24, bos_token_id=0, eos_token_id=1, pad_token_id=1))
     t5 = dict(d_model=40, d_kv=10, d_ff=64, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu")
     return {"text_clip": clip,
             "text_ul2": transformers.T5EncoderModel(transformers.T5Config(vocab_size=len(t5_pieces()), **t5)),

@@ -1,0 +1,59 @@
+"""Record tables: what goes in comes out, equal rows give equal bytes, other tables are refused by name."""
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iy import records
+from iy.errors import UserError
+
+VALUES = {pa.string(): st.text(max_size=20), pa.int32(): st.integers(-2**31, 2**31 - 1), pa.int64(): st.integers(-2**63, 2**63 - 1),
+          pa.float32(): st.floats(width=32, allow_nan=False), pa.list_(pa.float32()): st.lists(st.floats(width=32, allow_nan=False), max_size=4),
+          pa.list_(pa.string()): st.lists(st.text(max_size=5), max_size=3)}
+
+
+def rows_of(schema):
+    row = st.fixed_dictionaries({field.name: st.none() | VALUES[field.type] for field in schema})
+    return st.lists(row, max_size=4)
+
+
+@pytest.mark.parametrize("schema", [records.PHOTO, records.PAIR], ids=["photo", "pair"])
+def test_rows_survive(schema, tmp_path):
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(rows_of(schema))
+    def check(rows):
+        records.write(tmp_path / "a.parquet", rows, schema)
+        records.write(tmp_path / "b.parquet", [dict(reversed(row.items())) for row in rows], schema)
+        assert records.read(tmp_path / "a.parquet", schema) == rows
+        assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    check()
+
+
+def test_missing_columns_are_null_and_unknown_ones_an_error(tmp_path):
+    records.write(tmp_path / "a.parquet", [{"id": "x", "verdict": records.ACCEPTED}], records.PHOTO)
+    [row] = records.read(tmp_path / "a.parquet", records.PHOTO)
+    assert row["id"] == "x" and row["box"] is None and set(row) == set(records.PHOTO.names)
+    with pytest.raises(AssertionError, match="colour"):
+        records.write(tmp_path / "b.parquet", [{"colour": 1}], records.PHOTO)
+    assert not (tmp_path / "b.parquet").exists()
+
+
+def test_rejected_rows_stay_but_are_not_accepted():
+    rows = [{"id": "a", "verdict": records.ACCEPTED}, {"id": "b", "verdict": records.REJECTED}, {"id": "c", "verdict": None}]
+    assert [row["id"] for row in records.accepted(rows)] == ["a"]
+
+
+def test_other_tables_are_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    with pytest.raises(UserError, match="does not exist: run the stage"):
+        records.read(path, records.PHOTO)
+    records.write(path, [], records.PAIR)
+    with pytest.raises(UserError, match="iy.record=pair, expected photo"):
+        records.read(path, records.PHOTO)
+    newer = records.PHOTO.with_metadata({"iy.record": "photo", "iy.version": "99"})
+    records.write(path, [], newer)
+    with pytest.raises(UserError, match="iy.version=99, expected 1"):
+        records.read(path, records.PHOTO)
+    path.write_bytes(b"PAR1 but not really")
+    with pytest.raises(UserError, match="not a readable parquet table"):
+        records.read(path, records.PHOTO)
