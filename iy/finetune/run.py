@@ -4,11 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-from torch import nn
 
 from iy import params
-from iy.diffusion import Base, choose_device, load_base
+from iy.diffusion import Base, TextEncoders, choose_device, load_base
 from iy.errors import UserError
 from iy.finetune import data
 from iy.finetune.preview import Preview
@@ -25,7 +23,6 @@ WITHOUT_EFFECT = {"checkpoint_every", "stages"}      # finetune keys that do not
 def run(settings: Params, stage: str) -> None:
     """`python -m iy.finetune --stage N`: models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
     plan, number = settings.finetune.stages[stage], int(stage)
-    torch.set_num_threads(torch.get_num_threads())
     with stage_run(settings, f"finetune{stage}") as tracked:
         paths = data.tables(settings, plan)
         for name, path in paths.items():
@@ -36,7 +33,7 @@ def run(settings: Params, stage: str) -> None:
                    "data": {name: file_sha256(path) for name, path in paths.items()}}
         resume = Path(".iy", "resume", settings.profile, f"finetune{stage}-{sha256(json.dumps(lineage, sort_keys=True).encode())[:16]}")
         examples, validation = data.load_examples(settings, plan, base, model.vision.image_size)
-        base.text = nn.ModuleDict()                  # captions are encoded: the text encoders' memory is free
+        base.text = TextEncoders({})                  # captions are encoded: the text encoders' memory is free
         draw = preview(settings, model, base, validation)
         trainer = Trainer(model, base.scheduler, examples, validation, settings.finetune, plan, seed=settings.seed,
                           resume=resume, run=tracked, preview=draw and (lambda step: tracked.log_image("validation", step, draw())))

@@ -66,6 +66,7 @@ class Trainer:
     def train(self) -> Curves:
         """Run every step that is not done yet; interrupted by a signal, save a checkpoint and leave with exit code 1."""
         first = self.restore()
+        self.model.train()
         rows = self.settings.batch * self.settings.accumulate * self.accelerator.num_processes
         with until_signal() as stopped, Progress(self.stage.steps, first, rows, self.accelerator.is_main_process) as progress:
             for step in range(first, self.stage.steps):
