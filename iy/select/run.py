@@ -1,0 +1,77 @@
+"""The stage: rank, let people's decisions override, write what is kept and why the rest is not.
+
+data/<profile>/select/real.parquet and pairs.parquet hold every photo or pair of the train people; `verdict` says which are
+kept. Photos have no `decided_by` column: their `reason` names the reviewer.
+"""
+from collections.abc import Callable
+from pathlib import Path
+
+from iy import records, storage
+from iy.errors import UserError
+from iy.params import Params
+from iy.records import ACCEPTED, REJECTED
+from iy.select import decisions
+from iy.select.decisions import Decision
+from iy.select.rank import best_pairs, best_photos
+from iy.tracking import stage_run
+
+
+def run(settings: Params) -> None:
+    photo_path = settings.data_dir("curate") / "photos.parquet"
+    pair_path = settings.data_dir("synpairs") / "pairs.parquet"
+    with stage_run(settings, "select") as tracked:
+        tracked.log_dataset("photos", photo_path)
+        tracked.log_dataset("pairs", pair_path)
+        photos, pairs = records.read(photo_path, records.PHOTO), records.read(pair_path, records.PAIR)
+        decided = {} if settings.select.decisions is None else decisions.read(Path(settings.select.decisions))
+        splits = {row["id"]: row["split"] for row in photos}
+        check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
+        real = [row for row in photos if row["split"] == "train"]
+        made = [row for row in pairs if splits.get(row["reference"]) == "train"]
+        real = judge(real, decided, settings.select.real_share, best_photos)
+        made = judge(made, decided, settings.select.pair_share, best_pairs)
+        with storage.atomic_folder(settings.data_dir("select")) as folder:
+            records.write(folder / "real.parquet", [photo_row(row) for row in real], records.PHOTO)
+            records.write(folder / "pairs.parquet", made, records.PAIR)
+            settings.write(folder)
+        for name, rows in (("real", real), ("pairs", made)):
+            kept = len(records.accepted(rows))
+            tracked.log_metrics({f"{name}_kept": kept, f"{name}_left_out": len(rows) - kept})
+
+
+def check(decided: dict[str, Decision], photos: dict[str, str], pairs: dict[str, str | None], rows: list[dict]) -> None:
+    """Refuse decisions about rows that do not exist or must not be trained on."""
+    readable = {row["id"] for row in rows if row["shard"] is not None}
+    for key, decision in decided.items():
+        if key not in photos and key not in pairs:
+            raise UserError(f"{decision.place}: {key} is neither a photo nor a pair of this profile: remove the row")
+        split = photos.get(key, pairs.get(key))
+        if decision.verdict == ACCEPTED and split in ("validation", "test"):
+            raise UserError(f"{decision.place}: {key} belongs to the {split} people, who are never trained on: remove the row")
+        if decision.verdict == ACCEPTED and key not in readable:
+            raise UserError(f"{decision.place}: {key} has no image that can be read: remove the row")
+
+
+def judge(rows: list[dict], decided: dict[str, Decision], share: float, best: Callable) -> list[dict]:
+    """The rows with verdict, reason and decided_by: people's decisions, else the ranking among what was accepted before."""
+    verdicts = {row["id"]: decided[row["id"]].verdict if row["id"] in decided else row["verdict"] for row in rows}
+    ranked = [row for row in rows if verdicts[row["id"]] == ACCEPTED]
+    forced = {row["id"] for row in ranked if row["id"] in decided}
+    kept = best(ranked, share, forced)
+    return [one_verdict(row, decided.get(row["id"]), verdicts[row["id"]], row["id"] in kept, share) for row in rows]
+
+
+def one_verdict(row: dict, decision: Decision | None, verdict: str, kept: bool, share: float) -> dict:
+    if decision is not None:
+        return row | {"verdict": decision.verdict, "reason": decision.reason, "decided_by": decision.reviewer}
+    if verdict == REJECTED:
+        return row | {"decided_by": "automatic"}        # by an earlier stage, with its reason
+    reason = f"{'among' if kept else 'not among'} the best {share:.0%}"
+    return row | {"verdict": ACCEPTED if kept else REJECTED, "reason": reason, "decided_by": "automatic"}
+
+
+def photo_row(row: dict) -> dict:
+    """A photo's table has no column for who decided: the reason says it."""
+    who = row["decided_by"]
+    reason = row["reason"] if who == "automatic" else f"{row['verdict']} by {who}: {row['reason']}".rstrip(": ")
+    return {key: value for key, value in row.items() if key != "decided_by"} | {"reason": reason}
