@@ -3,19 +3,26 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
-# Runs a console script's function after asking the kernel to end this process with its parent (Linux).
-WRAP = ("import ctypes, runpy, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); "
-        "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)")
+# Becomes the wanted user (0: stays), asks the kernel to end this process with its parent (Linux), and turns into the command.
+BECOME = ("import ctypes, os, sys; uid, gid = map(int, sys.argv[1:3]); "
+          "uid and (os.setgroups([]), os.setgid(gid), os.setuid(uid)); "
+          "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[3], sys.argv[3:])")
 
 
-def start(python: str, module: str, *arguments: str, **options) -> subprocess.Popen:
-    """`python -m module arguments` in its own process group, ending when this process ends."""
-    return subprocess.Popen([python, "-u", "-c", WRAP, module, *arguments], start_new_session=True, **options)
+def start(command: list[str], user: tuple[int, int] = (0, 0), **options) -> subprocess.Popen:
+    """Run `command` in its own process group, as `user` (uid, gid; zeros: as now), ending when this process ends."""
+    return subprocess.Popen([sys.executable, "-ISc", BECOME, *map(str, user), *command], start_new_session=True, **options)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-u", "-m", module, *arguments]
 
 
 def members(group: int) -> list[psutil.Process]:
@@ -33,8 +40,9 @@ def members(group: int) -> list[psutil.Process]:
 def stop_work(process: subprocess.Popen, grace: float = 20.0) -> None:
     """End what `process` runs before `process` itself: a training may save its state, and dvc notes that the stage failed."""
     with contextlib.suppress(psutil.Error):
-        for child in psutil.Process(process.pid).children():
-            child.terminate()
+        if children := psutil.Process(process.pid).children():
+            for child in children:
+                child.terminate()
             gone(process, grace)
     stop(process)
 
@@ -66,3 +74,11 @@ def lines(process: subprocess.Popen) -> Iterator[str]:
     for line in process.stdout:
         if line := line.rstrip():
             yield line
+
+
+def last_line(log: Path) -> str:
+    """The last words in a log file, for an error message."""
+    with contextlib.suppress(OSError):
+        found = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return found[-1][:300] if found else "no output"
+    return "no output"

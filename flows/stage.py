@@ -43,7 +43,7 @@ def turn(stage: str):
 def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> tuple[int, bool, str | None]:
     """(exit code, whether nothing had to run, the line that says what went wrong)."""
     log, unchanged, said, shown = get_run_logger(), False, None, Progress(stage)
-    child = process.start(sys.executable, "dvc", "repro", "--single-item", stage, *["--force"] * force, cwd=folder,
+    child = process.start(process.python("dvc", "repro", "--single-item", stage, *["--force"] * force), cwd=folder,
                           env=environment(folder, pipeline), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
     try:
