@@ -13,9 +13,9 @@ from iy.records import ACCEPTED, REJECTED
 BLOCK = 1024     # rows compared with all others at a time
 
 
-def reject_copies(rows: list[dict], curate: params.Curate) -> list[dict]:
-    """Exact copies and near duplicates rejected, naming the photo that stays."""
-    rows = reject_same_bytes(rows)
+def reject_copies(rows: list[dict], curate: params.Curate) -> tuple[list[dict], dict[int, int]]:
+    """Exact copies and near duplicates rejected, naming the photo that stays; and each copy's row -> the row that stays."""
+    rows, original = reject_same_bytes(rows)
     usable = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED]
     groups = connected([rows[i] for i in usable], curate)
     rows = list(rows)
@@ -24,18 +24,20 @@ def reject_copies(rows: list[dict], curate: params.Curate) -> list[dict]:
         for k in group:
             if k != best:
                 rows[usable[k]] = reject(rows[usable[k]], f"near duplicate of {rows[usable[best]]['uri']}")
-    return rows
+                original[usable[k]] = usable[best]
+    return rows, {copy: original.get(stays, stays) for copy, stays in original.items()}
 
 
-def reject_same_bytes(rows: list[dict]) -> list[dict]:
+def reject_same_bytes(rows: list[dict]) -> tuple[list[dict], dict[int, int]]:
     """The first of equal files stays; one that fails for another reason keeps that reason."""
-    first: dict[str, str] = {}
-    kept = []
-    for row in rows:
-        copy_of = first.setdefault(row["id"], row["uri"])
-        copied = copy_of != row["uri"] and row["verdict"] != REJECTED
-        kept.append(reject(row, f"the same file as {copy_of}") if copied else row)
-    return kept
+    first: dict[str, int] = {}
+    rows, original = list(rows), {}
+    for i, row in enumerate(rows):
+        stays = first.setdefault(row["id"], i)
+        if stays != i and row["verdict"] != REJECTED:
+            rows[i] = reject(row, f"the same file as {rows[stays]['uri']}")
+            original[i] = stays
+    return rows, original
 
 
 def connected(rows: list[dict], curate: params.Curate) -> list[list[int]]:

@@ -32,10 +32,11 @@ def curate(rows: list[dict], params: Params) -> list[dict]:
     settings = params.curate
     rows = measured(rows, params)
     rows = [filters.judge(row, settings, params.usage) for row in rows]
-    rows = duplicates.reject_copies(rows, settings)
+    rows, original = duplicates.reject_copies(rows, settings)
     need_some(rows)
     rows = captions.caption(rows, params.photos_dir, settings, device(params))
     rows = group.group(rows, settings, load_analyser(params.faces, params.usage).recogniser.threshold)
+    rows = [row | {"person": rows[original[i]]["person"]} if i in original else row for i, row in enumerate(rows)]
     return split.split(rows, settings, params.seed)
 
 
