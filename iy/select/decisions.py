@@ -77,13 +77,14 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:      # -sig: spreadsheets write a byte-order mark
             reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or [])
             table = [(f"{path}, line {reader.line_num}", row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a UTF-8 CSV file ({error}): save it as CSV UTF-8") from None
     for place, row in table:
         if None in row or None in row.values():
             raise UserError(f"{place}: expected {len(COLUMNS)} values: put a reason with commas between double quotes")
-    return list(reader.fieldnames or []), table
+    return columns, table
 
 
 def read_parquet(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
