@@ -141,7 +141,7 @@ def share_cache(root: Path, folder: Path) -> None:
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
-        cache = repo.cache.local.path
+        cache = repo.cache.local_cache_dir
     if (local := root / ".dvc" / "config.local").exists():
         shutil.copy2(local, folder / ".dvc" / "config.local")
     subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache], cwd=folder, check=True, capture_output=True)

@@ -3,7 +3,6 @@ import contextlib
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,28 +12,22 @@ from pathlib import Path
 
 import toy_project
 
+from flows.services import some_ports
+
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 PATIENCE = 120_000     # ms for one element: a busy machine draws pages slowly
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @contextlib.contextmanager
 def services(project: Path, code: Path) -> Iterator[str]:
     """`python -m flows.ui` in `project` with the code of `code`; yields Prefect's address, and ends it as Ctrl-C does."""
-    prefect, mlflow, reports = free_ports(3)
+    prefect, mlflow, reports = some_ports(3)
     command = [sys.executable, "-m", "flows.ui", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports)]
     log = project.parent / f"{project.name}-ui.log"
     with log.open("w") as out:
         child = subprocess.Popen(command, cwd=project, stdout=out, stderr=subprocess.STDOUT, env=toy_project.environment(project) | {"PYTHONPATH": str(code)})
     try:
-        wait(lambda: "Ready" in log.read_text() or child.poll() is not None, 240, "flows.ui")
+        wait(lambda: "Ready" in log.read_text() or child.poll() is not None, 480, "flows.ui")
         assert child.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{prefect}"
     finally:
@@ -118,9 +111,8 @@ class Prefect:
         return self.page.inner_text("body")
 
     def press_cancel(self, run: str) -> None:
-        """Menu → Cancel → confirm, on the run's page (already open or not)."""
+        """Cancel → confirm, on the run's page (already open or not)."""
         if run not in self.page.url:
             self.open(f"/runs/flow-run/{run}")
-        self.page.locator(".flow-run-menu button, button.p-icon-button-menu, .p-icon-button-menu button").last.click()
-        self.page.get_by_text("Cancel", exact=True).first.click()
-        self.page.locator(".p-modal").get_by_role("button", name="Cancel").last.click()
+        self.page.get_by_role("button", name="Cancel", exact=True).first.click()
+        self.page.get_by_role("dialog").or_(self.page.locator(".p-modal, .p-modal__card")).get_by_role("button", name="Cancel").last.click()

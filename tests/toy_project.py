@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
+MORE: dict[str, str] = {}      # more environment for all that run() starts, for example a server's address
 
 STAGE = '''
 import os, pathlib, signal, sys, time
@@ -49,14 +50,14 @@ def dvc_yaml() -> str:
     return text
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """A clean environment in which `python -m flows...` run in `folder` finds this checkout's code."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW", "IY_", "DVC"))}
-    return {**kept, "PYTHONPATH": str(HERE), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}", **more}
+    return {**kept, "PYTHONPATH": str(HERE), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}", **MORE}
 
 
 def run(folder: Path, *command: str, check: bool = True, **options) -> subprocess.CompletedProcess:
-    options = {"capture_output": True, "text": True, "env": environment(folder), "timeout": 240} | options
+    options = {"capture_output": True, "text": True, "env": environment(folder), "timeout": 600} | options
     done = subprocess.run(command, cwd=folder, **options)
     if check and done.returncode:
         raise AssertionError(f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")

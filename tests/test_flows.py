@@ -1,0 +1,199 @@
+"""The flows on a toy project with real DVC, git and Prefect (its temporary server): order, Cached, experiments, failures, cancel."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import toy_project
+import yaml
+
+from flows import artifacts, experiment, graph, process, services
+from flows.stage import unreachable
+from iy.errors import UserError
+
+RUN = (sys.executable, "-m", "flows.pipeline")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A toy project whose pipeline has run once, without any server; and what that run said. Later runs share one server."""
+    folder = toy_project.make(tmp_path_factory.mktemp("flows") / "toy")
+    done = toy_project.run(folder, *RUN)
+    port, patch = services.some_ports(1)[0], pytest.MonkeyPatch()
+    patch.setenv("PREFECT_HOME", str(folder / ".iy" / "prefect"))
+    server = services.prefect(port, {})
+    server.start(folder.parent)
+    try:
+        server.wait(folder.parent)
+        patch.setitem(toy_project.MORE, "PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+        yield folder, done.stdout + done.stderr
+    finally:
+        services.stop_all([server])
+        patch.undo()
+
+
+def test_a_run_without_a_server_brings_every_stage_up_to_date(project):
+    folder, said = project
+    assert [said.index(f"Running stage '{name}'") for name in toy_project.GRAPH] == sorted(said.index(f"Running stage '{name}'") for name in toy_project.GRAPH)
+    assert json.loads((folder / "data/studio/evaluate/out.json").read_text())["pipeline"] is True
+    assert f"Report       {folder}/reports/studio/evaluate/index.html" in said and "Prefect run  http" in said
+    assert (folder / ".iy" / "prefect").is_dir()
+
+
+def test_a_second_run_does_nothing_and_says_so_without_prefect(project):
+    folder, _ = project
+    lock = (folder / "dvc.lock").read_bytes()
+    began = time.monotonic()
+    done = toy_project.run(folder, *RUN)
+    assert "up to date" in done.stdout and "temporary server" not in done.stdout + done.stderr
+    assert (folder / "dvc.lock").read_bytes() == lock
+    assert time.monotonic() - began < 60
+
+
+def test_dvc_alone_agrees_that_nothing_is_to_do(project):
+    folder, _ = project
+    assert "up to date" in toy_project.run(folder, sys.executable, "-m", "dvc", "repro").stdout
+
+
+def test_overrides_become_an_experiment_and_leave_the_files_alone(project):
+    folder, _ = project
+    before = {path: (folder / path).read_bytes() for path in ("params.yaml", "profiles/studio.yaml", "dvc.lock", "data/studio/curate/out.json")}
+    (folder / "notes.txt").write_text("not committed")
+    done = toy_project.run(folder, *RUN, "--set", "seed=5")
+    said = done.stdout + done.stderr
+    assert "photos' - Finished in state Cached" in said and "Running stage 'curate'" in said
+    assert {path: (folder / path).read_bytes() for path in before} == before
+    name = experiment.title("studio", {"seed": 5})
+    assert name in toy_project.run(folder, sys.executable, "-m", "dvc", "exp", "show", "--csv").stdout
+    assert not (folder / ".iy" / "experiments" / name).exists()
+    toy_project.run(folder, sys.executable, "-m", "dvc", "exp", "apply", name)
+    assert json.loads((folder / "data/studio/curate/out.json").read_text())["seed"] == 5
+    assert yaml.safe_load((folder / "profiles/studio.yaml").read_text())["seed"] == 5
+    assert "# research | commercial" in (folder / "profiles/studio.yaml").read_text()      # comments survive
+    toy_project.run(folder, "git", "checkout", "-q", "--", ".")
+
+
+def test_a_failing_stage_is_one_line_and_its_worktree_stays_for_the_rerun(project):
+    folder, _ = project
+    done = toy_project.run(folder, *RUN, "--set", "seed=13", check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "\nerror: curate: photo 7 is unlucky: choose another seed\n" in said and "Traceback" not in said
+    assert (folder / ".iy" / "experiments" / experiment.title("studio", {"seed": 13})).is_dir()
+
+
+@pytest.mark.parametrize("given, told", [(["--set", "seeed=5"], "unknown key 'seeed': did you mean 'seed'?"),
+                                         (["--set", "finetune.stages.1.stepz=5"], "did you mean 'steps'?"),
+                                         (["--set", "seed=abc"], "seed = 'abc'"), (["--set", "seed"], "write KEY=VALUE"),
+                                         (["--set", "seed.deep=1"], "has no keys below it"),
+                                         (["--profile", "smok"], "smok.yaml does not exist"), (["--photos", "/nowhere"], "no such folder"),
+                                         (["--stage", "curat"], "no such stage")])
+def test_a_bad_argument_is_one_line_before_anything_starts(project, given, told):
+    from flows import command
+    folder, _ = project
+    previous = os.getcwd()
+    os.chdir(folder)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            command.main(given)
+    finally:
+        os.chdir(previous)
+    assert told in str(stopped.value) and str(stopped.value).startswith("error: ") and "\n" not in str(stopped.value)
+
+
+def test_ctrl_c_ends_the_stage_and_a_rerun_finishes(project):
+    folder, _ = project
+    longer = (*RUN, "--set", "finetune.stages.1.steps=40")
+    child = subprocess.Popen(longer, cwd=folder, env=toy_project.environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in child.stdout:
+        if "finetune1 step 2/40" in line:
+            break
+    pid = int((folder / ".iy" / "toy.pid").read_text())
+    child.send_signal(signal.SIGINT)
+    said = child.communicate(timeout=90)[0]
+    assert child.returncode == 130 and "run the same" in said
+    assert not alive(pid)
+    done = toy_project.run(folder, *longer)
+    assert "photos' - Finished in state Cached" in done.stdout + done.stderr
+    assert "continuing in" in done.stdout + done.stderr
+
+
+def test_a_killed_run_leaves_no_stage_behind(project):
+    folder, _ = project
+    child = subprocess.Popen((*RUN, "--set", "finetune.stages.1.steps=300"), cwd=folder, env=toy_project.environment(folder),
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in child.stdout:
+        if "finetune1 step 2/300" in line:
+            break
+    pid = int((folder / ".iy" / "toy.pid").read_text())
+    child.kill()
+    child.communicate(timeout=60)
+    end = time.monotonic() + 30
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    import psutil
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_order_and_dependencies_come_from_dvc_yaml():
+    needs = graph.upstream(toy_project.HERE)
+    assert list(needs) == graph.names(toy_project.HERE)
+    assert set(needs["synpairs"]) == {"photos", "curate", "finetune1"} and "evaluate" in needs["register"]
+    assert len(needs) >= 8
+
+
+def test_every_stage_has_a_flow_with_a_form():
+    from flows import pipeline
+    for name in ("pipeline", *graph.names(toy_project.HERE)):
+        form = getattr(pipeline, name).parameters.properties
+        assert "smoke" in form["profile"]["enum"] and form["overrides"]["description"] and form["force"]["type"] == "boolean"
+    with pytest.raises(AttributeError):
+        _ = pipeline.curat
+
+
+def test_only_a_failing_network_while_fetching_photos_is_tried_again():
+    from prefect.states import Failed
+    assert unreachable(None, None, Failed(message="photos: Connection reset by peer"))
+    assert not unreachable(None, None, Failed(message="photos: folder x is empty"))
+    assert not unreachable(None, None, Failed(message="curate: Connection reset by peer"))
+
+
+def test_relative_weights_and_photos_of_the_settings_are_seen_from_the_worktree(tmp_path):
+    root, folder = tmp_path / "root", tmp_path / "tree"
+    (root / "weights" / "big").mkdir(parents=True)
+    folder.mkdir()
+    experiment.link(root, folder, {"base": {"unet": {"path": "weights/big"}}, "photos": {"path": "../elsewhere"}, "name": "a/b"})
+    assert (folder / "weights" / "big").resolve() == root / "weights" / "big" and not (folder / "a").exists()
+
+
+def test_a_large_untracked_file_is_refused_by_name(project, monkeypatch):
+    folder, _ = project
+    monkeypatch.setattr(experiment, "UNTRACKED_LIMIT", 2)
+    (folder / "huge.bin").write_bytes(b"123")
+    with pytest.raises(UserError, match="unknown to git"):
+        experiment.untracked_files(folder)
+    (folder / "huge.bin").unlink()
+
+
+def test_figures_and_facts_become_tables():
+    cell = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 9}
+    assert artifacts.rows({"base": {"identity": cell}, "stage1": {}}) == [{"metric": "identity", "base": "0.25 (0.2 to 0.3)", "stage1": "-"}]
+    assert artifacts.rows({"a": {"b": 1.23456789}, "c": list(range(20))}) == [{"name": "a.b", "value": 1.2346}, {"name": "c", "value": "20 values, 0 … 19"}]
+
+
+def test_stopping_ends_the_whole_group():
+    child = process.start(["sh", "-c", "sleep 100 & sleep 100; true"])
+    time.sleep(0.5)
+    assert len(process.members(child.pid)) >= 2
+    process.stop_work(child, grace=5)
+    assert process.members(child.pid) == [] and child.returncode is not None
