@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from tqdm import tqdm
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, CLIPImageProcessor
 
 from iy import params
 from iy.faces import load_analyser
@@ -25,7 +25,7 @@ from iy.studio.probes import save_probes
 
 WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
 PEOPLE, SHOTS, HELD_FIRST, HELD = 2400, 6, 900_000, 200
-STEPS = {"vae": 8000, "clip": 4000, "t5": 1200, "byt5": 1200, "probes": 4000, "unet": 4000}
+STEPS = {"vae": 8000, "clip": 4000, "t5": 1200, "byt5": 1200, "probes": 4000, "unet": 4400}
 
 
 def faces(images: np.ndarray, path: Path) -> np.ndarray:
@@ -51,7 +51,7 @@ def latents(vae, images: np.ndarray) -> torch.Tensor:
 
 def half(module, folder: Path) -> None:
     """Save as fp16 safetensors; the loader widens them to the dtype the settings ask for."""
-    module.half().save_pretrained(folder)
+    module.half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
     module.float()
 
 
@@ -83,6 +83,7 @@ def main() -> None:
     tokenizer.save_pretrained(out / "text_clip")
     half(clip.text, out / "text_clip")
     half(clip.vision, out / "vision")
+    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64, image_mean=[.5] * 3, image_std=[.5] * 3).save_pretrained(out / "vision")
     for name, words, length, seed in (("t5", language.t5_tokenizer(flat), language.LONG, 6), ("byt5", ByT5Tokenizer(extra_ids=0), language.BYTES, 7)):
         encoder = language.train_reader(name, words, language.t5_encoder(len(words), seed), flat, length, work, steps[name], seed)
         folder = out / {"t5": "text_ul2", "byt5": "text_byt5"}[name]

@@ -64,7 +64,9 @@ class Heads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(lexicon.LEXICON[name])) for name in names})
 
     def loss(self, x: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
-        return sum(F.cross_entropy(head(x), targets[name], ignore_index=-1) for name, head in self.heads.items()) / len(self.heads)
+        known = {name: int((targets[name] >= 0).sum()) for name in self.heads}      # a caption need not say everything
+        return sum(F.cross_entropy(head(x), targets[name], ignore_index=-1, reduction="sum") / max(1, known[name])
+                   for name, head in self.heads.items()) / len(self.heads)
 
 
 def targets(attributes: list[dict], names: list[str]) -> dict[str, torch.Tensor]:

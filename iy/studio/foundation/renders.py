@@ -2,14 +2,15 @@
 
 People are numbered by their seed; the foundation owns seeds below `FIRST_RESERVED`, the studio's photo source starts there.
 """
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from iy.storage import atomic_path
+import iy.studio
+from iy import lexicon
+from iy.storage import atomic_path, sha256
 from iy.studio.people import sample_person
 from iy.studio.render import render_many
 from iy.studio.shots import sample_shot
@@ -32,6 +33,7 @@ def jobs(first: int, people: int, shots: int) -> list[tuple]:
 def render(folder: Path, first: int, people: int, shots: int, size: int, workers: int) -> Renders:
     """Renders of `people` persons from seed `first`, `shots` each; chunks already on disk are read, not made again."""
     assert first + people <= FIRST_RESERVED
+    folder = folder / looks()
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(first, first + people, CHUNK)
     for start in tqdm(starts, "rendering", unit=f"x{CHUNK} people"):
@@ -45,6 +47,7 @@ def render(folder: Path, first: int, people: int, shots: int, size: int, workers
     return Renders(images, np.repeat(np.arange(first, first + people), shots), [a.attributes() | b.attributes() for a, b in done])
 
 
-def fingerprint(renders: Renders) -> str:
-    """A short word on what the renders show, for logs."""
-    return json.dumps({"images": len(renders.images), "people": len(set(renders.person.tolist())), "side": renders.images.shape[1]})
+def looks() -> str:
+    """Names the renderer's sources: renders of an older look are never mixed with new ones."""
+    sources = [*sorted(Path(iy.studio.__file__).parent.glob("*.py")), Path(lexicon.__file__)]
+    return sha256(b"".join(path.read_bytes() for path in sources if path.name != "probes.py"))[:12]
