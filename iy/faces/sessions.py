@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 @cache
 def session(path: Path, free_sizes: bool = False) -> "onnxruntime.InferenceSession":
     """`free_sizes`: forget the batch and image sizes that the file states (for fully convolutional networks)."""
+    return opened(resized(path) if free_sizes else path.read_bytes())
+
+
+def opened(model: bytes) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)        # old exporters: a warning for every weight
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    model = resized(path) if free_sizes else str(path)
     return onnxruntime.InferenceSession(model, options, providers=providers())
 
 
