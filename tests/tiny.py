@@ -1,4 +1,4 @@
-"""A complete tiny random base, of the same classes as the real ones, and settings that point at it. A second to make."""
+"""A complete tiny random base of the same classes as the real ones, and settings that point at it: a second to make."""
 import string
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def tiny_base(folder: Path, prediction: str = "epsilon") -> Path:
 
 
 def tiny_settings(folder: Path) -> dict:
-    """The studio profile's settings with every base path at `folder` and a smaller adapter; edit, then `params.parse`."""
+    """The studio profile's settings, base paths at `folder` and a smaller adapter; edit, then `params.parse`."""
     settings = read_yaml(Path(__file__).parents[1] / "profiles" / "studio.yaml")
     base = settings["base"]
     for part in (base["unet"], base["vae"], base["scheduler"], base["vision"], *base["text"].values()):
@@ -61,14 +61,15 @@ def vae() -> diffusers.AutoencoderKL:
 
 def vision() -> transformers.CLIPVisionModelWithProjection:
     return transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
-        hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16,
-        projection_dim=24))
+        hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, projection_dim=24,
+        image_size=32, patch_size=16))
 
 
 def encoders() -> dict[str, torch.nn.Module]:
     clip = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(
-        vocab_size=len(clip_words()), hidden_size=CROSS, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=77, projection_dim=24, bos_token_id=0, eos_token_id=1, pad_token_id=1))
+        vocab_size=len(clip_words()), hidden_size=CROSS, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=77, projection_dim=24,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1))
     t5 = dict(d_model=40, d_kv=10, d_ff=64, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu")
     return {"text_clip": clip,
             "text_ul2": transformers.T5EncoderModel(transformers.T5Config(vocab_size=len(t5_pieces()), **t5)),

@@ -88,7 +88,7 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
     import transformers
 
     if [branch.own for branch in base.text.values()].count(True) != 1:
-        raise UserError("base.text: exactly one branch must have `own: true`, the text encoder the base was trained with")
+        raise UserError("base.text: exactly one branch must have `own: true`, the encoder the base was trained with")
     transformers.utils.logging.disable_progress_bar()
     dtype = getattr(torch, base.dtype)
     mean, std = normalisation(base.vision)
@@ -103,7 +103,8 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
         image_mean=mean, image_std=std, text=TextEncoders(text), image_size=base.image_size, dtype=dtype, settings=base)
 
 
-def open_model(library: Any, part: params.Component, key: str, dtype: torch.dtype, device: torch.device | str) -> nn.Module:
+def open_model(library: Any, part: params.Component, key: str, dtype: torch.dtype,
+               device: torch.device | str) -> nn.Module:
     named = {"torch_dtype": dtype} if library.__name__ == "diffusers" else {"dtype": dtype}
     model = open_part(library, part, key, part.cls, use_safetensors=True, **named)
     return model.to(device).requires_grad_(False).eval()
@@ -132,5 +133,5 @@ def normalisation(part: params.Component) -> tuple[tuple[float, ...], tuple[floa
         config, _ = ImageProcessingMixin.get_image_processor_dict(part.path, subfolder=part.subfolder or "")
         return tuple(config["image_mean"]), tuple(config["image_std"])
     except (OSError, KeyError) as error:
-        raise UserError(f"base.vision: {part.path}/{part.subfolder or ''} lacks a preprocessor_config.json with image_mean "
-                        f"and image_std ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"base.vision: {part.path}/{part.subfolder or ''} lacks a preprocessor_config.json with "
+                        f"image_mean and image_std ({' '.join(str(error).split())[:200]})") from None

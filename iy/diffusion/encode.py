@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def encode_text(base: Base, prompts: Sequence[str]) -> TextStates:
-    """Hidden states (B, L, D) and mask (B, L; True = a real token) of every text branch, L the longest prompt's length."""
+    """Hidden states (B, L, D) and mask (B, L; True = a real token) of every text branch, L the longest prompt."""
     return text_states(base.text, prompts)
 
 
@@ -24,9 +24,11 @@ def text_states(text: TextEncoders, prompts: Sequence[str], fixed_length: bool =
     return {name: branch_states(name, branch, list(prompts), fixed_length) for name, branch in text.items()}
 
 
-def branch_states(name: str, branch: Branch, prompts: list[str], fixed_length: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def branch_states(name: str, branch: Branch, prompts: list[str],
+                  fixed_length: bool) -> tuple[torch.Tensor, torch.Tensor]:
     padding = "max_length" if fixed_length else "longest"
-    tokens = branch.tokenizer(prompts, padding=padding, truncation=True, max_length=branch.max_length, return_tensors="pt")
+    limit = {"truncation": True, "max_length": branch.max_length}
+    tokens = branch.tokenizer(prompts, padding=padding, return_tensors="pt", **limit)
     ids, mask = tokens.input_ids, tokens.attention_mask
     if bool(mask[:, -1].any()) and ids.shape[1] == branch.max_length:
         warn_cut(name, branch, prompts)

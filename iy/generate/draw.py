@@ -1,7 +1,7 @@
 """Cells to images, in batches whose composition never shows in the result.
 
-Every cell's noise comes from its own seed, prompts are padded to a fixed length, and the last batch is filled up, so that
-all batches of a size run the same arithmetic: a cell's image is the same, bit for bit, whatever it is drawn beside.
+Every cell's noise comes from its own seed, prompts are padded to a fixed length, and the last batch is filled up, so
+that all batches run the same arithmetic: a cell's image is the same, bit for bit, whatever it is drawn beside.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Cell:
     seed: int
 
 
-def draw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], *, steps: int, guidance: float, identity_guidance: float,
-         batch: int, progress: str | None = None) -> list[np.ndarray]:
-    """One uint8 image (H, W, 3) per cell, drawn from noise. `progress`: what to call it while it runs; None is silent."""
+def draw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], *, steps: int, guidance: float,
+         identity_guidance: float, batch: int, progress: str | None = None) -> list[np.ndarray]:
+    """One uint8 image (H, W, 3) per cell, drawn from noise. `progress`: its name while it runs; None is silent."""
     return run(pipeline, cells, None, batch, progress, num_inference_steps=steps, guidance_scale=guidance,
                identity_guidance_scale=identity_guidance)
 
@@ -31,8 +31,8 @@ def draw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], *, steps: int
 def redraw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray], *, strength: float,
            steps: int, guidance: float, identity_guidance: float, batch: int, progress: str | None = None,
            ) -> list[np.ndarray]:
-    """Like `draw`, but each image starts from `starts[i]` (uint8 (H, W, 3)) and redraws the last `strength` of the noise
-    schedule, which has `steps` steps in all."""
+    """Like `draw`, but each image starts from `starts[i]` (uint8 (H, W, 3)) and redraws the last `strength` of the
+    noise schedule, which has `steps` steps in all."""
     if len(starts) != len(cells):
         raise UserError(f"redraw: {len(starts)} starting images for {len(cells)} cells; give one per cell")
     return run(pipeline, cells, starts, batch, progress, num_inference_steps=steps, guidance_scale=guidance,
@@ -50,7 +50,7 @@ def run(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequen
     pipeline.set_progress_bar_config(disable=True)
     images: dict[int, np.ndarray] = {}
     for rows in track(batches, progress or "", disable=progress is None):
-        images |= zip(rows, one_batch(pipeline, cells, starts, rows, batch, options))
+        images |= zip(rows, one_batch(pipeline, cells, starts, rows, batch, options), strict=True)
     return [images[i] for i in range(len(cells))]
 
 

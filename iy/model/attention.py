@@ -18,6 +18,7 @@ from torch import nn
 
 Tokens = dict[str, tuple[torch.Tensor, torch.Tensor]]
 KeysValues = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Masks = dict[str, torch.Tensor | None]
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class Context:
 def readable(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Split a token mask (B, L) into a mask that softmax can read, (B, 1, 1, L), and presence (B, 1, 1) or None.
 
-    A row without any token would make softmax 0/0; it attends to all its tokens instead, and presence 0 erases the result.
+    A row without any token would make softmax 0/0; it attends to all its tokens, and presence 0 erases that.
     """
     present = mask.any(1, keepdim=True)
     flag = None if bool(present.all()) else present[:, :, None]
@@ -94,7 +95,7 @@ class ParallelAttention(nn.Module):
             out = out + (term if present is None else term * present)
         return attn.to_out[1](out)
 
-    def attend(self, query: torch.Tensor, kv: KeysValues, masks: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    def attend(self, query: torch.Tensor, kv: KeysValues, masks: Masks) -> dict[str, torch.Tensor]:
         """Each branch's softmax(Q Kᵀ/√d) V, (B, S, C)."""
         return {name: merge(F.scaled_dot_product_attention(query, k, v, masks[name])) for name, (k, v) in kv.items()}
 
@@ -117,13 +118,13 @@ class ConcatenatedAttention(ParallelAttention):
                  for name, flag in context.present.items()}
         return super().__call__(attn, hidden_states, Context(context.layers, masks, context.present))
 
-    def attend(self, query: torch.Tensor, kv: KeysValues, masks: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    def attend(self, query: torch.Tensor, kv: KeysValues, masks: Masks) -> dict[str, torch.Tensor]:
         """Each branch's share of softmax(Q [K_1 K_2 …]ᵀ/√d) applied to its V, (B, S, C)."""
         lengths = [k.shape[2] for k, _ in kv.values()]
         scores = query @ torch.cat([k for k, _ in kv.values()], 2).transpose(2, 3) / query.shape[-1] ** 0.5
-        mask = torch.cat([masks[name].expand(len(query), 1, 1, length) for (name, length) in zip(kv, lengths)], 3)
+        mask = torch.cat([masks[name] for name in kv], 3)
         shares = scores.masked_fill(~mask, float("-inf")).softmax(-1).split(lengths, 3)
-        return {name: merge(share @ v) for (name, (_, v)), share in zip(kv.items(), shares)}
+        return {name: merge(share @ v) for (name, (_, v)), share in zip(kv.items(), shares, strict=True)}
 
 
 def merge(x: torch.Tensor) -> torch.Tensor:

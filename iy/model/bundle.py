@@ -1,6 +1,6 @@
 """A finetuned model on disk: config.json, adapter.safetensors, lora.safetensors and the vision tower in vision/.
 
-The frozen base is not in it; config.json names its parts. LoRA weights use diffusers' own names (`unet.….lora_A.weight`).
+The frozen base is not in it; config.json names its parts. LoRA weights have diffusers' names (`unet.….lora_A.weight`).
 """
 import json
 from pathlib import Path
@@ -20,12 +20,13 @@ ADAPTER, LORA_FILE, TOWER = "adapter.safetensors", "lora.safetensors", "vision/m
 
 
 def save(model: Personaliser, folder: Path | str, lineage: dict, fp16: bool = False) -> None:
-    """Write the bundle; it appears whole or not at all. `lineage` is what made it, plain JSON. `fp16` halves its size."""
+    """Write the bundle; it appears whole or not at all. `lineage`: what made it, plain JSON. `fp16` halves it."""
     dtype = torch.float16 if fp16 else None
     with atomic_folder(folder) as aside:
         for file, state in states(model).items():
             if file != TOWER:
-                save_file({name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}, aside / file)
+                save_file({name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()},
+                          aside / file)
         tower = model.vision.tower
         tower.save_pretrained(aside / "vision", state_dict={name: value.detach().to("cpu", dtype)
                                                            for name, value in tower.state_dict().items()})
@@ -56,10 +57,11 @@ def read_config(folder: Path | str) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
-            raise UserError(f"{path}: format {config['format']} is not {FORMAT}: load it with the iy version that wrote it")
+            raise UserError(f"{path}: format {config['format']} is not {FORMAT}: use the iy version that wrote it")
         # JSON objects are written sorted; the branches' order decides the order of summation, so it is kept apart.
         base = config["base"] | {"text": {name: config["base"]["text"][name] for name in config["branches"]}}
-        return config | {"base": params.Base.model_validate(base), "model": params.Model.model_validate(config["model"])}
+        return config | {"base": params.Base.model_validate(base),
+                         "model": params.Model.model_validate(config["model"])}
     except FileNotFoundError:
         raise UserError(f"{folder} is not a bundle: it has no config.json") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -82,10 +84,12 @@ def fill(state: dict[str, torch.Tensor], path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}): copy the bundle again") from None
     for name in sorted(state.keys() ^ stored.keys()):
-        raise UserError(f"{path} does not fit this base: tensor {name!r} is {'missing' if name in state else 'unknown'}")
+        fault = "missing" if name in state else "unknown"
+        raise UserError(f"{path} does not fit this base: tensor {name!r} is {fault}")
     for name, value in state.items():
         if value.shape != stored[name].shape:
-            raise UserError(f"{path} does not fit this base: {name} is {tuple(stored[name].shape)}, not {tuple(value.shape)}")
+            raise UserError(f"{path} does not fit this base: {name} is {tuple(stored[name].shape)}, "
+                            f"not {tuple(value.shape)}")
         value.copy_(stored[name])
 
 

@@ -9,8 +9,8 @@ Vision = tuple[torch.Tensor, torch.Tensor]
 def without_text(text: Tokens, empty: Tokens, own: str, dropped: torch.Tensor) -> Tokens:
     """`text` (B rows) where the rows marked in `dropped` (B,) carry no prompt.
 
-    The base's own branch then reads the empty prompt, as it was trained to; `empty` holds its states (1, L, D). The added
-    branches have all tokens masked and contribute exactly 0.
+    The base's own branch then reads the empty prompt, as it was trained to; `empty` holds its states (1, L, D). The
+    added branches have all tokens masked and contribute exactly 0.
     """
     changed = {name: (hidden, mask & ~dropped[:, None]) for name, (hidden, mask) in text.items() if name != own}
     (hidden, mask), (blank, blank_mask) = common_length([text[own], empty[own]])
@@ -29,7 +29,7 @@ def stack(parts: list[Tokens]) -> Tokens:
     """The rows of several token maps of the same branches below one another, padded to a common length."""
     joined = {}
     for name in parts[0]:
-        hidden, masks = zip(*common_length([part[name] for part in parts]))
+        hidden, masks = zip(*common_length([part[name] for part in parts]), strict=True)
         joined[name] = torch.cat(hidden), torch.cat(masks)
     return joined
 

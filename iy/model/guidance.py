@@ -19,7 +19,7 @@ from iy.model.personaliser import Personaliser
 class Guide:
     """The weights of the parts that are evaluated, in their order in the context's rows, and how to rescale.
 
-    rescale: 0 leaves the result; 1 gives it the standard deviation of the fully conditioned part (arXiv 2305.08891 §3.4).
+    rescale: 0 leaves the result; 1 gives it the deviation of the fully conditioned part (arXiv 2305.08891 §3.4).
     """
     weights: list[float]
     context: Context
@@ -28,7 +28,7 @@ class Guide:
     def denoise(self, model: Personaliser, latents: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The guided prediction for latents (B, C, h, w)."""
         parts = model.denoise(torch.cat([latents] * len(self.weights)), t, self.context).chunk(len(self.weights))
-        guided = sum(weight * part for weight, part in zip(self.weights, parts)) if self.weights != [1.0] else parts[0]
+        guided = sum(weight * part for weight, part in zip(self.weights, parts, strict=True))
         if self.rescale == 0:
             return guided
         ratio = deviation(parts[-1]) / deviation(guided)
@@ -39,9 +39,9 @@ def deviation(x: torch.Tensor) -> torch.Tensor:
     return x.flatten(1).std(1).view(-1, 1, 1, 1)
 
 
-def plan(model: Personaliser, text: Tokens, blank: Tokens, vision: Vision | None, guidance: float, identity: float,
-         rescale: float) -> Guide:
-    """text and blank: states of the prompts and of the negative prompts, B rows each; vision: B rows of reference tokens."""
+def plan(model: Personaliser, text: Tokens, blank: Tokens, vision: Vision | None, guidance: float,
+         identity: float, rescale: float) -> Guide:
+    """text, blank: states of the prompts and of the negative prompts; vision: reference tokens; B rows each."""
     if vision is None:
         terms = [(1 - guidance, blank, None), (guidance, text, None)]
     else:
@@ -49,6 +49,8 @@ def plan(model: Personaliser, text: Tokens, blank: Tokens, vision: Vision | None
         terms = [(1 - guidance, blank, absent), (guidance - identity, text, absent), (identity, text, vision)]
     # The last part stays even at weight 0: it is what rescaling looks at, and something must be evaluated.
     kept = [term for term in terms[:-1] if term[0] != 0] + terms[-1:]
-    seen = None if vision is None else tuple(torch.cat(parts) for parts in zip(*(term[2] for term in kept)))
+    seen = None
+    if vision is not None:
+        seen = torch.cat([term[2][0] for term in kept]), torch.cat([term[2][1] for term in kept])
     context = model.context(stack([term[1] for term in kept]), seen)
     return Guide([float(term[0]) for term in kept], context, rescale)

@@ -27,7 +27,7 @@ def to_array(picture: Picture) -> np.ndarray:
         picture = picture.detach().float().cpu().movedim(0, -1).numpy()
     if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
         found = getattr(picture, "shape", type(picture).__name__)
-        raise UserError(f"an image must be a PIL image, a path, an array (H, W, 3) or a tensor (3, H, W), found {found}")
+        raise UserError(f"an image must be PIL, a path, an array (H, W, 3) or a tensor (3, H, W), found {found}")
     if picture.dtype == np.uint8:
         return picture
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
@@ -66,7 +66,8 @@ def references(reference: Picture | Sequence | None, single: bool, count: int) -
     return [[picture for picture in row if picture is not None] for row in rows]
 
 
-def reference_pixels(rows: list[list[Picture]], size: int, cropper: Cropper | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+def reference_pixels(rows: list[list[Picture]], size: int,
+                     cropper: Cropper | None) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Pixels (B, N, 3, size, size) in [-1, 1] and presence (B, N), N the most references of a row; None without any."""
     most = max(map(len, rows))
     if most == 0:

@@ -18,9 +18,9 @@ LORA = "personal"
 class Personaliser(nn.Module):
     """Noise prediction conditioned on text and on N references of a person.
 
-    Trainable: the vision tower and its projection, the added branches' K, V and output, α, LoRA. The U-Net's own weights
-    stay frozen and are shared with `base` (several personalisers can stand on one base). New weights are drawn from a
-    fixed seed: a fresh model is the same wherever it is made.
+    Trainable: the vision tower and its projection, the added branches' K, V and output, α, LoRA. The U-Net's own
+    weights stay frozen and are shared with `base` (several personalisers can stand on one base). New weights are drawn
+    from a fixed seed: a fresh model is the same wherever it is made.
     """
 
     def __init__(self, base: Base, settings: params.Model):

@@ -63,8 +63,9 @@ class ImagineYourselfPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self, prompt: str | Sequence[str], reference: inputs.Picture | Sequence | None = None,
-        image: inputs.Picture | Sequence | None = None, strength: float = 0.5, negative_prompt: str | Sequence | None = None,
-        height: int | None = None, width: int | None = None, num_inference_steps: int = 12, guidance_scale: float = 3.0,
+        image: inputs.Picture | Sequence | None = None, strength: float = 0.5,
+        negative_prompt: str | Sequence | None = None, height: int | None = None, width: int | None = None,
+        num_inference_steps: int = 12, guidance_scale: float = 3.0,
         identity_guidance_scale: float | None = None, guidance_rescale: float = 0.0, num_images_per_prompt: int = 1,
         seeds: Sequence[int] | None = None, generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: torch.Tensor | None = None, face_cropper: inputs.Cropper | None = None, fixed_length: bool = False,
@@ -74,8 +75,8 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         """Draw `num_images_per_prompt` images of every prompt.
 
         reference: see `inputs.references`; None draws from the text alone. image: start from it and redraw the last
-        `strength` (0 to 1] of the noise schedule. identity_guidance_scale: None = guidance_scale, the cheaper joint form
-        (see `iy.model.guidance`). seeds: one per image, in the order of the output. latents: starting noise (B, C, h, w).
+        `strength` (0 to 1] of the noise schedule. identity_guidance_scale: None = guidance_scale, the cheaper joint
+        form (see `iy.model.guidance`). seeds: one per image, in the output's order. latents: starting noise.
         fixed_length: pad prompts to each tokenizer's limit, so that an image does not depend on its batch, bit for bit.
         output_type: pil | np (B, H, W, 3 in [0, 1]) | pt (B, 3, H, W in [0, 1]) | latent.
         callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents.
@@ -94,7 +95,8 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         timesteps = self.schedule(num_inference_steps, 1.0 if image is None else strength)
         noise = self.noise(count, height, width, draws, latents)
         latents = self.start(image, noise, timesteps, len(texts), num_images_per_prompt, height, width)
-        latents = self.denoise(latents, timesteps, guide, draws, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        latents = self.denoise(latents, timesteps, guide, draws, callback_on_step_end,
+                               callback_on_step_end_tensor_inputs)
         images = latents if output_type == "latent" else self.processor.postprocess(
             vae_decode(self.vae, latents).float(), output_type)
         self.maybe_free_model_hooks()
@@ -105,7 +107,7 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         if height % step or width % step or min(height, width) <= 0:
             raise UserError(f"height and width must be multiples of {step}, got {height} and {width}")
         if steps < 1 or images < 1:
-            raise UserError(f"num_inference_steps and num_images_per_prompt must be at least 1, got {steps} and {images}")
+            raise UserError(f"num_inference_steps and num_images_per_prompt must be positive, got {steps}, {images}")
         if not 0 < strength <= 1:
             raise UserError(f"strength must lie above 0 and at most at 1, got {strength}")
         if output_type not in ("pil", "np", "pt", "latent"):
@@ -120,12 +122,12 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         return self.model.vision_tokens(pixels.to(self.device, self.model.dtype), present.to(self.device))
 
     def read(self, texts: list[str], negatives: list[str | None], fixed_length: bool) -> tuple[Tokens, Tokens]:
-        """States of the prompts, and of what guidance leads away from: negative prompts, or no text where there is none."""
+        """States of the prompts, and of what guidance leads away from: the negative prompts, or no text."""
         both = text_states(self.text, texts + [text or "" for text in negatives], fixed_length)
         words, blank = ({name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
                         for rows in (slice(len(texts)), slice(len(texts), None)))
         written = torch.tensor([text is not None for text in negatives], device=self.device)[:, None]
-        # Without a negative prompt the own branch reads "", as the base was trained to, and the added ones read nothing.
+        # Without a negative prompt the own branch reads "", as the base was trained to; the added ones nothing.
         return words, {name: (hidden, mask if name == self.model.own else mask & written)
                        for name, (hidden, mask) in blank.items()}
 
@@ -164,7 +166,8 @@ class ImagineYourselfPipeline(DiffusionPipeline):
             latents = self.scheduler.step(prediction, t, latents, **options, return_dict=False)[0]
             if callback is not None:
                 known = {"latents": latents}
-                latents = (callback(self, i, t, {name: known[name] for name in wanted}) or known).get("latents", latents)
+                changed = callback(self, i, t, {name: known[name] for name in wanted})
+                latents = (changed or known).get("latents", latents)
         return latents
 
 

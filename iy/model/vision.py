@@ -1,4 +1,4 @@
-"""The vision branch: a trainable CLIP tower and the projection of its embeddings to the width of the base's own text."""
+"""The vision branch: a trainable CLIP tower and the projection of its embeddings to the width of the own text."""
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +13,8 @@ class VisionBranch(nn.Module):
         super().__init__()
         config = tower.config
         if not hasattr(tower, "visual_projection"):
-            raise UserError(f"base.vision: {type(tower).__name__} gives no global embedding: use CLIPVisionModelWithProjection")
+            raise UserError(f"base.vision: {type(tower).__name__} gives no global embedding: "
+                            "use CLIPVisionModelWithProjection")
         self.tower = tower
         self.image_size = config.image_size
         self.tokens = 1 + (config.image_size // config.patch_size) ** 2
