@@ -1,11 +1,11 @@
 """From looks at images to numbers per cell, and from those to metrics with intervals."""
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from iy.evaluate import identity
-from iy.evaluate.bootstrap import Estimate, correlation, estimate
+from iy.evaluate.bootstrap import Estimate, correlation, estimate, mean
 from iy.evaluate.look import Look, Observer, reduced
 from iy.evaluate.prompts import Subject
 from iy.params import Params
@@ -125,7 +125,7 @@ def metrics(values: Values, people: Sequence[str], spread: Mapping[str, list[np.
     """Every measure with its interval."""
     found = {name: estimate(by_person(array, people), rounds, seed) for name, array in values.items()}
     for name, groups in spread.items():
-        statistic: Callable = correlation if name == "yaw_follows_reference" else np.mean
+        statistic = correlation if name == "yaw_follows_reference" else mean
         found[name] = estimate(groups, rounds, seed, statistic)
     return found
 
