@@ -115,4 +115,4 @@ class Prefect:
         if run not in self.page.url:
             self.open(f"/runs/flow-run/{run}")
         self.page.get_by_role("button", name="Cancel", exact=True).first.click()
-        self.page.get_by_role("dialog").or_(self.page.locator(".p-modal, .p-modal__card")).get_by_role("button", name="Cancel").last.click()
+        self.page.get_by_role("button", name="Confirm", exact=True).click()

@@ -64,8 +64,8 @@ def run(folder: Path, *command: str, check: bool = True, **options) -> subproces
     return done
 
 
-def make(folder: Path) -> Path:
-    """A committed toy project in `folder`."""
+def make(folder: Path, steps: int = 3) -> Path:
+    """A committed toy project in `folder`, whose training takes `steps` of 0.1 s."""
     folder.mkdir(parents=True)
     shutil.copytree(HERE / "profiles", folder / "profiles")
     (folder / "params.yaml").write_text("profile: studio\n")
@@ -78,7 +78,7 @@ def make(folder: Path) -> Path:
         text = path.read_text()
         first = text.index('"1": {') + text[text.index('"1": {'):].index("steps: ") + 7
         last = first + text[first:].index(",")
-        path.write_text(text[:first] + "3" + text[last:])
+        path.write_text(text[:first] + str(steps) + text[last:])
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "git", "config", "user.email", "toy@example.org")
     run(folder, "git", "config", "user.name", "toy")

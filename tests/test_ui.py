@@ -1,0 +1,121 @@
+"""Prefect's pages, driven in a real Chromium: Run with a form, watch, cancel during training, run again.
+
+The toy project takes a minute; the real smoke profile in a fresh clone takes a few, and needs the weights that ship.
+"""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import browser
+import psutil
+import pytest
+import toy_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800),
+              pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")]
+
+
+@pytest.fixture(scope="module")
+def page():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser.CHROMIUM, args=["--no-sandbox"])
+        opened = chromium.new_page(viewport={"width": 1400, "height": 1000})
+        opened.set_default_timeout(browser.PATIENCE)
+        yield opened
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory, page):
+    """A toy project with a training of 10 s, its services and the browser."""
+    folder = toy_project.make(tmp_path_factory.mktemp("ui") / "toy", steps=100)
+    with browser.services(folder, toy_project.HERE) as base:
+        yield folder, browser.Prefect(base, page)
+
+
+def stages_of(folder: Path) -> list[psutil.Process]:
+    """Stage processes whose working folder lies in `folder`."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            words = " ".join(process.info["cmdline"] or [])
+            if ("toy_stage.py" in words or "iy.finetune" in words) and Path(process.cwd()).is_relative_to(folder.resolve()):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_a_cancel_during_training_stops_the_process_and_a_rerun_finishes(toy):
+    folder, prefect = toy
+    run = prefect.press_run("pipeline", "smoke")
+    prefect.open(f"/runs/flow-run/{run}")
+    browser.wait(lambda: [one for one in stages_of(folder) if "finetune1" in " ".join(one.cmdline())], 300, "finetune1 running")
+    prefect.press_cancel(run)
+    assert prefect.ends(run, 180) == "Cancelled"
+    browser.wait(lambda: not stages_of(folder), 30, "the end of the stage's process")
+    assert (folder / ".iy" / "experiments" / "smoke").is_dir()
+    again = prefect.press_run("pipeline", "smoke")
+    assert prefect.ends(again, 600) == "Completed"
+    states = {name: one["state"]["name"] for name, one in prefect.tasks(again).items()}
+    assert states == {"photos": "Cached", "curate": "Cached", "finetune1": "Completed", "evaluate": "Completed"}
+    assert prefect.links(again) == {name: set(needs) for name, needs in toy_project.GRAPH.items()}
+    shown = prefect.shown(again, "Artifacts", ["evaluate-metrics", "evaluate-pictures", "where-to-look"])
+    assert "Completed" in shown and "4 Task runs" in shown
+    assert not (folder / ".iy" / "experiments" / "smoke").exists()
+    assert (folder / "data" / "smoke" / "evaluate" / "out.json").exists()
+
+
+def test_a_quick_run_of_one_stage_runs_in_place_what_that_stage_needs(toy):
+    folder, prefect = toy
+    run = prefect.press_run("curate")
+    assert prefect.ends(run, 300) == "Completed"
+    assert set(prefect.tasks(run)) == {"photos", "curate"}
+    assert (folder / "data" / "studio" / "curate").is_dir() and not (folder / "data" / "studio" / "finetune1").exists()
+
+
+def test_a_wrong_override_fails_at_once_and_names_the_right_key(toy):
+    _, prefect = toy
+    run = prefect.api(f"/deployments/{prefect.deployments()['pipeline']}/create_flow_run", {"parameters": {"overrides": {"seeed": 1}}})["id"]
+    assert prefect.ends(run, 120) == "Failed"
+    assert prefect.api(f"/flow_runs/{run}")["state"]["message"] == "overrides: unknown key 'seeed': did you mean 'seed'?"
+    assert "did you mean 'seed'?" in prefect.shown(run, "Logs", [])
+
+
+def test_a_taken_port_is_one_line(toy):
+    folder, prefect = toy
+    port = prefect.base.rsplit(":", 1)[1]
+    done = toy_project.run(folder, sys.executable, "-m", "flows.ui", "--prefect-port", port, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: already running at")
+    other = toy_project.make(folder.parent / "other")
+    done = toy_project.run(other, sys.executable, "-m", "flows.ui", "--prefect-port", port, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: port {port} for prefect cannot be used") and done.stderr.count("\n") == 1
+
+
+def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
+    """Cancelled during the first training, run again to the end: eleven linked tasks, artifacts, figures, an experiment."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(toy_project.HERE), str(clone)], check=True)
+    for name in ("user.email", "user.name"):
+        toy_project.run(clone, "git", "config", name, "test@example.org")
+    if (toy_project.HERE / ".iy" / "weights").is_dir():          # fetched by `make install`
+        shutil.copytree(toy_project.HERE / ".iy" / "weights", clone / ".iy" / "weights")
+    with browser.services(clone, clone) as base:
+        prefect = browser.Prefect(base, page)
+        run = prefect.press_run("pipeline", "smoke")
+        prefect.open(f"/runs/flow-run/{run}")
+        browser.wait(lambda: stages_of(clone) or prefect.state(run) in ("Failed", "Crashed"), 600, "finetune1 running")
+        assert prefect.state(run) == "Running", prefect.api(f"/flow_runs/{run}")["state"]["message"]
+        prefect.press_cancel(run)
+        assert prefect.ends(run, 180) == "Cancelled"
+        browser.wait(lambda: not stages_of(clone), 60, "the end of the training's process")
+        again = prefect.press_run("pipeline", "smoke")
+        assert prefect.ends(again, 1200) == "Completed", prefect.api(f"/flow_runs/{again}")["state"]["message"]
+        links, tasks = prefect.links(again), prefect.tasks(again)
+        assert len(links) >= 8 and {tasks[name]["state"]["name"] for name in ("photos", "curate")} == {"Cached"}
+        assert "finetune4" in links["evaluate"] and links["synpairs"] == {"photos", "curate", "finetune1"}
+        prefect.shown(again, "Artifacts", ["evaluate-metrics", "evaluate-report", "mlflow-run", "where-to-look"])
+    assert (clone / "reports" / "smoke" / "evaluate" / "metrics.json").exists()
+    assert "smoke" in toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "list", "--name-only").stdout.split()
