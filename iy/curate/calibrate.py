@@ -2,6 +2,7 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from iy.errors import UserError
 from iy.faces.recognise import unit
 from iy.records import accepted
 
@@ -27,6 +28,9 @@ def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
     square = (faces ** 2).sum(1)
     distance = np.sqrt(np.maximum(square[:, None] + square - 2 * faces @ faces.T, 0))[first, second]
     genuine, impostor = cosine[same], cosine[~same]
+    if not len(genuine) or not len(impostor):
+        raise UserError("curate: the recogniser cannot be calibrated: outside the test split, two persons and one person with "
+                        "two photos are needed: add photos, or set curate.minimum_per_person to 2")
     named = all(row["label"] == row["person"] for row in rows)
     found = {"recogniser": rows[0]["recogniser"], "labels": "source" if named else "grouped by this recogniser",
              "photos": len(rows), "persons": int(person.max()) + 1, "auc": rounded(roc_auc_score(same, cosine)),
