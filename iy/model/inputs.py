@@ -34,7 +34,7 @@ def to_array(picture: Picture) -> np.ndarray:
 
 
 def prompts(prompt: str | Sequence[str]) -> list[str]:
-    listed = [prompt] if isinstance(prompt, str) else list(prompt)
+    listed = [prompt] if not isinstance(prompt, (list, tuple)) else list(prompt)
     if not listed or not all(isinstance(one, str) for one in listed):
         raise UserError(f"prompt must be a text or a list of texts, found {prompt!r:.80}")
     return listed
