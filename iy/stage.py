@@ -1,11 +1,13 @@
 """What every stage process does first and last: `main("curate", run)` is the body of `python -m iy.curate`."""
 import argparse
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 from iy.errors import UserError
 
@@ -17,6 +19,19 @@ def die_with_parent() -> None:
     """Ask the kernel to stop this process when its parent ends: a killed `dvc` must not leave a stage writing (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def starting_workers() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C: the stage's own process ends them, and says so in one line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield                                          # only the main thread may set signals
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(stage: str, run: Callable, **options) -> None:

@@ -1,5 +1,11 @@
 from iy import stage
-from iy.curate.run import run
+
+
+def run(params) -> None:
+    from iy.curate.run import run      # heavy imports here: Ctrl-C during them is one line too
+
+    run(params)
+
 
 if __name__ == "__main__":
     stage.main("curate", run)

@@ -16,6 +16,7 @@ from iy import params
 from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
 from iy.faces.pose import pose
+from iy.stage import die_with_parent, starting_workers
 from iy.storage import read_image
 
 ALONE = 24               # photos that are not worth starting processes for
@@ -36,8 +37,10 @@ def measured(jobs: list[tuple], workers: int) -> Iterator[dict]:
     if workers == 1 or len(jobs) <= ALONE:
         yield from map(measure_one, jobs)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(measure_one, jobs, chunksize=8)
+    with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
+        with starting_workers():
+            found = pool.map(measure_one, jobs, chunksize=8)
+        yield from found
 
 
 def measure_one(job: tuple[dict, Path, params.Faces, str]) -> dict:

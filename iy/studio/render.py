@@ -9,6 +9,7 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
+from iy.stage import die_with_parent, starting_workers
 from iy.studio import hair, wear
 from iy.studio.camera import WIDTH, Rays, pixel_rays, rotation, turn
 from iy.studio.labels import PAIRED
@@ -178,9 +179,11 @@ def render_many(jobs: Iterable[Job], size: int = 64, workers: int = 1, supersamp
         yield from (studio.render(*job, size, supersample) for job in jobs)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _start) as pool:
-        yield from pool.map(
-            _work, [(*job, size, supersample) for job in jobs], chunksize=max(1, min(32, len(jobs) // (4 * workers)))
-        )
+        with starting_workers():
+            images = pool.map(
+                _work, [(*job, size, supersample) for job in jobs], chunksize=max(1, min(10, len(jobs) // (4 * workers)))
+            )
+        yield from images
 
 
 _STUDIO: Studio | None = None  # one per worker process
@@ -189,6 +192,7 @@ _STUDIO: Studio | None = None  # one per worker process
 def _start() -> None:
     import torch
 
+    die_with_parent()
     torch.set_num_threads(1)
     global _STUDIO
     _STUDIO = Studio()
