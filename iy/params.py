@@ -97,7 +97,7 @@ class SynPairs(Section):
     rewriter_model: str | None
     rewriter_endpoint: str | None
     rewriter_attempts: PositiveInt
-    start: Literal["text", "reference"]
+    start: Literal["text", "reference", "photo"]
     steps: PositiveInt
     guidance: float
     identity_guidance: float

@@ -1,8 +1,10 @@
 """From plans to images and rows: draw, refine towards the reference, measure against it, keep the best."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from iy.faces import Analyser, similarity
 from iy.faces.crop import face_crop
@@ -19,6 +21,7 @@ from iy.synpairs.rewriters import derived_seed
 
 class Made(NamedTuple):
     """images: before refinement and after each pass, uint8 (H, W, 3); similarity: of each to the reference, or None."""
+
     images: list[np.ndarray]
     similarity: list[float | None]
 
@@ -26,36 +29,74 @@ class Made(NamedTuple):
 class Maker:
     """Draws pairs with one bundle and measures them with the filtering recogniser."""
 
-    def __init__(self, params: Params, pipeline: ImagineYourselfPipeline, analyser: Analyser, bundle: str, rewriter: str,
-                 bounds: Bounds) -> None:
+    def __init__(
+        self,
+        params: Params,
+        pipeline: ImagineYourselfPipeline,
+        analyser: Analyser,
+        bundle: str,
+        rewriter: str,
+        bounds: Bounds,
+    ) -> None:
         self.params, self.pipeline, self.analyser, self.bounds = params, pipeline, analyser, bounds
-        self.origin = {"model": bundle, "rewriter": rewriter, "recogniser": recogniser_name(analyser),
-                       "lower": bounds.lower, "upper": bounds.upper, "decided_by": "automatic"}
+        self.origin = {
+            "model": bundle,
+            "rewriter": rewriter,
+            "recogniser": recogniser_name(analyser),
+            "lower": bounds.lower,
+            "upper": bounds.upper,
+            "decided_by": "automatic",
+        }
 
     def reference(self, photo: dict) -> np.ndarray:
         """The masked face crop of a PHOTO row, as the model was trained on."""
         model, size = self.params.model, self.params.base.image_size
-        return face_crop(read_image(self.params.photos_dir, photo), np.array(photo["box"]),
-                         np.array(photo["landmarks"]).reshape(5, 2), size, model.crop_margin, model.mask_face)
+        return face_crop(
+            read_image(self.params.photos_dir, photo),
+            np.array(photo["box"]),
+            np.array(photo["landmarks"]).reshape(5, 2),
+            size,
+            model.crop_margin,
+            model.mask_face,
+        )
 
     def make(self, plans: Sequence[Plan]) -> list[Made]:
         """Draw, then `passes` times image-to-image towards the reference, each time from the most similar image so far."""
         settings = self.params.synpairs
-        options = dict(steps=settings.steps, guidance=settings.guidance, identity_guidance=settings.identity_guidance,
-                       batch=settings.batch)
+        options = dict(
+            steps=settings.steps,
+            guidance=settings.guidance,
+            identity_guidance=settings.identity_guidance,
+            batch=settings.batch,
+        )
         faces = [self.reference(plan.reference) for plan in plans]
-        first = [Cell(plan.rewrite.text, face if settings.start == "reference" else None, plan.seed)
-                 for plan, face in zip(plans, faces)]
-        made = [Made([image], [self.measure(image, plan)])
-                for image, plan in zip(draw(self.pipeline, first, **options, progress="pairs"), plans)]
+        made = [
+            Made([image], [self.measure(image, plan)]) for image, plan in zip(self.first(plans, faces, options), plans)
+        ]
         for number in range(1, settings.passes + 1):
             cells = [Cell(plan.rewrite.text, face, derived_seed(plan.seed, number)) for plan, face in zip(plans, faces)]
             starts = [one.images[self.start(one.similarity)] for one in made]
-            images = redraw(self.pipeline, cells, starts, strength=settings.strength, **options, progress=f"pass {number}")
+            images = redraw(
+                self.pipeline, cells, starts, strength=settings.strength, **options, progress=f"pass {number}"
+            )
             for one, image, plan in zip(made, images, plans):
                 one.images.append(image)
                 one.similarity.append(self.measure(image, plan))
         return made
+
+    def first(self, plans: Sequence[Plan], faces: list[np.ndarray], options: dict) -> list[np.ndarray]:
+        """The images that refinement begins with, by `synpairs.start`: drawn from noise, or the photo itself redrawn."""
+        settings = self.params.synpairs
+        cells = [
+            Cell(plan.rewrite.text, None if settings.start == "text" else face, plan.seed)
+            for plan, face in zip(plans, faces)
+        ]
+        if settings.start != "photo":
+            return draw(self.pipeline, cells, **options, progress="pairs")
+        starts = [
+            squared(read_image(self.params.photos_dir, plan.reference), self.params.base.image_size) for plan in plans
+        ]
+        return redraw(self.pipeline, cells, starts, strength=settings.strength, **options, progress="pairs")
 
     def start(self, similarities: list[float | None]) -> int:
         """Index of the image that the next pass starts from: the best so far that is no copy, the latest when none is."""
@@ -69,16 +110,38 @@ class Maker:
     def row(self, plan: Plan, made: Made | None) -> tuple[dict, bytes | None]:
         """The PAIR row, without its place in a shard, and the kept image as PNG; `made` is None where no caption was."""
         photo = plan.reference
-        row = {key: photo[key] for key in ("person", "licence", "consent")} | self.origin | {
-            "reference": photo["id"], "source_caption": photo["caption"], "caption": plan.rewrite.text,
-            "changed": plan.rewrite.changed, "seed": plan.seed}
+        row = (
+            {key: photo[key] for key in ("person", "licence", "consent")}
+            | self.origin
+            | {
+                "reference": photo["id"],
+                "source_caption": photo["caption"],
+                "caption": plan.rewrite.text,
+                "changed": plan.rewrite.changed,
+                "seed": plan.seed,
+            }
+        )
         if made is None:
-            return row | {"id": sha256(f"{photo['id']}/{plan.number}/{plan.rewrite.text}".encode()), "verdict": REJECTED,
-                          "similarity": [], "reason": f"caption not rewritten: {plan.rewrite.problem}"}, None
+            return row | {
+                "id": sha256(f"{photo['id']}/{plan.number}/{plan.rewrite.text}".encode()),
+                "verdict": REJECTED,
+                "similarity": [],
+                "reason": f"caption not rewritten: {plan.rewrite.problem}",
+            }, None
         verdict = judge(made.similarity, self.bounds)
         data = png(made.images[verdict.kept_pass or 0])
-        return row | {"id": sha256(data), "similarity": made.similarity, "kept_pass": verdict.kept_pass,
-                      "verdict": verdict.verdict, "reason": verdict.reason}, data
+        return row | {
+            "id": sha256(data),
+            "similarity": made.similarity,
+            "kept_pass": verdict.kept_pass,
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
+        }, data
+
+
+def squared(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle square of uint8 (H, W, 3) as (size, size, 3)."""
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (size, size), Image.Resampling.LANCZOS))
 
 
 def embed(analyser: Analyser, image: np.ndarray) -> np.ndarray | None:
