@@ -3,6 +3,9 @@ import json
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -148,6 +151,40 @@ def test_captioners(tmp_path):
         captions.caption(rows, tmp_path, curate(captioner="transformers", caption_model=str(tmp_path / "nowhere")), "cpu")
 
 
+def tiny_blip(folder: Path) -> Path:
+    """A real BLIP captioner of random weights that knows four words."""
+    import torch
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "woman", "portrait"]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = BlipConfig(projection_dim=16, vision_config=small | {"image_size": 32, "patch_size": 8}, text_config=small | {
+        "vocab_size": len(vocabulary), "encoder_hidden_size": 16, "projection_dim": 16, "bos_token_id": 2, "eos_token_id": 3,
+        "sep_token_id": 3, "pad_token_id": 0})
+    BlipForConditionalGeneration(config).save_pretrained(folder / "blip")
+    looks, words = BlipImageProcessor(size={"height": 32, "width": 32}), BertTokenizerFast(str(folder / "vocab.txt"))
+    BlipProcessor(looks, words).save_pretrained(folder / "blip")
+    return folder / "blip"
+
+
+def test_a_transformers_model_captions_what_has_no_caption(tmp_path):
+    from iy.storage import png, write_shard
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    place = write_shard(tmp_path / "00000.tar", [("a.png", png(image))])[0]._asdict()
+    rows = [row("a", verdict=ACCEPTED, **place), row("b", verdict=ACCEPTED, caption="mine", **place)]
+    wanted = curate(captioner="transformers", caption_model=str(tiny_blip(tmp_path)))
+    first, second = captions.caption(rows, tmp_path, wanted, "cpu")
+    assert set(first["caption"].split()) <= {"a", "man", "woman", "portrait", "person", "of"} and second["caption"] == "mine"
+    assert captions.caption(rows, tmp_path, wanted, "cpu")[0] == first
+
+
 def test_calibration_of_known_similarities():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(30, 32))
@@ -236,6 +273,48 @@ def test_unlabelled_att_faces_are_found_and_grouped(project):
     measured = v_measure_score(truth, [one["person"] for one in named])
     logging.getLogger(__name__).info("V-measure %.4f over %d photos", measured, len(named))
     assert len(named) >= .99 * len(rows) and measured >= .97
+
+
+def copy_att(folder: Path, photos: int) -> None:
+    folder.mkdir()
+    for file in att_faces()[:photos]:
+        shutil.copy(file, folder / f"{file.parent.name}-{file.stem}.pgm")
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing(project):
+    """In processes: workers must neither print nor outlive the stage."""
+    copy_att(project / "in", 60)
+    (project / "profiles").mkdir()
+    Path("params.yaml").write_text("profile: tried\n")
+    wanted = settings(photos={"source": "folder", "path": "in", "workers": 2})
+    Path("profiles/tried.yaml").write_text(json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"}))
+    take_photos(wanted)
+    stage = subprocess.Popen([sys.executable, "-m", "iy.curate"], stderr=subprocess.PIPE, text=True, start_new_session=True,
+                             env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert stage.stderr is not None
+    while "faces:" not in stage.stderr.read(8):
+        assert stage.poll() is None
+    os.killpg(stage.pid, signal.SIGINT)
+    said = stage.communicate(timeout=120)[1]
+    assert stage.returncode == 1 and said.splitlines()[-1] == "interrupted: run the same command again to continue"
+    assert "Traceback" not in said and not Path("data/tried/curate").exists() and not list(Path("data/tried").glob(".*"))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="only root can mount a tiny disk")
+def test_a_full_disk_is_one_line_and_leaves_nothing(project):
+    copy_att(project / "in", 60)
+    (project / "profiles").mkdir()
+    (project / "data").mkdir()
+    Path("params.yaml").write_text("profile: tried\n")
+    wanted = settings(photos={"source": "folder", "path": "in"})
+    Path("profiles/tried.yaml").write_text(json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"}))
+    within = "mount -t tmpfs -o size=128k tmpfs data || exit 77; \"$0\" -m iy.photos; code=$?; find data -type f; exit $code"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", within, sys.executable], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})     # the mount ends with that shell
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("mounting is not allowed here")
+    assert done.returncode == 1 and "No space left on device" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not done.stdout
 
 
 def test_nothing_usable_is_one_clear_line(project):

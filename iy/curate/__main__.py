@@ -2,7 +2,7 @@ from iy import stage
 
 
 def run(params) -> None:
-    from iy.curate.run import run      # heavy imports here: Ctrl-C during them is one line too
+    from iy.curate.run import run  # heavy imports here: Ctrl-C during them is one line too
 
     run(params)
 

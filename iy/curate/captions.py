@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from iy import lexicon, params
@@ -27,7 +26,7 @@ def caption(rows: list[dict], folder: Path, curate: params.Curate, device: str) 
         for i in silent:
             rows[i] = reject(rows[i], "no caption beside it, and curate.captioner is sidecar")
         return rows
-    say = plain if curate.captioner == "auto" else transformer(folder, curate.caption_model, device)
+    say = plain if curate.captioner == "auto" else by_model(folder, curate.caption_model, device)
     for i in tqdm(silent, "captions", mininterval=1, disable=curate.captioner == "auto"):
         rows[i] = rows[i] | {"caption": say(rows[i])}
     return rows
@@ -53,24 +52,11 @@ def named_pose(yaw: float, pitch: float, roll: float) -> str:
     return "frontal"
 
 
-def transformer(folder: Path, model: str | None, device: str) -> Callable[[dict], str]:
-    """Captions by any image-to-text model that transformers opens from `model` (a folder or a hub id)."""
+def by_model(folder: Path, model: str | None, device: str) -> Callable[[dict], str]:
     if model is None:
         raise UserError("curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
                         "such as an image-to-text model saved with save_pretrained")
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from iy.curate.captioner import Captioner
 
-    try:
-        processor, network = AutoProcessor.from_pretrained(model), AutoModelForImageTextToText.from_pretrained(model)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"curate.caption_model {model} cannot be opened ({' '.join(str(error).split())[:160]}): name a "
-                        "folder or model id that transformers' AutoModelForImageTextToText opens") from None
-    network = network.to(device).eval()
-
-    @torch.inference_mode()
-    def say(row: dict) -> str:
-        inputs = processor(images=Image.fromarray(read_image(folder, row)), return_tensors="pt").to(device)
-        words = processor.batch_decode(network.generate(**inputs, do_sample=False, max_new_tokens=60), skip_special_tokens=True)
-        return " ".join(words[0].split()) or "a portrait of a person"
-    return say
+    captioner = Captioner(model, device)
+    return lambda row: captioner(read_image(folder, row))

@@ -2,7 +2,7 @@ from iy import stage
 
 
 def run(params) -> None:
-    from iy.photos.run import run      # heavy imports here: Ctrl-C during them is one line too
+    from iy.photos.run import run  # heavy imports here: Ctrl-C during them is one line too
 
     run(params)
 
