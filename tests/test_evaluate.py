@@ -1,4 +1,5 @@
 """Metrics on hand-made vectors with known answers; the whole stage on a tiny random model and real photographs."""
+
 import json
 from collections import Counter
 
@@ -26,29 +27,38 @@ def test_the_interval_is_the_formulas_when_every_image_is_its_own_person():
     found = estimate([np.array([value]) for value in values], 4000, 0)
     error = 1.96 * values.std() / 20
     assert found["value"] == pytest.approx(values.mean(), abs=1e-6) and found["n"] == 400
-    assert found["low"] == pytest.approx(values.mean() - error, abs=.03)
-    assert found["high"] == pytest.approx(values.mean() + error, abs=.03)
+    assert found["low"] == pytest.approx(values.mean() - error, abs=0.03)
+    assert found["high"] == pytest.approx(values.mean() + error, abs=0.03)
 
 
 def test_the_interval_is_scipys_over_the_peoples_means():
     rng = np.random.default_rng(1)
-    groups = [rng.normal(rng.normal(0, 3), .1, 12) for _ in range(30)]
+    groups = [rng.normal(rng.normal(0, 3), 0.1, 12) for _ in range(30)]
     found = estimate(groups, 4000, 0)
-    theirs = scipy.stats.bootstrap(([group.mean() for group in groups],), np.mean, n_resamples=4000, method="percentile",
-                                   rng=np.random.default_rng(0)).confidence_interval
-    assert (found["low"], found["high"]) == pytest.approx(theirs, abs=.1)
+    theirs = scipy.stats.bootstrap(
+        ([group.mean() for group in groups],),
+        np.mean,
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert (found["low"], found["high"]) == pytest.approx(theirs, abs=0.1)
     alone = estimate([np.array([value]) for value in np.concatenate(groups)], 4000, 0)
-    assert found["high"] - found["low"] > 2.5 * (alone["high"] - alone["low"]), "images of one person are not independent"
+    assert found["high"] - found["low"] > 2.5 * (alone["high"] - alone["low"]), (
+        "images of one person are not independent"
+    )
 
 
 def test_fast_and_general_bootstrap_agree_and_repeat():
-    groups = [np.array([1., 2]), np.array([5.]), np.array([0., 0, 3])]
+    groups = [np.array([1.0, 2]), np.array([5.0]), np.array([0.0, 0, 3])]
     assert estimate(groups, 500, 3) == estimate(groups, 500, 3, lambda values: float(np.mean(values)))
 
 
 def test_correlation():
-    x = np.arange(10.)
-    assert correlation(np.stack([x, 3 * x + 1], 1)) == pytest.approx(1) and correlation(np.stack([x, -x], 1)) == pytest.approx(-1)
+    x = np.arange(10.0)
+    assert correlation(np.stack([x, 3 * x + 1], 1)) == pytest.approx(1) and correlation(
+        np.stack([x, -x], 1)
+    ) == pytest.approx(-1)
     assert correlation(np.stack([np.ones(10), x], 1)) == 0
 
 
@@ -61,29 +71,38 @@ def test_copy_paste_is_one_on_the_reference_minus_one_on_the_other_photo_and_nou
     assert identity.copy_paste(r, r, t) == pytest.approx(1)
     assert identity.copy_paste(t, r, t) == pytest.approx(-1)
     assert identity.copy_paste(at(20), r, t) == pytest.approx(0)
-    assert identity.copy_paste(3 * at(10), r, t) == pytest.approx(.5), "(30 - 10) / 40, whatever the vectors' lengths"
+    assert identity.copy_paste(3 * at(10), r, t) == pytest.approx(0.5), "(30 - 10) / 40, whatever the vectors' lengths"
     assert identity.copy_paste(None, r, t) == 1, "a missing face is the worst case, not a skipped row"
     assert np.isfinite(identity.copy_paste(at(5), r, r)), "twice the same photo does not divide by nought"
 
 
 def test_rank_one_on_toy_embeddings():
-    gallery = {"ann": identity.template([at(0), at(20)]), "bob": identity.template([at(90)]), "eve": identity.template([at(180)])}
+    gallery = {
+        "ann": identity.template([at(0), at(20)]),
+        "bob": identity.template([at(90)]),
+        "eve": identity.template([at(180)]),
+    }
     assert np.allclose(gallery["ann"], at(10))
     assert identity.identified(at(40), "ann", gallery) and not identity.identified(at(60), "ann", gallery)
     assert identity.identified(at(60), "bob", gallery) and not identity.identified(None, "ann", gallery)
 
 
-def look(degrees: float, yaw: float = 0., score: float = 1., sharpness: float = 1.) -> Look:
-    return Look(at(degrees), at(-degrees), yaw, 0., score, sharpness)
+def look(degrees: float, yaw: float = 0.0, score: float = 1.0, sharpness: float = 1.0) -> Look:
+    return Look(at(degrees), at(-degrees), yaw, 0.0, score, sharpness)
 
 
 @pytest.fixture
 def gallery():
     def known(degrees, yaw):
         photos = [look(degrees + 10), look(degrees + 20)]
-        return measure.Known(look(degrees, yaw), photos[0], {name: identity.template([getattr(one, name) for one in photos])
-                                                             for name in ("filter", "judge")}, photos)
-    return measure.Gallery({"ann": known(0, -20), "bob": known(90, 20)}, sharpness=2.)
+        return measure.Known(
+            look(degrees, yaw),
+            photos[0],
+            {name: identity.template([getattr(one, name) for one in photos]) for name in ("filter", "judge")},
+            photos,
+        )
+
+    return measure.Gallery({"ann": known(0, -20), "bob": known(90, 20)}, sharpness=2.0)
 
 
 def test_values_go_person_by_person_and_a_missing_face_fails_everywhere(gallery):
@@ -93,7 +112,7 @@ def test_values_go_person_by_person_and_a_missing_face_fails_everywhere(gallery)
     assert values["copy_paste"] == pytest.approx([1, -1, 1])
     assert values["top1"].tolist() == values["top1_judge"].tolist() == [1, 1, 0]
     assert values["face_found"].tolist() == [1, 1, 0]
-    assert values["appeal"].tolist() == [.5, .5, 0]
+    assert values["appeal"].tolist() == [0.5, 0.5, 0]
     swapped = measure.face_values([look(0)], ["bob"], gallery)
     assert swapped["top1"] == [0] and swapped["identity"] == pytest.approx([0], abs=1e-9), "never matched across people"
 
@@ -103,14 +122,18 @@ def test_metrics_and_gains(gallery):
     stage = measure.face_values([look(0, -20), look(0, -20), look(90, 20), look(90, 20)], people, gallery)
     base = measure.face_values([look(45), NOTHING, look(45), look(45)], people, gallery)
     gain = measure.gains(stage, base, people, 200, 0)
-    assert gain["identity_gain"]["value"] == pytest.approx(1 - .75 * np.cos(np.radians(45)), abs=1e-5)
+    assert gain["identity_gain"]["value"] == pytest.approx(1 - 0.75 * np.cos(np.radians(45)), abs=1e-5)
     assert gain["identity_gain"]["low"] > 0 and "prompt_alignment_gain" not in gain
-    spread = measure.diversity([look(0, -20), look(0, -10), look(90, 20), look(90, 10)], people, gallery,
-                               {"expression": ["sad", "sad", "sad", "angry"]})
+    spread = measure.diversity(
+        [look(0, -20), look(0, -10), look(90, 20), look(90, 10)],
+        people,
+        gallery,
+        {"expression": ["sad", "sad", "sad", "angry"]},
+    )
     found = measure.metrics(stage, people, spread, 200, 0)
     assert found["identity"] == {"value": 1, "low": 1, "high": 1, "n": 4}
-    assert found["yaw_spread"]["value"] == 5 and found["expression_spread"]["value"] == .75
-    assert found["yaw_follows_reference"]["value"] > .9, "outputs that turn as their references do are caught"
+    assert found["yaw_spread"]["value"] == 5 and found["expression_spread"]["value"] == 0.75
+    assert found["yaw_follows_reference"]["value"] > 0.9, "outputs that turn as their references do are caught"
 
 
 def test_real_photos_are_a_ceiling_that_leaves_the_photo_itself_out(gallery):
@@ -124,8 +147,10 @@ def test_prompts_speak_of_the_shot_alone_and_use_every_value_evenly():
     assert found == prompts(12, 0) != prompts(12, 1)
     for name in ASKED:
         counts = Counter(prompt.attributes[name] for prompt in found)
-        assert set(counts) <= set(lexicon.LEXICON[name]) and max(counts.values()) - min(
-            counts.get(value, 0) for value in lexicon.LEXICON[name]) <= 1
+        assert (
+            set(counts) <= set(lexicon.LEXICON[name])
+            and max(counts.values()) - min(counts.get(value, 0) for value in lexicon.LEXICON[name]) <= 1
+        )
     for prompt in found:
         said = lexicon.find(prompt.text)
         assert not set(said) & set(lexicon.PERSON) and said["pose"][0] == prompt.attributes["pose"], prompt.text
@@ -137,7 +162,12 @@ def photo(name, person, split="test", verdict="accepted"):
 
 def test_subjects_are_held_out_people_with_another_photo():
     rows = [photo(f"{person}{i}", person) for person in ("ann", "bob", "eve") for i in range(3)]
-    rows += [photo("x", "one photo only"), photo("t1", "tom", "train"), photo("t2", "tom", "train"), photo("a9", "ann", verdict="rejected")]
+    rows += [
+        photo("x", "one photo only"),
+        photo("t1", "tom", "train"),
+        photo("t2", "tom", "train"),
+        photo("a9", "ann", verdict="rejected"),
+    ]
     found = subjects(rows, 2, 0)
     assert found == subjects(rows[::-1], 2, 0) and len(found) == 2
     everyone = subjects(rows, 99, 0)
@@ -157,14 +187,23 @@ class Reader:
     """Probes that see the same in every image."""
 
     def read(self, images):
-        return {"expression": ["sad"] * len(images), "garment": ["suit"] * len(images), "garment_colour": ["red"] * len(images)}
+        return {
+            "expression": ["sad"] * len(images),
+            "garment": ["suit"] * len(images),
+            "garment_colour": ["red"] * len(images),
+        }
 
 
 def test_probe_scores_compare_with_what_the_prompt_asked():
-    asked = [Prompt("", {"expression": "sad", "garment": "suit", "garment_colour": "blue"}),
-             Prompt("", {"expression": "angry", "garment": "suit", "garment_colour": "red"})]
+    asked = [
+        Prompt("", {"expression": "sad", "garment": "suit", "garment_colour": "blue"}),
+        Prompt("", {"expression": "angry", "garment": "suit", "garment_colour": "red"}),
+    ]
     scores = probe_scores(Reader(), [np.zeros((2, 2, 3), np.uint8)] * 2, asked)
-    assert {name: values.tolist() for name, values in scores.items()} == {"probe_expression": [1, 0], "probe_clothing": [.5, 1]}
+    assert {name: values.tolist() for name, values in scores.items()} == {
+        "probe_expression": [1, 0],
+        "probe_clothing": [0.5, 1],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -206,18 +245,30 @@ def test_the_whole_stage_twice_gives_the_same_files(tiny_project):
 
     def files():
         report = tiny_project.report_dir("evaluate")
-        return {str(path.relative_to(report)): path.read_bytes() for path in sorted(report.rglob("*")) if path.is_file()}
+        return {
+            str(path.relative_to(report)): path.read_bytes() for path in sorted(report.rglob("*")) if path.is_file()
+        }
+
     run(tiny_project)
     first = files()
     metrics = json.loads(first["metrics.json"])
     assert set(metrics) == {"base", "stage1", "stage2", "stage3", "stage4", "real"}
     assert all(set(found) == {"value", "low", "high", "n"} for row in metrics.values() for found in row.values())
-    assert metrics["stage4"]["identity"]["n"] == 6 and metrics["stage4"]["prompt_alignment"] == metrics["stage4"]["clip_score"]
+    assert (
+        metrics["stage4"]["identity"]["n"] == 6
+        and metrics["stage4"]["prompt_alignment"] == metrics["stage4"]["clip_score"]
+    )
     assert metrics["real"]["top1"]["value"] == metrics["real"]["top1_judge"]["value"] == 1, "photographs are recognised"
-    assert metrics["real"]["identity_judge"]["value"] > .4
+    assert metrics["real"]["identity_judge"]["value"] > 0.4
     cells = pq.read_table(tiny_project.report_dir("evaluate") / "cells.parquet").to_pylist()
     assert len(cells) == 5 * 6 and len({cell["person"] for cell in cells}) == 3
-    assert {"index.html", "plots/trade_off.png", "plots/metrics.csv", "images/person-00.png", "images/base/00000.tar"} <= set(first)
+    assert {
+        "index.html",
+        "plots/trade_off.png",
+        "plots/metrics.csv",
+        "images/person-00.png",
+        "images/base/00000.tar",
+    } <= set(first)
     run(tiny_project)
     assert files() == first
 

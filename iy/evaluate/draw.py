@@ -1,4 +1,6 @@
-"""The cells of the benchmark and their images, shard by shard: an interrupted evaluation continues after its last shard."""
+"""The cells of the benchmark and their images, shard by shard: an interrupted evaluation continues after its last
+shard."""
+
 import io
 import json
 import tarfile
@@ -16,12 +18,13 @@ from iy.model import ImagineYourselfPipeline
 from iy.params import Params
 from iy.storage import file_sha256, png, read_image, sha256, write_shard
 
-SHARD = 256       # cells
+SHARD = 256  # cells
 
 
 @dataclass(frozen=True)
 class Place:
     """One cell of the benchmark: indices into subjects and prompts, and which of the seeds."""
+
     subject: int
     prompt: int
     number: int
@@ -34,26 +37,51 @@ def places(subjects: int, prompts: int, seeds: int) -> list[Place]:
 
 def reference_crop(params: Params, row: dict) -> np.ndarray:
     """The masked face crop of a PHOTO row, as the model was trained on: uint8 (S, S, 3)."""
-    return face_crop(read_image(params.photos_dir, row), np.array(row["box"]), np.array(row["landmarks"]).reshape(5, 2),
-                     params.base.image_size, params.model.crop_margin, params.model.mask_face)
+    return face_crop(
+        read_image(params.photos_dir, row),
+        np.array(row["box"]),
+        np.array(row["landmarks"]).reshape(5, 2),
+        params.base.image_size,
+        params.model.crop_margin,
+        params.model.mask_face,
+    )
 
 
-def cells(params: Params, subjects: Sequence[Subject], prompts: Sequence[Prompt], chosen: Sequence[Place],
-          with_reference: bool) -> list[Cell]:
+def cells(
+    params: Params,
+    subjects: Sequence[Subject],
+    prompts: Sequence[Prompt],
+    chosen: Sequence[Place],
+    with_reference: bool,
+) -> list[Cell]:
     faces = [reference_crop(params, subject.reference) if with_reference else None for subject in subjects]
-    return [Cell(prompts[one.prompt].text, faces[one.subject],
-                 cell_seed(params.seed, subjects[one.subject].person, one.prompt, one.number)) for one in chosen]
+    return [
+        Cell(
+            prompts[one.prompt].text,
+            faces[one.subject],
+            cell_seed(params.seed, subjects[one.subject].person, one.prompt, one.number),
+        )
+        for one in chosen
+    ]
 
 
-def images(params: Params, pipeline: ImagineYourselfPipeline, wanted: Sequence[Cell], folder: Path,
-           name: str) -> Iterator[list[np.ndarray]]:
+def images(
+    params: Params, pipeline: ImagineYourselfPipeline, wanted: Sequence[Cell], folder: Path, name: str
+) -> Iterator[list[np.ndarray]]:
     """uint8 images of `wanted`, SHARD at a time; drawn ones are kept as <folder>/<number>.tar and read from there."""
     settings = params.evaluate
     for number, start in enumerate(range(0, len(wanted), SHARD)):
         path = folder / f"{number:05d}.tar"
         if not path.exists():
-            drawn = draw(pipeline, wanted[start:start + SHARD], steps=settings.steps, guidance=settings.guidance,
-                         identity_guidance=settings.identity_guidance, batch=settings.batch, progress=name)
+            drawn = draw(
+                pipeline,
+                wanted[start : start + SHARD],
+                steps=settings.steps,
+                guidance=settings.guidance,
+                identity_guidance=settings.identity_guidance,
+                batch=settings.batch,
+                progress=name,
+            )
             write_shard(path, [(f"{start + i:08d}.png", png(image)) for i, image in enumerate(drawn)])
         yield read_shard(path)
 
@@ -74,4 +102,6 @@ def work_folder(params: Params, model: str, bundle: Path | None) -> Path:
     sections = params.resolved()
     key = [sections[name] for name in ("seed", "usage", "base", "model", "faces", "evaluate")]
     key += [file_sha256(params.data_dir("curate") / "photos.parquet"), folder_digest(bundle) if bundle else None]
-    return Path(".iy", "resume", params.profile, f"evaluate-{model}-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
+    return Path(
+        ".iy", "resume", params.profile, f"evaluate-{model}-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}"
+    )

@@ -1,14 +1,16 @@
-"""Identity in numbers: cosines, copy-paste, closed-set identification. A missing face (None) is a failure, never skipped.
+"""Identity in numbers: cosines, copy-paste, closed-set identification. A missing face (None) is a failure, never
+skipped.
 
 g: generated image, r: the reference it was drawn from, t: another real photo of the same person; embeddings (D,).
 """
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-MISSING_COSINE = 0.        # of an image without a face: as unlike as unrelated vectors
-MISSING_COPY = 1.          # its copy-paste: the worst value
-EPSILON = 1e-3             # radians
+MISSING_COSINE = 0.0  # of an image without a face: as unlike as unrelated vectors
+MISSING_COPY = 1.0  # its copy-paste: the worst value
+EPSILON = 1e-3  # radians
 
 
 def cosine(a: np.ndarray | None, b: np.ndarray) -> float:

@@ -1,4 +1,5 @@
 """What is read off one image: face, embeddings by both recognisers, pose, sharpness. A missing face is all None."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ SHARPNESS_SIDE = 112
 
 @dataclass(frozen=True)
 class Look:
-    """filter, judge: embeddings (D,) or None; yaw in degrees; score: the detector's, 0..1; sharpness: Laplacian variance."""
+    """filter, judge: embeddings (D,) or None; yaw in degrees; score: the detector's, 0..1; sharpness: Laplacian
+    variance."""
+
     filter: np.ndarray | None
     judge: np.ndarray | None
     yaw: float
@@ -29,7 +32,7 @@ class Look:
         return self.filter is not None
 
 
-NOTHING = Look(None, None, 0., 0., 0., 0.)
+NOTHING = Look(None, None, 0.0, 0.0, 0.0, 0.0)
 
 
 class Observer:
@@ -39,8 +42,10 @@ class Observer:
         self.analyser: Analyser = load_analyser(params.faces, params.usage)
         self.judge: Recogniser = load_recogniser(params.evaluate.judge, params.usage)
         if self.judge.version == self.analyser.recogniser.version:
-            raise UserError(f"evaluate.judge = {self.judge.name!r} is the recogniser that filters: name the other one, so "
-                            "that the models are not judged by what chose their training pairs")
+            raise UserError(
+                f"evaluate.judge = {self.judge.name!r} is the recogniser that filters: name the other one, so "
+                "that the models are not judged by what chose their training pairs"
+            )
 
     def look(self, image: np.ndarray) -> Look:
         """The biggest face of uint8 (H, W, 3)."""
@@ -49,10 +54,16 @@ class Observer:
 
     def read(self, image: np.ndarray, face: Face) -> Look:
         turned = pose(face.landmarks)
-        crop = face_crop(image, face.box, face.landmarks, SHARPNESS_SIDE, 1., mask=False)
+        crop = face_crop(image, face.box, face.landmarks, SHARPNESS_SIDE, 1.0, mask=False)
         sharp = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var()
-        return Look(self.analyser.embed(image, face), self.judge.embed(image, face), turned.yaw, turned.pitch,
-                    float(face.score), float(sharp))
+        return Look(
+            self.analyser.embed(image, face),
+            self.judge.embed(image, face),
+            turned.yaw,
+            turned.pitch,
+            float(face.score),
+            float(sharp),
+        )
 
     def look_all(self, images: Sequence[np.ndarray]) -> list[Look]:
         """One after the other: dlib's network must not be shared by threads, and onnxruntime brings its own."""
@@ -60,7 +71,7 @@ class Observer:
 
     def photo(self, image: np.ndarray, row: dict) -> Look:
         """A curated photo (PHOTO row) through the face that curate found in it."""
-        face = Face(np.array(row["box"], np.float32), np.array(row["landmarks"], np.float32).reshape(5, 2), 1.)
+        face = Face(np.array(row["box"], np.float32), np.array(row["landmarks"], np.float32).reshape(5, 2), 1.0)
         return self.read(image, face)
 
 

@@ -1,4 +1,5 @@
 """From looks at images to numbers per cell, and from those to metrics with intervals."""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,22 +13,24 @@ from iy.params import Params
 from iy.storage import read_image
 
 RECOGNISERS = {"": "filter", "_judge": "judge"}
-Values = dict[str, np.ndarray]          # measure -> one number per cell, (N,) or (N, K)
+Values = dict[str, np.ndarray]  # measure -> one number per cell, (N,) or (N, K)
 GAINS = ("identity", "identity_judge", "top1_judge", "prompt_alignment")
 
 
 @dataclass(frozen=True)
 class Known:
     """What the photos say about one person. gallery: per recogniser the template of all photos but the reference."""
+
     reference: Look
     other: Look
     gallery: dict[str, np.ndarray]
-    probes: list[Look]              # the gallery's photos at the model's size: what a perfect generator would draw
+    probes: list[Look]  # the gallery's photos at the model's size: what a perfect generator would draw
 
 
 @dataclass(frozen=True)
 class Gallery:
     """people: name -> Known; sharpness: median of real photos at the model's size, the unit of `appeal`."""
+
     people: dict[str, Known]
     sharpness: float
 
@@ -46,20 +49,27 @@ def know(subjects: Sequence[Subject], observer: Observer, params: Params) -> Gal
         small = observer.look_all([reduced(image, params.base.image_size) for image in photos])
         people[subject.person] = Known(reference, looks[0], gallery, small)
     sharp = [look.sharpness for known in people.values() for look in known.probes if look.found]
-    return Gallery(people, float(np.median(sharp)) if sharp else 1.)
+    return Gallery(people, float(np.median(sharp)) if sharp else 1.0)
 
 
 def face_values(looks: Sequence[Look], people: Sequence[str], gallery: Gallery) -> Values:
-    """Per image: identity to reference and other photo, rank 1 and copy-paste by both recognisers, face found, appeal."""
+    """Per image: identity to reference and other photo, rank 1 and copy-paste by both recognisers, face found,
+    appeal."""
     rows = []
     templates = {name: gallery.templates(name) for name in RECOGNISERS.values()}
     for look, person in zip(looks, people, strict=True):
-        known, row = gallery.people[person], {"face_found": float(look.found), "appeal": appeal(look, gallery.sharpness)}
+        known, row = (
+            gallery.people[person],
+            {"face_found": float(look.found), "appeal": appeal(look, gallery.sharpness)},
+        )
         for suffix, name in RECOGNISERS.items():
             g, r, t = (getattr(one, name) for one in (look, known.reference, known.other))
-            row |= {"identity" + suffix: identity.cosine(g, r), f"identity{suffix}_other": identity.cosine(g, t),
-                    "top1" + suffix: float(identity.identified(g, person, templates[name])),
-                    "copy_paste" + suffix: identity.copy_paste(g, r, t)}
+            row |= {
+                "identity" + suffix: identity.cosine(g, r),
+                f"identity{suffix}_other": identity.cosine(g, t),
+                "top1" + suffix: float(identity.identified(g, person, templates[name])),
+                "copy_paste" + suffix: identity.copy_paste(g, r, t),
+            }
         rows.append(row)
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
@@ -69,7 +79,7 @@ def appeal(look: Look, real: float) -> float:
 
     It says that a clear, sharp face is there. It knows nothing of beauty, composition or taste.
     """
-    return look.score * min(1., look.sharpness / max(real, 1e-9))
+    return look.score * min(1.0, look.sharpness / max(real, 1e-9))
 
 
 def real_values(subjects: Sequence[Subject], gallery: Gallery) -> list[Values]:
@@ -95,15 +105,20 @@ def real_photo(i: int, person: str, gallery: Gallery) -> dict[str, float]:
             return {}
         g, r, t = getattr(look, name), getattr(known.reference, name), seen[0]
         templates = gallery.templates(name) | {person: identity.template(seen)}
-        row |= {"identity" + suffix: identity.cosine(g, r), f"identity{suffix}_other": identity.cosine(g, t),
-                "top1" + suffix: float(identity.identified(g, person, templates)),
-                "copy_paste" + suffix: identity.copy_paste(g, r, t)}
+        row |= {
+            "identity" + suffix: identity.cosine(g, r),
+            f"identity{suffix}_other": identity.cosine(g, t),
+            "top1" + suffix: float(identity.identified(g, person, templates)),
+            "copy_paste" + suffix: identity.copy_paste(g, r, t),
+        }
     return row
 
 
-def diversity(looks: Sequence[Look], people: Sequence[str], gallery: Gallery,
-              seen: Mapping[str, Sequence[str]] | None) -> dict[str, list[np.ndarray]]:
-    """Per person. yaw_spread: standard deviation of the yaw over prompts and seeds, degrees; yaw_follows_reference: pairs
+def diversity(
+    looks: Sequence[Look], people: Sequence[str], gallery: Gallery, seen: Mapping[str, Sequence[str]] | None
+) -> dict[str, list[np.ndarray]]:
+    """Per person. yaw_spread: standard deviation of the yaw over prompts and seeds, degrees; yaw_follows_reference:
+    pairs
     (reference's yaw, output's); expression_spread: distinct expressions that the probes see per image. Faces only."""
     groups: dict[str, list[np.ndarray]] = {"yaw_spread": [], "yaw_follows_reference": []}
     if seen is not None and "expression" in seen:
@@ -120,8 +135,9 @@ def diversity(looks: Sequence[Look], people: Sequence[str], gallery: Gallery,
     return {name: values for name, values in groups.items() if values}
 
 
-def metrics(values: Values, people: Sequence[str], spread: Mapping[str, list[np.ndarray]], rounds: int,
-            seed: int) -> dict[str, Estimate]:
+def metrics(
+    values: Values, people: Sequence[str], spread: Mapping[str, list[np.ndarray]], rounds: int, seed: int
+) -> dict[str, Estimate]:
     """Every measure with its interval."""
     found = {name: estimate(by_person(array, people), rounds, seed) for name, array in values.items()}
     for name, groups in spread.items():
@@ -132,8 +148,11 @@ def metrics(values: Values, people: Sequence[str], spread: Mapping[str, list[np.
 
 def gains(stage: Values, base: Values, people: Sequence[str], rounds: int, seed: int) -> dict[str, Estimate]:
     """Stage minus base, cell by cell (same prompt, same noise)."""
-    return {f"{name}_gain": estimate(by_person(stage[name] - base[name], people), rounds, seed)
-            for name in GAINS if name in stage}
+    return {
+        f"{name}_gain": estimate(by_person(stage[name] - base[name], people), rounds, seed)
+        for name in GAINS
+        if name in stage
+    }
 
 
 def by_person(values: np.ndarray, people: Sequence[str]) -> list[np.ndarray]:

@@ -1,4 +1,6 @@
-"""The trade-off from stage to stage, as in the paper's Fig. 5, and copy-paste per stage; also as CSV for `dvc plots`."""
+"""The trade-off from stage to stage, as in the paper's Fig. 5, and copy-paste per stage; also as CSV for `dvc
+plots`."""
+
 import csv
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,19 @@ from iy import report
 from iy.storage import write_bytes, write_json
 
 MODELS = ("base", "stage1", "stage2", "stage3", "stage4")
-CURVES = {"identity": ("identity_judge", "identity_judge_other", "identity", "identity_other"),
-          "identification": ("top1", "top1_judge"), "copy_paste": ("copy_paste", "copy_paste_judge"),
-          "alignment": ("prompt_alignment", "clip_score", "probe_expression", "probe_pose", "probe_backdrop", "probe_clothing")}
+CURVES = {
+    "identity": ("identity_judge", "identity_judge_other", "identity", "identity_other"),
+    "identification": ("top1", "top1_judge"),
+    "copy_paste": ("copy_paste", "copy_paste_judge"),
+    "alignment": (
+        "prompt_alignment",
+        "clip_score",
+        "probe_expression",
+        "probe_pose",
+        "probe_backdrop",
+        "probe_clothing",
+    ),
+}
 
 
 def write(folder: Path, metrics: dict[str, dict]) -> dict[str, bytes]:
@@ -20,9 +32,18 @@ def write(folder: Path, metrics: dict[str, dict]) -> dict[str, bytes]:
         writer = csv.DictWriter(file, ["model", "metric", "value", "low", "high", "n"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_json(folder / "trade_off.json", [{
-        "model": model, "prompt_alignment": metrics[model]["prompt_alignment"]["value"],
-        "identity_judge": metrics[model]["identity_judge"]["value"]} for model in MODELS if model in metrics])
+    write_json(
+        folder / "trade_off.json",
+        [
+            {
+                "model": model,
+                "prompt_alignment": metrics[model]["prompt_alignment"]["value"],
+                "identity_judge": metrics[model]["identity_judge"]["value"],
+            }
+            for model in MODELS
+            if model in metrics
+        ],
+    )
     pictures = {"trade_off": trade_off(metrics)} | {name: curve(metrics, names) for name, names in CURVES.items()}
     for name, data in pictures.items():
         write_bytes(folder / f"{name}.png", data)
@@ -30,40 +51,61 @@ def write(folder: Path, metrics: dict[str, dict]) -> dict[str, bytes]:
 
 
 def bars(found: dict) -> list[list[float]]:
-    """Lengths of the interval below and above the value, for matplotlib. A percentile interval may leave its value out."""
-    return [[max(0., found["value"] - found["low"])], [max(0., found["high"] - found["value"])]]
+    """Lengths of the interval below and above the value, for matplotlib. A percentile interval may leave its value
+    out."""
+    return [[max(0.0, found["value"] - found["low"])], [max(0.0, found["high"] - found["value"])]]
 
 
 def trade_off(metrics: dict[str, dict]) -> bytes:
     """Prompt alignment against identity (second recogniser), an arrow from each stage to the next."""
+
     def draw(axes: Any) -> None:
         path = []
         for model in (model for model in MODELS if model in metrics):
             x, y = metrics[model]["prompt_alignment"], metrics[model]["identity_judge"]
             base = model == "base"
-            axes.errorbar(x["value"], y["value"], bars(y), bars(x), fmt="s" if base else "o", elinewidth=.8, alpha=.9,
-                          color="grey" if base else "#1f6feb")
+            axes.errorbar(
+                x["value"],
+                y["value"],
+                bars(y),
+                bars(x),
+                fmt="s" if base else "o",
+                elinewidth=0.8,
+                alpha=0.9,
+                color="grey" if base else "#1f6feb",
+            )
             axes.annotate(model, (x["value"], y["value"]), (6, 6), textcoords="offset points", fontsize=9)
             if not base:
                 path.append((x["value"], y["value"]))
         for start, end in zip(path, path[1:], strict=False):
             axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "#1f6feb", "lw": 1.5})
         if "real" in metrics:
-            axes.axhline(metrics["real"]["identity_judge"]["value"], color="#1a7f37", linestyle="--", label="real photos")
+            axes.axhline(
+                metrics["real"]["identity_judge"]["value"], color="#1a7f37", linestyle="--", label="real photos"
+            )
             axes.legend(frameon=False, fontsize=8)
         axes.set(xlabel="prompt alignment", ylabel="identity (second recogniser's cosine)")
+
     return report.plot(draw, 7, 4.5)
 
 
 def curve(metrics: dict[str, dict], names: tuple[str, ...]) -> bytes:
     """Measures from base to stage 4 with intervals."""
+
     def draw(axes: Any) -> None:
         models = [model for model in MODELS if model in metrics]
         for shift, name in enumerate(name for name in names if name in metrics["base"]):
             found = [metrics[model][name] for model in models]
             lengths = [[bars(one)[side][0] for one in found] for side in (0, 1)]
-            axes.errorbar([i + .04 * shift for i in range(len(models))], [one["value"] for one in found], lengths, fmt="o-",
-                          capsize=2, label=name)
+            axes.errorbar(
+                [i + 0.04 * shift for i in range(len(models))],
+                [one["value"] for one in found],
+                lengths,
+                fmt="o-",
+                capsize=2,
+                label=name,
+            )
         axes.set_xticks(range(len(models)), models)
         axes.legend(frameon=False, fontsize=8)
+
     return report.plot(draw, 6, 3.5)

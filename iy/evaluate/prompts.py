@@ -1,4 +1,5 @@
 """The benchmark: held-out people, their reference, another photo and gallery; prompts that speak of the shot alone."""
+
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ ASKED = ("expression", "pose", "backdrop", "garment", "garment_colour", "light")
 @dataclass(frozen=True)
 class Prompt:
     """text names no attribute of a person; attributes are what it asks for."""
+
     text: str
     attributes: dict[str, str]
 
@@ -22,6 +24,7 @@ class Prompt:
 @dataclass(frozen=True)
 class Subject:
     """PHOTO rows of one held-out person. other: the photo t; gallery: all photos except the reference."""
+
     person: str
     reference: dict
     other: dict
@@ -43,15 +46,18 @@ def evenly(values: list[str], count: int, rng: np.random.Generator) -> list[str]
 
 
 def subjects(rows: Sequence[dict], count: int, seed: int) -> list[Subject]:
-    """Test people with at least two accepted photos, `count` at most; which ones and which photos only `seed` decides."""
+    """Test people with at least two accepted photos, `count` at most; which ones and which photos only `seed`
+    decides."""
     people: dict[str, list[dict]] = {}
     for row in accepted(list(rows)):
         if row["split"] == "test":
             people.setdefault(row["person"], []).append(row)
     names = sorted((name for name, photos in people.items() if len(photos) > 1), key=lambda name: order(seed, name))
     if len(names) < 2:
-        raise UserError(f"evaluate needs at least two test people with two photos each, found {len(names)}: add photos or "
-                        "raise curate.test_people")
+        raise UserError(
+            f"evaluate needs at least two test people with two photos each, found {len(names)}: add photos or "
+            "raise curate.test_people"
+        )
     chosen = []
     for name in sorted(names[:count]):
         reference, *rest = sorted(people[name], key=lambda row: order(seed, row["id"]))

@@ -1,4 +1,6 @@
-"""`python -m iy.evaluate`: base and stages 1 to 4 on held-out people. 5 x 144 images of 64 px take 3 to 4 CPU minutes."""
+"""`python -m iy.evaluate`: base and stages 1 to 4 on held-out people. 5 x 144 images of 64 px take 3 to 4 CPU
+minutes."""
+
 import logging
 import shutil
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 @dataclass
 class Benchmark:
     """Everything that is the same for all models."""
+
     params: Params
     subjects: list[Subject]
     prompts: list[Prompt]
@@ -45,6 +48,7 @@ class Benchmark:
 @dataclass
 class Result:
     """One model's cells: measures (N,), looks, and the images that the report shows (by index of the cell)."""
+
     values: measure.Values
     looks: list[Look]
     seen: dict[str, list[str]] | None
@@ -65,7 +69,9 @@ def run(params: Params) -> None:
             results[name] = evaluate_model(benchmark, base, name, stage, works[-1])
         metrics = all_metrics(benchmark, results)
         folder = write(benchmark, results, metrics, works)
-        tracked.log_metrics({f"{model}/{name}": found["value"] for model, row in metrics.items() for name, found in row.items()})
+        tracked.log_metrics(
+            {f"{model}/{name}": found["value"] for model, row in metrics.items() for name, found in row.items()}
+        )
         for number, path in enumerate(sorted(folder.glob("images/*.png"))):
             tracked.log_image("people", number, page.read_png(path))
         for path in (folder / "index.html", folder / "metrics.json", folder / "plots"):
@@ -85,31 +91,47 @@ def prepare(params: Params, base: Base) -> Benchmark:
     photos = records.read(params.data_dir("curate") / "photos.parquet", records.PHOTO)
     chosen, asked = subjects(photos, settings.people, params.seed), prompts(settings.prompts, params.seed)
     observer = Observer(params)
-    return Benchmark(params, chosen, asked, draw.places(len(chosen), len(asked), settings.seeds), observer,
-                     measure.know(chosen, observer, params), Clip(base, settings.clip, base.device),
-                     load_probes(settings.probes) if settings.probes else None)
+    return Benchmark(
+        params,
+        chosen,
+        asked,
+        draw.places(len(chosen), len(asked), settings.seeds),
+        observer,
+        measure.know(chosen, observer, params),
+        Clip(base, settings.clip, base.device),
+        load_probes(settings.probes) if settings.probes else None,
+    )
 
 
 def evaluate_model(benchmark: Benchmark, base: Base, name: str, stage: int | None, work: Path) -> Result:
     """Draw all cells of one model and measure them, a shard at a time."""
     params = benchmark.params
-    wanted = draw.cells(params, benchmark.subjects, benchmark.prompts, benchmark.places, with_reference=stage is not None)
+    wanted = draw.cells(
+        params, benchmark.subjects, benchmark.prompts, benchmark.places, with_reference=stage is not None
+    )
     parts, start = [], 0
     for images in draw.images(params, open_model(params, base, stage), wanted, work, name):
-        parts.append(measured(benchmark, images, benchmark.places[start:start + len(images)], start))
+        parts.append(measured(benchmark, images, benchmark.places[start : start + len(images)], start))
         start += len(images)
     values = {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values}
-    seen = None if benchmark.probes is None else {
-        key: [value for part in parts for value in part.seen[key]] for key in parts[0].seen}
-    return Result(values, [look for part in parts for look in part.looks], seen,
-                  {i: image for part in parts for i, image in part.shown.items()})
+    seen = (
+        None
+        if benchmark.probes is None
+        else {key: [value for part in parts for value in part.seen[key]] for key in parts[0].seen}
+    )
+    return Result(
+        values,
+        [look for part in parts for look in part.looks],
+        seen,
+        {i: image for part in parts for i, image in part.shown.items()},
+    )
 
 
 def open_model(params: Params, base: Base, stage: int | None) -> Any:
     """The pipeline of a stage's bundle, or of the base alone, on the one opened base."""
     from iy.model import ImagineYourselfPipeline, bundle
 
-    if stage is None:      # a fresh adapter has no effect in parallel attention; concatenated, it would have
+    if stage is None:  # a fresh adapter has no effect in parallel attention; concatenated, it would have
         return ImagineYourselfPipeline.from_base(base, params.model.model_copy(update={"attention": "parallel"}))
     model = bundle.load(params.bundle_dir(stage), base).requires_grad_(False).eval()
     return ImagineYourselfPipeline.build(model, base)
@@ -162,15 +184,26 @@ def cells_table(benchmark: Benchmark, results: dict[str, Result]) -> pa.Table:
     for name, result in results.items():
         for i, place in enumerate(benchmark.places):
             subject, prompt = benchmark.subjects[place.subject], benchmark.prompts[place.prompt]
-            rows.append({"model": name, "cell": i, "person": subject.person, "reference": subject.reference["id"],
-                         "prompt": prompt.text, "seed": place.number,
-                         **{key: float(array[i]) for key, array in result.values.items()}})
+            rows.append(
+                {
+                    "model": name,
+                    "cell": i,
+                    "person": subject.person,
+                    "reference": subject.reference["id"],
+                    "prompt": prompt.text,
+                    "seed": place.number,
+                    **{key: float(array[i]) for key, array in result.values.items()},
+                }
+            )
     return pa.Table.from_pylist(rows)
 
 
 def say(metrics: dict[str, dict], folder: Path) -> None:
     for name, row in metrics.items():
-        said = [f"{key} {row[key]['value']:.3f}" for key in ("identity_judge", "top1_judge", "prompt_alignment", "copy_paste")
-                if key in row]
+        said = [
+            f"{key} {row[key]['value']:.3f}"
+            for key in ("identity_judge", "top1_judge", "prompt_alignment", "copy_paste")
+            if key in row
+        ]
         log.info("%-7s %s", name, "  ".join(said))
     log.info("report: %s", folder / "index.html")

@@ -1,14 +1,22 @@
 """The default rewriter: the lexicon's own words. Works on any caption; what it does not find, it adds at the end."""
+
 import random
 import re
 
 from iy import lexicon
 
-CHANGE = {"expression": .9, "pose": .8, "gaze": .5, "light": .5, "backdrop": .6}   # how often each is changed (choice)
+CHANGE = {
+    "expression": 0.9,
+    "pose": 0.8,
+    "gaze": 0.5,
+    "light": 0.5,
+    "backdrop": 0.6,
+}  # how often each is changed (choice)
 
 
 def rewrite_by_grammar(caption: str, rng: random.Random) -> str:
-    """The caption with another expression or head pose, often another gaze, light and backdrop; the person as before."""
+    """The caption with another expression or head pose, often another gaze, light and backdrop; the person as
+    before."""
     found = lexicon.find(caption)
     shot = new_shot({name: value for name, (value, _, _) in found.items()}, rng)
     text, added = caption.strip(), []
@@ -18,7 +26,7 @@ def rewrite_by_grammar(caption: str, rng: random.Random) -> str:
         if name in shot:
             text = text[:start] + words(name, shot[name], rng) + text[end:]
         elif name == "gaze" and shot.get("expression") == "sleeping":
-            text = without(text, start, end)                   # closed eyes look nowhere
+            text = without(text, start, end)  # closed eyes look nowhere
     for name, value in shot.items():
         if name not in spans:
             added.append(("in front of " if name == "backdrop" else "") + words(name, value, rng))
@@ -31,7 +39,9 @@ def new_shot(present: dict[str, str], rng: random.Random) -> dict[str, str]:
     chosen = [name for name, chance in CHANGE.items() if rng.random() < chance]
     if not {"expression", "pose"} & set(chosen):
         chosen.insert(0, rng.choice(["expression", "pose"]))
-    shot = {name: rng.choice([value for value in lexicon.LEXICON[name] if value != present.get(name)]) for name in chosen}
+    shot = {
+        name: rng.choice([value for value in lexicon.LEXICON[name] if value != present.get(name)]) for name in chosen
+    }
     if shot.get("expression", present.get("expression")) == "sleeping":
         shot.pop("gaze", None)
     return shot

@@ -1,4 +1,5 @@
 """Which of a pair's images is kept, and whether the pair is accepted. Rejected pairs keep their row and the reason."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,13 +10,14 @@ from iy.synpairs.calibrate import Bounds
 class Verdict(NamedTuple):
     verdict: str
     reason: str
-    kept_pass: int | None      # index into the similarities, None when no image shows a face
+    kept_pass: int | None  # index into the similarities, None when no image shows a face
 
 
 def judge(similarity: Sequence[float | None], bounds: Bounds) -> Verdict:
     """similarity: to the reference, before refinement and after each pass; None where no face was found.
 
-    The most similar image that is not above the upper bound is kept: a copy is worse than a slightly less similar image.
+    The most similar image that is not above the upper bound is kept: a copy is worse than a slightly less similar
+    image.
     """
     seen = {index: value for index, value in enumerate(similarity) if value is not None}
     if not seen:
@@ -38,7 +40,7 @@ def keep_best(rows: list[dict], share: float) -> int:
     missing = int(share * len(rows)) - sum(row["verdict"] == ACCEPTED for row in rows)
     below = [row for row in rows if row["verdict"] == REJECTED and row["reason"].startswith("below lower bound")]
     below.sort(key=lambda row: (-row["similarity"][row["kept_pass"]], row["id"]))
-    taken = below[:max(missing, 0)]
+    taken = below[: max(missing, 0)]
     for row in taken:
         row["verdict"], row["reason"] = ACCEPTED, f"kept as best available, below bound {row['lower']:.3f}"
     return len(taken)

@@ -61,7 +61,8 @@ class Maker:
         )
 
     def make(self, plans: Sequence[Plan]) -> list[Made]:
-        """Draw, then `passes` times image-to-image towards the reference, each time from the most similar image so far."""
+        """Draw, then `passes` times image-to-image towards the reference, each time from the most similar image so
+        far."""
         settings = self.params.synpairs
         options = dict(
             steps=settings.steps,
@@ -70,26 +71,29 @@ class Maker:
             batch=settings.batch,
         )
         faces = [self.reference(plan.reference) for plan in plans]
-        made = [
-            Made([image], [self.measure(image, plan)]) for image, plan in zip(self.first(plans, faces, options), plans)
-        ]
+        drawn = self.first(plans, faces, options)
+        made = [Made([image], [self.measure(image, plan)]) for image, plan in zip(drawn, plans, strict=True)]
         for number in range(1, settings.passes + 1):
-            cells = [Cell(plan.rewrite.text, face, derived_seed(plan.seed, number)) for plan, face in zip(plans, faces)]
+            cells = [
+                Cell(plan.rewrite.text, face, derived_seed(plan.seed, number))
+                for plan, face in zip(plans, faces, strict=True)
+            ]
             starts = [one.images[self.start(one.similarity)] for one in made]
             images = redraw(
                 self.pipeline, cells, starts, strength=settings.strength, **options, progress=f"pass {number}"
             )
-            for one, image, plan in zip(made, images, plans):
+            for one, image, plan in zip(made, images, plans, strict=True):
                 one.images.append(image)
                 one.similarity.append(self.measure(image, plan))
         return made
 
     def first(self, plans: Sequence[Plan], faces: list[np.ndarray], options: dict) -> list[np.ndarray]:
-        """The images that refinement begins with, by `synpairs.start`: drawn from noise, or the photo itself redrawn."""
+        """The images that refinement begins with, by `synpairs.start`: drawn from noise, or the photo itself
+        redrawn."""
         settings = self.params.synpairs
         cells = [
             Cell(plan.rewrite.text, None if settings.start == "text" else face, plan.seed)
-            for plan, face in zip(plans, faces)
+            for plan, face in zip(plans, faces, strict=True)
         ]
         if settings.start != "photo":
             return draw(self.pipeline, cells, **options, progress="pairs")
@@ -99,7 +103,8 @@ class Maker:
         return redraw(self.pipeline, cells, starts, strength=settings.strength, **options, progress="pairs")
 
     def start(self, similarities: list[float | None]) -> int:
-        """Index of the image that the next pass starts from: the best so far that is no copy, the latest when none is."""
+        """Index of the image that the next pass starts from: the best so far that is no copy, the latest when none
+        is."""
         best = judge(similarities, self.bounds).kept_pass
         return len(similarities) - 1 if best is None else best
 
@@ -108,7 +113,8 @@ class Maker:
         return None if seen is None else float(similarity(seen, np.array(plan.reference["embedding"])))
 
     def row(self, plan: Plan, made: Made | None) -> tuple[dict, bytes | None]:
-        """The PAIR row, without its place in a shard, and the kept image as PNG; `made` is None where no caption was."""
+        """The PAIR row, without its place in a shard, and the kept image as PNG; `made` is None where no caption
+        was."""
         photo = plan.reference
         row = (
             {key: photo[key] for key in ("person", "licence", "consent")}

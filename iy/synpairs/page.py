@@ -1,4 +1,5 @@
 """The report of synpairs: what was made, by which bounds it was judged, and how it looks pass by pass."""
+
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,26 @@ from iy.records import ACCEPTED
 from iy.storage import atomic_folder, write_bytes, write_json
 
 
-def write(params: Params, rows: list[dict], summary: dict, genuine: np.ndarray, impostor: np.ndarray,
-          examples: dict[str, list[np.ndarray]]) -> Path:
+def write(
+    params: Params,
+    rows: list[dict],
+    summary: dict,
+    genuine: np.ndarray,
+    impostor: np.ndarray,
+    examples: dict[str, list[np.ndarray]],
+) -> Path:
     """reports/<profile>/synpairs: index.html and, for other tools, similarity.json. Returns the page's path."""
     passes = by_pass(rows)
-    sections = [("Pairs", verdicts(rows, summary)), ("Bounds", bounds(rows, summary, genuine, impostor)),
-                ("Refinement", refinement(passes)), ("Examples", pictures(rows, examples, params.synpairs.passes))]
-    lead = (f"{summary['pairs']['made']} synthetic photos of {len({row['person'] for row in rows})} training people, "
-            f"{summary['pairs']['within bounds']} of them within the bounds.")
+    sections = [
+        ("Pairs", verdicts(rows, summary)),
+        ("Bounds", bounds(rows, summary, genuine, impostor)),
+        ("Refinement", refinement(passes)),
+        ("Examples", pictures(rows, examples, params.synpairs.passes)),
+    ]
+    lead = (
+        f"{summary['pairs']['made']} synthetic photos of {len({row['person'] for row in rows})} training people, "
+        f"{summary['pairs']['within bounds']} of them within the bounds."
+    )
     folder = params.report_dir("synpairs")
     with atomic_folder(folder) as aside:
         write_bytes(aside / "index.html", report.page("Synthetic pairs", sections, lead).encode())
@@ -28,15 +41,28 @@ def write(params: Params, rows: list[dict], summary: dict, genuine: np.ndarray, 
 
 def verdicts(rows: list[dict], summary: dict) -> list[report.Block]:
     counts = Counter((row["verdict"], row["reason"] or "within bounds") for row in rows)
-    table = [[report.coloured(verdict, verdict == ACCEPTED), reason, count, f"{count / len(rows):.0%}"]
-             for (verdict, reason), count in sorted(counts.items())]
+    table = [
+        [report.coloured(verdict, verdict == ACCEPTED), reason, count, f"{count / len(rows):.0%}"]
+        for (verdict, reason), count in sorted(counts.items())
+    ]
     blocks = [report.table(["verdict", "reason", "pairs", "share"], table)]
-    if summary["pairs"]["kept below the bound"]:
-        blocks.append(report.paragraph(
-            f"{summary['pairs']['kept below the bound']} pairs did not reach the lower bound and were kept as the best available "
-            "(synpairs.fallback_best), so that stage 2 has something to learn from: their identity is not assured."))
-    return [*blocks, report.paragraph("Changed by the rewriter: " + ", ".join(
-        f"{name} {count}" for name, count in Counter(name for row in rows for name in row["changed"]).most_common()))]
+    if below := summary["pairs"]["kept below the bound"]:
+        blocks.append(
+            report.paragraph(
+                f"{below} pairs did not reach the lower bound and were kept as the best available "
+                "(synpairs.fallback_best), so that stage 2 has something to learn from: their identity is not assured."
+            )
+        )
+    return [
+        *blocks,
+        report.paragraph(
+            "Changed by the rewriter: "
+            + ", ".join(
+                f"{name} {count}"
+                for name, count in Counter(name for row in rows for name in row["changed"]).most_common()
+            )
+        ),
+    ]
 
 
 def bounds(rows: list[dict], summary: dict, genuine: np.ndarray, impostor: np.ndarray) -> list[report.Block]:
@@ -45,36 +71,60 @@ def bounds(rows: list[dict], summary: dict, genuine: np.ndarray, impostor: np.nd
     def draw(axes: Any) -> None:
         everything = np.concatenate([genuine, impostor, made])
         bins = np.linspace(everything.min(), everything.max(), 60)
-        for values, label, colour in ((impostor, "different people", "#b3261e"), (genuine, "same person", "#1a7f37"),
-                                      (made, "synthetic and its reference", "#1f6feb")):
+        for values, label, colour in (
+            (impostor, "different people", "#b3261e"),
+            (genuine, "same person", "#1a7f37"),
+            (made, "synthetic and its reference", "#1f6feb"),
+        ):
             if len(values):
-                axes.hist(values, bins, density=True, alpha=.5, label=label, color=colour)
+                axes.hist(values, bins, density=True, alpha=0.5, label=label, color=colour)
         for name in ("lower", "upper"):
-            axes.axvline(summary[name], color="black", linestyle="--" if name == "lower" else ":", label=f"{name} bound")
+            axes.axvline(
+                summary[name], color="black", linestyle="--" if name == "lower" else ":", label=f"{name} bound"
+            )
         axes.set(xlabel="cosine similarity", ylabel="density", xlim=(bins[0], bins[-1]))
         axes.legend(frameon=False, fontsize=8)
-    said = (f"The lower bound {summary['lower']:.3f} lets {summary['false_match_rate']:.2%} of {summary['impostor']['count']} pairs "
-            f"of different people pass, and {summary['true_match_rate']:.1%} of {summary['genuine']['count']} pairs of one person. "
-            f"The upper bound {summary['upper']:.3f} is the {summary['upper_quantile']:.1%} quantile of one person's pairs. "
-            f"Recogniser {summary['recogniser']}, AUC {summary['auc']:.4f}, on training photos whose one side was reduced to the "
-            "model's size.")
+
+    auc = "unknown" if summary["auc"] is None else f"{summary['auc']:.4f}"
+    different, same = summary["impostor"]["count"], summary["genuine"]["count"]
+    said = (
+        f"The lower bound {summary['lower']:.3f} lets {summary['false_match_rate']:.2%} of {different} pairs of "
+        f"different people pass, and {summary['true_match_rate']:.1%} of {same} pairs of one person. The upper bound "
+        f"{summary['upper']:.3f} is the {summary['upper_quantile']:.1%} quantile of one person's pairs. Recogniser "
+        f"{summary['recogniser']}, AUC {auc}, on training photos whose one side was reduced to the "
+        "model's size."
+    )
     return [report.paragraph(said), report.picture(report.plot(draw, 7, 3.5))]
 
 
 def by_pass(rows: list[dict]) -> list[dict]:
-    """Per pass (0: before refinement): mean similarity of those with a face, share with a face, how often it was kept."""
+    """Per pass (0: before refinement): mean similarity of those with a face, share with a face, how often it was
+    kept."""
     made = [row for row in rows if row["similarity"]]
     found = []
     for number in range(max((len(row["similarity"]) for row in made), default=0)):
         seen = [row["similarity"][number] for row in made if row["similarity"][number] is not None]
-        found.append({"pass": number, "similarity": round(float(np.mean(seen)), 4) if seen else None,
-                      "face_found": round(len(seen) / len(made), 4), "kept": sum(row["kept_pass"] == number for row in made)})
+        found.append(
+            {
+                "pass": number,
+                "similarity": round(float(np.mean(seen)), 4) if seen else None,
+                "face_found": round(len(seen) / len(made), 4),
+                "kept": sum(row["kept_pass"] == number for row in made),
+            }
+        )
     return found
 
 
 def refinement(passes: list[dict]) -> list[report.Block]:
-    table = [["before" if one["pass"] == 0 else f"pass {one['pass']}",
-              "–" if one["similarity"] is None else f"{one['similarity']:.3f}", f"{one['face_found']:.0%}", one["kept"]] for one in passes]
+    table = [
+        [
+            "before" if one["pass"] == 0 else f"pass {one['pass']}",
+            "–" if one["similarity"] is None else f"{one['similarity']:.3f}",
+            f"{one['face_found']:.0%}",
+            one["kept"],
+        ]
+        for one in passes
+    ]
     return [report.table(["", "mean similarity", "face found", "kept"], table)]
 
 
@@ -84,8 +134,12 @@ def pictures(rows: list[dict], examples: dict[str, list[np.ndarray]], passes: in
     for row in (row for row in rows if row["id"] in examples):
         reference, *images = examples[row["id"]]
         cells = [report.thumbnail(reference, row["source_caption"] or "")]
-        for number, (image, similarity) in enumerate(zip(images, row["similarity"])):
-            said = "no face" if similarity is None else f"{similarity:.3f}" + (" kept" if number == row["kept_pass"] else "")
+        for number, (image, similarity) in enumerate(zip(images, row["similarity"], strict=True)):
+            said = (
+                "no face"
+                if similarity is None
+                else f"{similarity:.3f}" + (" kept" if number == row["kept_pass"] else "")
+            )
             cells.append(report.thumbnail(image, said) + report.paragraph(said))
         good = row["verdict"] == ACCEPTED
         table.append([*cells, report.coloured(row["reason"] or "within bounds", good), row["caption"]])

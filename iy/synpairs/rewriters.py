@@ -1,8 +1,10 @@
-"""Turn a photo's caption into the caption of another photo of the same person: other pose, expression, gaze, light, place.
+"""Turn a photo's caption into the caption of another photo of the same person: other pose, expression, gaze, light,
+place.
 
-A rewriter answers a batch of requests with one text each, or with "" where it has nothing to say; `rewrite` checks every
-answer and asks again. What comes back from a language model is only ever text to be checked.
+A rewriter answers a batch of requests with one text each, or with "" where it has nothing to say; `rewrite` checks
+every answer and asks again. What comes back from a language model is only ever text to be checked.
 """
+
 import hashlib
 import random
 import re
@@ -17,8 +19,10 @@ from iy.synpairs.check import check_rewrite
 from iy.synpairs.grammar import new_shot, rewrite_by_grammar, words
 
 REPLY_TOKENS = 100
-SYSTEM = ("You edit captions of portraits. Keep every word about the person (gender, age, skin, hair, beard, glasses) and "
-          "the clothes. Change only what you are told. Answer with the new caption alone.")
+SYSTEM = (
+    "You edit captions of portraits. Keep every word about the person (gender, age, skin, hair, beard, glasses) and "
+    "the clothes. Change only what you are told. Answer with the new caption alone."
+)
 
 
 class Request(NamedTuple):
@@ -29,6 +33,7 @@ class Request(NamedTuple):
 @dataclass(frozen=True)
 class Rewrite:
     """The last answer, the shot attributes it changed, and what is wrong with it (None: accepted)."""
+
     text: str
     changed: list[str]
     problem: str | None
@@ -47,7 +52,7 @@ def rewrite(rewriter: Rewriter, requests: Sequence[Request], attempts: int) -> l
     waiting = list(range(len(requests)))
     for attempt in range(attempts):
         asked = [requests[i]._replace(seed=derived_seed(requests[i].seed, attempt)) for i in waiting]
-        for i, text in zip(waiting, rewriter.answer(asked)):
+        for i, text in zip(waiting, rewriter.answer(asked), strict=True):
             changed, problem = check_rewrite(requests[i].caption, text)
             found[i] = Rewrite(text, changed, problem)
         waiting = [i for i in waiting if found[i].problem]
@@ -69,7 +74,9 @@ def load_rewriter(settings: params.SynPairs) -> Rewriter:
     if settings.rewriter == "transformers":
         return LanguageModel(settings.rewriter_model, settings.batch)
     if settings.rewriter_endpoint is None:
-        raise UserError("synpairs.rewriter_endpoint is null: rewriter 'openai' needs a base URL, e.g. http://127.0.0.1:8080/v1")
+        raise UserError(
+            "synpairs.rewriter_endpoint is null: rewriter 'openai' needs a base URL, e.g. http://127.0.0.1:8080/v1"
+        )
     from iy.synpairs.endpoint import Endpoint
 
     return Endpoint(settings.rewriter_endpoint, settings.rewriter_model)
@@ -77,6 +84,7 @@ def load_rewriter(settings: params.SynPairs) -> Rewriter:
 
 class Grammar:
     """Replaces the caption's own shot words by others from the lexicon; the words about the person stay as they are."""
+
     name = "grammar"
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
@@ -84,7 +92,8 @@ class Grammar:
 
 
 def instruction(request: Request) -> str:
-    """What a language model is asked: the caption and the new shot, drawn as the grammar draws it, in the lexicon's words."""
+    """What a language model is asked: the caption and the new shot, drawn as the grammar draws it, in the lexicon's
+    words."""
     rng = random.Random(request.seed)
     shot = new_shot({name: found[0] for name, found in lexicon.find(request.caption).items()}, rng)
     wanted = "; ".join(f"{name}: {words(name, value, rng)}" for name, value in shot.items())
@@ -94,7 +103,9 @@ def instruction(request: Request) -> str:
 def clean(reply: str) -> str:
     """The caption in a model's reply: its first sentence-like line, without labels, quotes, fences and list marks."""
     for line in reply.replace("```", "\n").splitlines():
-        line = re.sub(r"^\s*(?:[-*•]|\d+[.)])?\s*(?:(?:the )?(?:new|rewritten)?\s*caption\s*:)?\s*", "", line, flags=re.I)
+        line = re.sub(
+            r"^\s*(?:[-*•]|\d+[.)])?\s*(?:(?:the )?(?:new|rewritten)?\s*caption\s*:)?\s*", "", line, flags=re.I
+        )
         line = " ".join(line.strip("\"'“”* ").split())
         if len(line.split()) >= 4 and not line.endswith(":"):
             return line
@@ -108,32 +119,47 @@ class LanguageModel:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        source, options = (str(Path(path).parent), {"gguf_file": Path(path).name}) if path.endswith(".gguf") else (path, {})
+        source, options = (
+            (str(Path(path).parent), {"gguf_file": Path(path).name}) if path.endswith(".gguf") else (path, {})
+        )
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
             model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"synpairs.rewriter_model: cannot open {path} as a causal language model: "
-                            f"{' '.join(str(error).split())[:300]}") from None
+            raise UserError(
+                f"synpairs.rewriter_model: cannot open {path} as a causal language model: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from None
         self.name, self.batch = f"transformers:{Path(path).name if options else path}", batch
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
-        return [text for start in range(0, len(requests), self.batch)
-                for text in self.answer_batch(requests[start:start + self.batch])]
+        return [
+            text
+            for start in range(0, len(requests), self.batch)
+            for text in self.answer_batch(requests[start : start + self.batch])
+        ]
 
     def answer_batch(self, requests: Sequence[Request]) -> list[str]:
         import torch
 
         prompts = [self.prompt(instruction(request)) for request in requests]
-        tokens = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
+        tokens = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(
+            self.model.device
+        )
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(requests[0].seed)
-            out = self.model.generate(**tokens, max_new_tokens=REPLY_TOKENS, do_sample=True, temperature=.5, top_p=.9,
-                                      pad_token_id=self.tokenizer.pad_token_id)
-        replies = self.tokenizer.batch_decode(out[:, tokens.input_ids.shape[1]:], skip_special_tokens=True)
+            out = self.model.generate(
+                **tokens,
+                max_new_tokens=REPLY_TOKENS,
+                do_sample=True,
+                temperature=0.5,
+                top_p=0.9,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        replies = self.tokenizer.batch_decode(out[:, tokens.input_ids.shape[1] :], skip_special_tokens=True)
         return [clean(reply) for reply in replies]
 
     def prompt(self, text: str) -> str:

@@ -1,4 +1,6 @@
-"""`python -m iy.synpairs`: synthetic pairs of the training people, drawn by finetune1. Some 200 pairs take 2 to 4 CPU minutes."""
+"""`python -m iy.synpairs`: synthetic pairs of the training people, drawn by finetune1. Some 200 pairs take 2 to 4
+CPU minutes."""
+
 import logging
 import shutil
 from collections import Counter
@@ -15,12 +17,13 @@ from iy.synpairs.make import Maker, embed, recogniser_name
 from iy.synpairs.plan import plans, references
 from iy.synpairs.rewriters import derived_seed, load_rewriter
 
-CALIBRATION_PHOTOS = 2000      # their pairs are two million: enough for a false-match rate of 1e-5
+CALIBRATION_PHOTOS = 2000  # their pairs are two million: enough for a false-match rate of 1e-5
 log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
-    """Write data/<profile>/synpairs (pairs.parquet, shards, calibration.json, settings.json) and reports/<profile>/synpairs."""
+    """Write data/<profile>/synpairs (pairs.parquet, shards, calibration.json, settings.json) and
+    reports/<profile>/synpairs."""
     from iy.tracking import stage_run
 
     photos = records.read(params.data_dir("curate") / "photos.parquet", records.PHOTO)
@@ -29,7 +32,12 @@ def run(params: Params) -> None:
     genuine, impostor = known_similarities(photos, analyser, params)
     settings = params.synpairs
     bounds = calibrate.bounds(genuine, impostor, settings.false_match_rate, settings.upper_quantile)
-    log.info("accepted between %.3f and %.3f (%d genuine, %d impostor similarities)", *bounds_of(bounds), len(genuine), len(impostor))
+    log.info(
+        "accepted between %.3f and %.3f (%d genuine, %d impostor similarities)",
+        *bounds_of(bounds),
+        len(genuine),
+        len(impostor),
+    )
     with stage_run(params, "synpairs") as tracked:
         tracked.log_dataset("curate", params.data_dir("curate") / "photos.parquet")
         folders = make(params, chosen, analyser, bounds)
@@ -38,13 +46,17 @@ def run(params: Params) -> None:
             rows = shards.gather(folders, aside)
             passed = sum(row["verdict"] == records.ACCEPTED for row in rows)
             kept_below = judge.keep_best(rows, settings.fallback_best)
-            summary |= {"recogniser": recogniser_name(analyser), "pairs": {
-                "made": len(rows), "within bounds": passed, "kept below the bound": kept_below}}
+            summary |= {
+                "recogniser": recogniser_name(analyser),
+                "pairs": {"made": len(rows), "within bounds": passed, "kept below the bound": kept_below},
+            }
             records.write(aside / "pairs.parquet", rows, records.PAIR)
             write_json(aside / "calibration.json", summary)
             params.write(aside)
         html = page.write(params, rows, summary, genuine, impostor, shards.read_examples(folders))
-        tracked.log_metrics({"pairs_made": len(rows), "pairs_within_bounds": passed, "pairs_kept_below_the_bound": kept_below})
+        tracked.log_metrics(
+            {"pairs_made": len(rows), "pairs_within_bounds": passed, "pairs_kept_below_the_bound": kept_below}
+        )
         tracked.log_artifact(html.parent, "report")
     shutil.rmtree(folders[0].parent)
     say(rows, passed, kept_below)
@@ -66,7 +78,9 @@ def make(params: Params, chosen: list, analyser: Analyser, bounds: calibrate.Bou
     rewriter = load_rewriter(params.synpairs)
     pipeline = ImagineYourselfPipeline.from_pretrained(bundle, choose_device(params.device))
     maker = Maker(params, pipeline, analyser, digest, rewriter.name, bounds)
-    return shards.make_all(chosen, lambda part: plans(part, rewriter, params), maker, shards.work_folder(params, digest))
+    return shards.make_all(
+        chosen, lambda part: plans(part, rewriter, params), maker, shards.work_folder(params, digest)
+    )
 
 
 def known_similarities(photos: list[dict], analyser: Analyser, params: Params) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +91,9 @@ def known_similarities(photos: list[dict], analyser: Analyser, params: Params) -
     rows = [row for row in records.accepted(photos) if row["split"] == "train"]
     rows = sorted(rows, key=lambda row: derived_seed(params.seed, "calibration", row["id"]))[:CALIBRATION_PHOTOS]
     if stale := {row["recogniser"] for row in rows} - {recogniser_name(analyser)}:
-        raise UserError(f"the curated photos were embedded by {stale.pop()}, not {recogniser_name(analyser)}: run curate again")
+        raise UserError(
+            f"the curated photos were embedded by {stale.pop()}, not {recogniser_name(analyser)}: run curate again"
+        )
     own, small, people = [], [], []
     for row in rows:
         seen = embed(analyser, reduced(read_image(params.photos_dir, row), params.base.image_size))
@@ -86,7 +102,9 @@ def known_similarities(photos: list[dict], analyser: Analyser, params: Params) -
             small.append(seen)
             people.append(row["person"])
     if len(set(people)) < 2:
-        raise UserError("synpairs: bounds need photos of at least two training people, whose faces are found at the model's size")
+        raise UserError(
+            "synpairs: bounds need photos of at least two training people, whose faces are found at the model's size"
+        )
     return calibrate.similarities(np.array(own), np.array(small), people)
 
 
@@ -101,7 +119,15 @@ def reduced(image: np.ndarray, side: int) -> np.ndarray:
 def say(rows: list[dict], passed: int, kept_below: int) -> None:
     reasons = Counter(row["reason"].split(":")[0] for row in rows if row["verdict"] == records.REJECTED)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    log.info("%d pairs: %d within the bounds, %d kept below the bound, rejected: %s", len(rows), passed, kept_below, why or "none")
+    log.info(
+        "%d pairs: %d within the bounds, %d kept below the bound, rejected: %s",
+        len(rows),
+        passed,
+        kept_below,
+        why or "none",
+    )
     if not passed + kept_below:
-        log.warning("no pair was accepted, so stage 2 has nothing to learn from: train stage 1 longer, raise "
-                    "synpairs.false_match_rate, or set synpairs.fallback_best")
+        log.warning(
+            "no pair was accepted, so stage 2 has nothing to learn from: train stage 1 longer, raise "
+            "synpairs.false_match_rate, or set synpairs.fallback_best"
+        )

@@ -1,4 +1,6 @@
-"""Pairs are made shard by shard in a work folder outside DVC's outs: an interrupted stage continues after its last shard."""
+"""Pairs are made shard by shard in a work folder outside DVC's outs: an interrupted stage continues after its last
+shard."""
+
 import io
 import json
 import logging
@@ -14,8 +16,8 @@ from iy.storage import atomic_folder, file_sha256, png, sha256, write_shard
 from iy.synpairs.make import Made, Maker
 from iy.synpairs.plan import Plan
 
-SHARD = 256          # pairs
-EXAMPLES = 32        # pairs whose every pass the report shows
+SHARD = 256  # pairs
+EXAMPLES = 32  # pairs whose every pass the report shows
 log = logging.getLogger(__name__)
 
 
@@ -43,13 +45,13 @@ def make_all(chosen: Sequence, plan: Callable[[Sequence], list[Plan]], maker: Ma
         if folder.exists():
             log.info("shard %d is already there", number)
             continue
-        make_shard(folder, number, start, plan(chosen[start:start + SHARD]), maker, step)
+        make_shard(folder, number, start, plan(chosen[start : start + SHARD]), maker, step)
     return folders
 
 
 def make_shard(folder: Path, number: int, start: int, plans: list[Plan], maker: Maker, step: int) -> None:
     drawn = [plan for plan in plans if plan.rewrite.problem is None]
-    made = dict(zip(map(id, drawn), maker.make(drawn))) if drawn else {}
+    made = dict(zip(map(id, drawn), maker.make(drawn), strict=True)) if drawn else {}
     rows, files, examples = [], [], []
     for i, plan in enumerate(plans):
         row, data = maker.row(plan, made.get(id(plan)))
