@@ -1,6 +1,6 @@
 """Exact resume: everything a training needs to go on, in one call, as safetensors and JSON.
 
-Batches, noise and dropout follow from (seed, step), so the step is the data position and the state of the random numbers.
+Batches, noise and dropout follow from (seed, step): the step is the data position and the state of random numbers.
 """
 import json
 import shutil
@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from iy.storage import atomic_folder, write_json
 
 
-def save_checkpoint(folder: Path, *, step: int, weights: dict[str, torch.Tensor], ema: list[torch.Tensor], ema_step: int,
-                    optimizer: torch.optim.Optimizer, scaler: dict | None, curves: dict) -> None:
+def save_checkpoint(folder: Path, *, step: int, weights: dict[str, torch.Tensor], ema: list[torch.Tensor],
+                    ema_step: int, optimizer: torch.optim.Optimizer, scaler: dict | None, curves: dict) -> None:
     """Write `folder/step-<step>` whole or not at all, then remove older ones.
 
     scaler: fp16's loss scale, None otherwise. curves: training and validation losses so far.

@@ -4,11 +4,13 @@ Real examples (stages 1 and 3): the paper conditions on the face crop of the ver
 conditions a share of them on another photo of the same person instead (our choice): copying then does not pay.
 Pairs (stages 2 and 4): a real photo is the reference, the synthetic picture of the same person the target.
 """
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from rich.progress import track
 
@@ -56,12 +58,20 @@ def load_examples(settings: Params, stage: params.Stage, base: Base, size: int) 
         sources = [real_source(settings, row) for row in rows]
     else:
         rows = records.accepted(records.read(path, records.PAIR))
-        sources = [pair_source(settings, row) for row in rows if photos.get(row["reference"], {}).get("split") == "train"]
+        train = {key for key, row in photos.items() if row["split"] == "train"}
+        sources = [pair_source(settings, row) for row in rows if row["reference"] in train]
     if not sources:
-        raise UserError(f"{path} holds no accepted row of the train split: add photos, or relax curate or synpairs settings")
+        raise UserError(f"{path} holds nothing to train on{why_not(path)}: add photos, or relax the settings of the stage "
+                        "that wrote it")
     held = [real_source(settings, row) for row in photos.values() if row["split"] == "validation"]
     return (encode(settings, sources, photos, base, size, f"encoding {len(sources)} examples"),
             encode(settings, held, photos, base, size, "encoding validation") if held else None)
+
+
+def why_not(path: Path) -> str:
+    """The most frequent reason for which rows of a table were rejected."""
+    reasons = Counter(row["reason"] for row in pq.read_table(path).to_pylist() if row["verdict"] == records.REJECTED)
+    return f" (rejected: {sum(reasons.values())}, most often for {reasons.most_common(1)[0][0]!r})" if reasons else ""
 
 
 def real_source(settings: Params, row: dict) -> Source:
@@ -74,22 +84,28 @@ def pair_source(settings: Params, row: dict) -> Source:
                   reference=row["reference"], box=None)
 
 
-def encode(settings: Params, sources: list[Source], photos: dict[str, dict], base: Base, size: int, title: str) -> Examples:
+def encode(settings: Params, sources: list[Source], photos: dict[str, dict], base: Base, size: int, title: str
+           ) -> Examples:
     """Targets to latents, captions to text states, references (and other photos of their people) to face crops."""
     people = {photos[source.reference]["person"] for source in sources}
     shown = [row for row in photos.values() if row["person"] in people]
     crops = torch.stack([reference_crop(settings, row, size) for row in shown])
     place = {row["id"]: i for i, row in enumerate(shown)}
-    same = {person: np.array([place[row["id"]] for row in shown if row["person"] == person]) for person in people}
     references = np.array([place[source.reference] for source in sources])
-    # A pair's reference already is another picture than its target.
-    others = [np.array([], int) if source.box is None else rows[rows != reference]
-              for source, reference in zip(sources, references)
-              for rows in [same[photos[source.reference]["person"]]]]
     captions = sorted({source.caption for source in sources} | {""}, key=lambda text: (len(text), text))
+    row = {caption: i for i, caption in enumerate(captions)}
     latents, boxes = encode_targets(sources, base, title)
-    return Examples(latents, encode_captions(captions, base), np.array([captions.index(s.caption) for s in sources]),
-                    captions.index(""), crops, references, others, boxes)
+    return Examples(latents, encode_captions(captions, base), np.array([row[source.caption] for source in sources]),
+                    row[""], crops, references, other_photos(sources, references, shown), boxes)
+
+
+def other_photos(sources: list[Source], references: np.ndarray, shown: list[dict]) -> list[np.ndarray]:
+    """Per example the rows of `shown` with the same person elsewhere; none for pairs: their reference is another picture."""
+    same: dict[str, list[int]] = {}
+    for i, row in enumerate(shown):
+        same.setdefault(row["person"], []).append(i)
+    return [np.array([i for i in same[shown[reference]["person"]] if i != reference and source.box is not None], int)
+            for source, reference in zip(sources, references, strict=True)]
 
 
 def reference_crop(settings: Params, row: dict, size: int) -> torch.Tensor:
@@ -112,7 +128,7 @@ def encode_targets(sources: list[Source], base: Base, title: str) -> tuple[torch
 
 
 def square(image: np.ndarray, box: list[float] | None, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest square of a photo with its face as near the middle as it goes, resized; and the box on it, in pixels."""
+    """The largest square of a photo, its face as near the middle as it goes, resized; and the box on it, in pixels."""
     import cv2
 
     height, width = image.shape[:2]
@@ -131,5 +147,5 @@ def encode_captions(captions: list[str], base: Base) -> Texts:
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in base.text}
     for first in range(0, len(captions), ENCODE):
         for name, (hidden, mask) in encode_text(base, captions[first:first + ENCODE]).items():
-            rows[name] += [states[:int(real.sum())].cpu().clone() for states, real in zip(hidden, mask)]
+            rows[name] += [states[:int(real.sum())].cpu().clone() for states, real in zip(hidden, mask, strict=True)]
     return Texts(rows)

@@ -1,4 +1,4 @@
-"""Training examples in memory, encoded once: latents, text states and reference crops. Batches follow from (seed, step).
+"""Training examples in memory, encoded once: latents, text states, reference crops. Batches follow from (seed, step).
 
 N examples, M reference crops, B rows of a batch; (C, h, w) one image's latents; S the vision tower's image size.
 """
@@ -97,9 +97,9 @@ def rows_at(seed: int, position: int, count: int, total: int) -> np.ndarray:
 
 
 def choose_references(examples: Examples, chosen: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """The reference crop of each chosen example: with probability `share` another photo of the person, where there is one."""
+    """The reference crop of each example: with probability `share` another photo of the person, where there is one."""
     other = rng.random(len(chosen)) < share
     picks = rng.random(len(chosen))
     rows = [examples.others[i][int(pick * len(examples.others[i]))] if swap and len(examples.others[i])
-            else examples.reference[i] for i, swap, pick in zip(chosen, other, picks)]
+            else examples.reference[i] for i, swap, pick in zip(chosen, other, picks, strict=True)]
     return np.array(rows)

@@ -22,7 +22,8 @@ def snr_weight(scheduler: object, t: torch.Tensor, gamma: float) -> torch.Tensor
     return snr.clamp(max=gamma) / divisor
 
 
-def weighted_mse(prediction: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, per_row: torch.Tensor) -> torch.Tensor:
+def weighted_mse(prediction: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, per_row: torch.Tensor
+                 ) -> torch.Tensor:
     """Mean over B of per_row · mean over (C, h, w) of weight · (prediction − wanted)²; weight (B, 1, h, w)."""
     error = (prediction.float() - wanted.float()).square() * weight
     return (error.flatten(1).mean(1) * per_row).mean()

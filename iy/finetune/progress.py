@@ -17,7 +17,8 @@ class Progress:
 
     def __init__(self, steps: int, first: int, rows: int, shown: bool):
         self.steps, self.done, self.rows, self.shown = steps, first, rows, shown
-        self.bar = tqdm(total=steps * rows, initial=first * rows, unit="image", disable=not (shown and sys.stderr.isatty()))
+        hidden = not (shown and sys.stderr.isatty())
+        self.bar = tqdm(total=steps * rows, initial=first * rows, unit="image", disable=hidden)
         self.began = self.told = time.monotonic()
         self.first = first
 
@@ -43,7 +44,7 @@ class Progress:
 
 @contextlib.contextmanager
 def until_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGTERM or SIGINT arrives, so that a training can end after its step; a second one kills."""
+    """A list that fills when SIGTERM or SIGINT arrives, so that a training ends after its step; a second one kills."""
     stopped: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stopped

@@ -1,20 +1,24 @@
 """A finetuning stage from settings to bundle: parent, data, training, lineage."""
+import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from accelerate import PartialState
 
 from iy import params
 from iy.diffusion import Base, TextEncoders, choose_device, load_base
 from iy.errors import UserError
 from iy.finetune import data
+from iy.finetune.examples import Examples
 from iy.finetune.preview import Preview
 from iy.finetune.trainer import Trainer
 from iy.model import Personaliser, bundle
 from iy.params import Params
 from iy.storage import file_sha256, sha256, write_json
-from iy.tracking import stage_run
+from iy.tracking import StageRun, stage_run
 
 STAGE_SECTIONS = ("base", "model", "seed")
 WITHOUT_EFFECT = {"checkpoint_every", "stages"}      # finetune keys that do not change this stage's result
@@ -23,24 +27,36 @@ WITHOUT_EFFECT = {"checkpoint_every", "stages"}      # finetune keys that do not
 def run(settings: Params, stage: str) -> None:
     """`python -m iy.finetune --stage N`: models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
     plan, number = settings.finetune.stages[stage], int(stage)
-    with stage_run(settings, f"finetune{stage}") as tracked:
+    state = PartialState(cpu=choose_device(settings.device).type == "cpu")      # one of several under `accelerate launch`
+    with stage_run(settings, f"finetune{stage}") if state.is_main_process else untracked() as tracked:
         paths = data.tables(settings, plan)
         for name, path in paths.items():
             tracked.log_dataset(name, path)
-        base = load_base(settings.base, choose_device(settings.device))
+        base = load_base(settings.base, state.device)
         model, parent = start(settings, number, base)
         lineage = {"stage": number, "parent": parent, "settings": stage_digest(settings, stage),
                    "data": {name: file_sha256(path) for name, path in paths.items()}}
-        resume = Path(".iy", "resume", settings.profile, f"finetune{stage}-{sha256(json.dumps(lineage, sort_keys=True).encode())[:16]}")
         examples, validation = data.load_examples(settings, plan, base, model.vision.image_size)
         base.text = TextEncoders({})                  # captions are encoded: the text encoders' memory is free
-        draw = preview(settings, model, base, validation)
         trainer = Trainer(model, base.scheduler, examples, validation, settings.finetune, plan, seed=settings.seed,
-                          resume=resume, run=tracked, preview=draw and (lambda step: tracked.log_image("validation", step, draw())))
+                          resume=resume_dir(settings, lineage), run=tracked,
+                          preview=preview(settings, model, base, validation, tracked))
         curves = trainer.train()
-        if trainer.accelerator.is_main_process:
+        if state.is_main_process:
             finish(settings, model, settings.bundle_dir(number), lineage, curves, len(examples))
-            shutil.rmtree(resume, ignore_errors=True)
+            for old in resume_dir(settings, lineage).parent.glob(f"finetune{stage}-*"):
+                shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def untracked() -> Iterator[StageRun]:
+    yield StageRun(None, None)
+
+
+def resume_dir(settings: Params, lineage: dict) -> Path:
+    """Checkpoints of exactly this training: other data, settings or parent never continue from them."""
+    digest = sha256(json.dumps(lineage, sort_keys=True).encode())[:16]
+    return Path(".iy", "resume", settings.profile, f"finetune{lineage['stage']}-{digest}")
 
 
 def start(settings: Params, stage: int, base: Base) -> tuple[Personaliser, str | None]:
@@ -50,7 +66,8 @@ def start(settings: Params, stage: int, base: Base) -> tuple[Personaliser, str |
     elif settings.finetune.init == "none":
         return Personaliser(base, settings.model), None
     elif settings.finetune.pretrained is None:
-        raise UserError("finetune.init = 'pretrained' needs finetune.pretrained, the folder of a bundle: name it, or use init: none")
+        raise UserError("finetune.init = 'pretrained' needs finetune.pretrained, the folder of a bundle: name it, or "
+                        "use init: none")
     else:
         folder = Path(settings.finetune.pretrained)
     made = bundle.read_config(folder)["model"]
@@ -79,10 +96,13 @@ def stage_digest(settings: Params, stage: str) -> str:
     return sha256(json.dumps(used, sort_keys=True).encode())
 
 
-def preview(settings: Params, model: Personaliser, base: Base, validation: object):
-    """What draws the validation picture, or None when there is nobody to draw."""
-    count = settings.finetune.validation_images
-    return Preview(model, base, validation, settings.evaluate, count, settings.seed).draw if validation else None
+def preview(settings: Params, model: Personaliser, base: Base, validation: Examples | None, tracked: StageRun
+            ) -> Callable[[int], None] | None:
+    """What draws and logs the validation picture of a step; None when there is nobody to draw."""
+    if validation is None:
+        return None
+    drawing = Preview(model, base, validation, settings.evaluate, settings.finetune.validation_images, settings.seed)
+    return lambda step: tracked.log_image("validation", step, drawing.draw())
 
 
 def finish(settings: Params, model: Personaliser, folder: Path, lineage: dict, curves: dict, examples: int) -> None:

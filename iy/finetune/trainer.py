@@ -1,9 +1,9 @@
-"""The one training engine: all four stages, and the shipped `pretrained` bundle, are this with other settings and examples.
+"""The one training engine: the four stages, and the shipped `pretrained` bundle, are this with other settings and data.
 
     trainer = Trainer(model, base.scheduler, examples, validation, settings, stage, seed=0)
     curves = trainer.train()            # the model then holds the averaged (EMA) weights
 
-Step k is a function of (seed, k) and the weights before it: a resumed training ends with the same bytes as an undisturbed one.
+Step k is a function of (seed, k) and the weights before it: a resumed training ends with the bytes of an undisturbed one.
 """
 import contextlib
 import logging
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
@@ -34,7 +35,7 @@ Curves = dict[str, list[list[float]]]   # name -> [step, value] pairs
 class Trainer:
     """Trains `model` on `examples`.
 
-    validation: examples of other people, or None. resume: folder of checkpoints, or None for none. run: where curves go.
+    validation: examples of other people, or None. resume: folder of checkpoints; None keeps none. run: where curves go.
     preview: called as preview(step) with the averaged weights in place, to draw pictures.
     """
 
@@ -43,10 +44,11 @@ class Trainer:
                  run: StageRun | None = None, preview: Callable[[int], None] | None = None):
         if len(examples) == 0:
             raise UserError("there is nothing to train on: no accepted photo or pair of the train split was found")
-        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=next(model.parameters()).device.type == "cpu")
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=model.device.type == "cpu")
         self.model, self.scheduler, self.settings, self.stage, self.seed = model, scheduler, settings, stage, seed
         self.examples, self.validation, self.resume, self.preview = examples, validation, resume, preview
         self.run = run or StageRun(None, None)
+        model.unet.to(memory_format=torch.channels_last)        # a fifth faster on CPUs; the numbers stay
         self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for weight in self.weights.values():
             weight.data = weight.data.float()           # AdamW's small steps vanish in half precision
@@ -60,15 +62,16 @@ class Trainer:
         """No weight decay on gains, biases and α."""
         matrices = [p for p in self.weights.values() if p.ndim > 1]
         vectors = [p for p in self.weights.values() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": self.settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        return torch.optim.AdamW([group for group in groups if group["params"]], self.stage.learning_rate, fused=True)
+        return torch.optim.AdamW([{"params": matrices, "weight_decay": self.settings.weight_decay},
+                                  {"params": vectors, "weight_decay": 0.0}], self.stage.learning_rate, fused=True)
 
     def train(self) -> Curves:
-        """Run every step that is not done yet; interrupted by a signal, save a checkpoint and leave with exit code 1."""
+        """Run every step that is not done yet. A signal makes it save a checkpoint and leave with exit code 1."""
         first = self.restore()
         self.model.train()
         rows = self.settings.batch * self.settings.accumulate * self.accelerator.num_processes
-        with until_signal() as stopped, Progress(self.stage.steps, first, rows, self.accelerator.is_main_process) as progress:
+        main = self.accelerator.is_main_process
+        with until_signal() as stopped, Progress(self.stage.steps, first, rows, main) as progress:
             for step in range(first, self.stage.steps):
                 loss = self.train_step(step)
                 done = step + 1
@@ -102,7 +105,8 @@ class Trainer:
         self.ema.step(self.weights.values())
         value = self.accelerator.reduce(total, "mean").item()
         if not math.isfinite(value):
-            raise UserError(f"the loss became {value} at step {step + 1}: lower learning_rate, or use precision bf16 or 'no'")
+            raise UserError(f"the loss became {value} at step {step + 1}: lower this stage's learning_rate, or set "
+                            "precision to bf16 or 'no'")
         return value
 
     def rate(self, step: int) -> float:
@@ -119,10 +123,10 @@ class Trainer:
         references = choose_references(self.examples, chosen, settings.reference_other, rng)
         batch = self.move(self.examples.batch(chosen, references, settings.face_weight))
         t = torch.from_numpy(rng.integers(0, self.scheduler.config.num_train_timesteps, settings.batch))
-        drop = torch.from_numpy(rng.random(settings.batch))
-        edges = torch.tensor([settings.drop_text, settings.drop_image, settings.drop_both]).cumsum(0)
-        kind = torch.bucketize(drop, edges.double(), right=True)            # 0 text, 1 image, 2 both, 3 nothing is dropped
-        return self.loss(batch, t, torch.randn(batch.latents.shape), (kind == 0) | (kind == 2), (kind == 1) | (kind == 2))
+        edges = np.cumsum([settings.drop_text, settings.drop_image, settings.drop_both])
+        kind = torch.from_numpy(np.searchsorted(edges, rng.random(settings.batch), "right"))
+        text, image, both = kind == 0, kind == 1, kind == 2     # what is dropped; 3: nothing
+        return self.loss(batch, t, torch.randn(batch.latents.shape), text | both, image | both)
 
     def loss(self, batch: Batch, t: torch.Tensor, noise: torch.Tensor, no_text: torch.Tensor, no_image: torch.Tensor
              ) -> torch.Tensor:
@@ -164,7 +168,8 @@ class Trainer:
         examples, count = self.validation, self.settings.batch
         chosen = rows_at(self.seed, k * count, count, len(examples))
         rng = random(self.seed, VALIDATION, k)
-        batch = self.move(examples.batch(chosen, choose_references(examples, chosen, 1.0, rng), self.settings.face_weight))
+        references = choose_references(examples, chosen, 1.0, rng)
+        batch = self.move(examples.batch(chosen, references, self.settings.face_weight))
         t = torch.linspace(0, self.scheduler.config.num_train_timesteps - 1, count).long()
         noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
         nothing = torch.zeros(count, dtype=torch.bool)
