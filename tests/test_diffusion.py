@@ -62,7 +62,7 @@ def test_pixels_span_minus_one_to_one():
 @pytest.mark.parametrize("change, message", [
     (lambda base: base["unet"].update({"class": "UNet9000"}), "base.unet: diffusers has no loadable class 'UNet9000'"),
     (lambda base: base["vae"].update(subfolder="nowhere"), "base.vae: cannot open AutoencoderKL"),
-    (lambda base: base["text"]["ul2"].update(own=True), "exactly one branch must have `own: true`"),
+    (lambda base: base["text"]["ul2"].update(own=True), "base.text: exactly one branch must have `own: true`"),
 ])
 def test_a_base_that_cannot_be_opened_is_one_sentence(folder, change, message):
     settings = tiny_settings(folder)

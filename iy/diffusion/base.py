@@ -100,7 +100,8 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
         vae=open_model(diffusers, base.vae, "vae", dtype, device),
         scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls),
         vision=open_model(transformers, base.vision, "vision", dtype, device),
-        image_mean=mean, image_std=std, text=TextEncoders(text), image_size=base.image_size, dtype=dtype, settings=base)
+        image_mean=mean, image_std=std, text=TextEncoders(text).eval(), image_size=base.image_size, dtype=dtype,
+        settings=base)
 
 
 def open_model(library: Any, part: params.Component, key: str, dtype: torch.dtype,
