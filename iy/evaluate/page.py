@@ -105,9 +105,10 @@ def write(
     ]
     best, base = metrics["stage4"], metrics["base"]
     lead = (
-        f"{len(benchmark.subjects)} people nobody trained on × {len(benchmark.prompts)} prompts: stage 4 is recognised in "
-        f"{best['top1_judge']['value']:.0%} of images (base {base['top1_judge']['value']:.0%}, chance {chance:.0%}) and "
-        f"follows the prompt to {best['prompt_alignment']['value']:.2f} (base {base['prompt_alignment']['value']:.2f})."
+        f"{len(benchmark.subjects)} people nobody trained on × {len(benchmark.prompts)} prompts: stage 4 is recognised "
+        f"in {best['top1_judge']['value']:.0%} of images (base {base['top1_judge']['value']:.0%}, chance {chance:.0%}) "
+        f"and follows the prompt to {best['prompt_alignment']['value']:.2f} "
+        f"(base {base['prompt_alignment']['value']:.2f})."
     )
     write_bytes(folder / "index.html", report.page("Evaluation", sections, lead).encode())
     write_grids(folder / "images", benchmark, results)
