@@ -203,6 +203,21 @@ def test_accumulated_batches_are_one_large_batch(here):
         torch.testing.assert_close(got, wanted.grad, rtol=1e-3, atol=1e-6)
 
 
+def test_a_half_precision_base_trains_with_full_precision_weights(here, request):
+    from accelerate.state import AcceleratorState
+    request.addfinalizer(AcceleratorState._reset_state)
+    AcceleratorState._reset_state()
+    settings = tiny(here, precision="bf16", validate_every=2)
+    half = settings.model_copy(update={"base": settings.base.model_copy(update={"dtype": "bfloat16"})})
+    base, train, held = examples(half, "1")
+    engine = trainer(half, base, train, held, steps=2)
+    curves = engine.train()
+    assert np.isfinite([value for _, value in curves["loss"] + curves["validation_loss"]]).all()
+    assert {weight.dtype for weight in engine.weights.values()} == {torch.float32}
+    with pytest.raises(UserError, match="precision 'no' cannot train on a base of dtype bfloat16"):
+        trainer(tiny(here), load_base(half.base), train, held)
+
+
 def test_a_diverged_training_says_what_to_change(here):
     settings = tiny(here)
     base, train, _ = examples(settings, "1")

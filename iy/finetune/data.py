@@ -61,8 +61,8 @@ def load_examples(settings: Params, stage: params.Stage, base: Base, size: int) 
         train = {key for key, row in photos.items() if row["split"] == "train"}
         sources = [pair_source(settings, row) for row in rows if row["reference"] in train]
     if not sources:
-        raise UserError(f"{path} holds nothing to train on{why_not(path)}: add photos, or relax the settings of the stage "
-                        "that wrote it")
+        raise UserError(f"{path} holds nothing to train on{why_not(path)}: add photos, or relax the settings of the "
+                        "stage that wrote it")
     held = [real_source(settings, row) for row in photos.values() if row["split"] == "validation"]
     return (encode(settings, sources, photos, base, size, f"encoding {len(sources)} examples"),
             encode(settings, held, photos, base, size, "encoding validation") if held else None)
@@ -100,7 +100,7 @@ def encode(settings: Params, sources: list[Source], photos: dict[str, dict], bas
 
 
 def other_photos(sources: list[Source], references: np.ndarray, shown: list[dict]) -> list[np.ndarray]:
-    """Per example the rows of `shown` with the same person elsewhere; none for pairs: their reference is another picture."""
+    """Per example the rows of `shown` with the same person elsewhere; none for pairs: their reference is no copy."""
     same: dict[str, list[int]] = {}
     for i, row in enumerate(shown):
         same.setdefault(row["person"], []).append(i)

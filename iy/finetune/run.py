@@ -27,7 +27,7 @@ WITHOUT_EFFECT = {"checkpoint_every", "stages"}      # finetune keys that do not
 def run(settings: Params, stage: str) -> None:
     """`python -m iy.finetune --stage N`: models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
     plan, number = settings.finetune.stages[stage], int(stage)
-    state = PartialState(cpu=choose_device(settings.device).type == "cpu")      # one of several under `accelerate launch`
+    state = PartialState(cpu=choose_device(settings.device).type == "cpu")      # of several under `accelerate launch`
     with stage_run(settings, f"finetune{stage}") if state.is_main_process else untracked() as tracked:
         paths = data.tables(settings, plan)
         for name, path in paths.items():

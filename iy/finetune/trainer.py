@@ -3,7 +3,7 @@
     trainer = Trainer(model, base.scheduler, examples, validation, settings, stage, seed=0)
     curves = trainer.train()            # the model then holds the averaged (EMA) weights
 
-Step k is a function of (seed, k) and the weights before it: a resumed training ends with the bytes of an undisturbed one.
+Step k follows from (seed, k) and the weights before it: a resumed training ends with the bytes of an undisturbed one.
 """
 import contextlib
 import logging
@@ -44,6 +44,9 @@ class Trainer:
                  run: StageRun | None = None, preview: Callable[[int], None] | None = None):
         if len(examples) == 0:
             raise UserError("there is nothing to train on: no accepted photo or pair of the train split was found")
+        if model.unet.dtype != torch.float32 and settings.precision == "no":
+            raise UserError(f"finetune.precision 'no' cannot train on a base of dtype {model.unet.dtype}".replace("torch.", "")
+                            + ": use bf16 or fp16, or base.dtype float32")
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=model.device.type == "cpu")
         self.model, self.scheduler, self.settings, self.stage, self.seed = model, scheduler, settings, stage, seed
         self.examples, self.validation, self.resume, self.preview = examples, validation, resume, preview
@@ -79,14 +82,20 @@ class Trainer:
                 self.run.log_metrics({"learning_rate": self.rate(step), "images_per_second": progress.rate}, done)
                 if done % self.settings.validate_every == 0 or done == self.stage.steps:
                     self.validate(done)
-                if stopped or (done % self.settings.checkpoint_every == 0 and done < self.stage.steps):
+                leave = self.anywhere(bool(stopped))
+                if leave or (done % self.settings.checkpoint_every == 0 and done < self.stage.steps):
                     self.save(done)
-                if stopped:
+                if leave:
                     raise SystemExit(f"interrupted after step {done} of {self.stage.steps}: run the same command again "
                                      "to continue")
                 progress.advance(loss)
         self.ema.copy_to(self.weights.values())
         return self.curves
+
+    def anywhere(self, stopped: bool) -> bool:
+        """Whether any process was told to stop: all leave after the same step."""
+        return stopped if self.accelerator.num_processes == 1 else bool(self.accelerator.reduce(
+            torch.tensor(float(stopped), device=self.accelerator.device), "sum") > 0)
 
     def train_step(self, step: int) -> float:
         """One optimiser step over `accumulate` batches; the mean loss over all processes."""

@@ -41,8 +41,8 @@ def read(path: Path) -> dict[str, Decision]:
         one = checked(row, place)
         key, before = row["id"].strip(), decided.get(row["id"].strip())
         if before and before.verdict != one.verdict:
-            raise UserError(f"{place}: {key} is {one.verdict}, but {before.verdict} in {before.place.rsplit(' ', 2)[-2]} "
-                            f"{before.place.rsplit(' ', 1)[-1]}: settle it and keep one row")
+            raise UserError(f"{place}: {key} is {one.verdict}, but {before.verdict} in {before.place.split(', ')[-1]}: "
+                            "settle it and keep one row")
         if before:
             one = Decision(one.verdict, f"{before.reviewer}, {one.reviewer}", before.reason or one.reason, before.place)
         decided[key] = one

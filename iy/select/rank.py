@@ -25,11 +25,12 @@ def best_photos(rows: list[dict], share: float, forced: set[str]) -> set[str]:
 
 
 def best_pairs(rows: list[dict], share: float, forced: set[str]) -> set[str]:
-    """Ids of `share` of the pairs, `forced` ones first: everybody's most similar pair, then everybody's second, and so on."""
+    """Ids of `share` of the pairs, `forced` ones first: everybody's most similar pair, then everybody's second, ..."""
     budget = max(math.ceil(share * len(rows)), len(forced))
     people = grouped(rows, lambda row: (row["id"] not in forced, -final_similarity(row), row["id"]))
     places = {row["id"]: place for own in people.values() for place, row in enumerate(own)}
-    order = sorted(rows, key=lambda row: (row["id"] not in forced, places[row["id"]], -final_similarity(row), row["id"]))
+    order = sorted(rows, key=lambda row: (row["id"] not in forced, places[row["id"]], -final_similarity(row),
+                                          row["id"]))
     return {row["id"] for row in order[:budget]}
 
 

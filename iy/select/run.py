@@ -1,7 +1,7 @@
 """The stage: rank, let people's decisions override, write what is kept and why the rest is not.
 
-data/<profile>/select/real.parquet and pairs.parquet hold every photo or pair of the train people; `verdict` says which are
-kept. Photos have no `decided_by` column: their `reason` names the reviewer.
+data/<profile>/select/real.parquet and pairs.parquet hold every photo or pair of the train people; `verdict` says which
+are kept. Photos have no `decided_by` column: their `reason` names the reviewer.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -47,13 +47,14 @@ def check(decided: dict[str, Decision], photos: dict[str, str], pairs: dict[str,
             raise UserError(f"{decision.place}: {key} is neither a photo nor a pair of this profile: remove the row")
         split = photos.get(key, pairs.get(key))
         if decision.verdict == ACCEPTED and split in ("validation", "test"):
-            raise UserError(f"{decision.place}: {key} belongs to the {split} people, who are never trained on: remove the row")
+            raise UserError(f"{decision.place}: {key} belongs to the {split} people, who are never trained on: "
+                            "remove the row")
         if decision.verdict == ACCEPTED and key not in readable:
             raise UserError(f"{decision.place}: {key} has no image that can be read: remove the row")
 
 
 def judge(rows: list[dict], decided: dict[str, Decision], share: float, best: Callable) -> list[dict]:
-    """The rows with verdict, reason and decided_by: people's decisions, else the ranking among what was accepted before."""
+    """The rows with verdict, reason and decided_by: people's decisions, else the ranking of what was accepted before."""
     verdicts = {row["id"]: decided[row["id"]].verdict if row["id"] in decided else row["verdict"] for row in rows}
     ranked = [row for row in rows if verdicts[row["id"]] == ACCEPTED]
     forced = {row["id"] for row in ranked if row["id"] in decided}
