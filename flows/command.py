@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from flows import environment, experiment
+from flows import environment, experiment, graph
 from iy.errors import UserError
 
 
@@ -53,6 +53,8 @@ def run(profile: str | None, changes: dict[str, Any], force: bool, stage: str | 
     """The exit code. Settings are checked before the seconds that Prefect takes to start."""
     root = environment.main_root()
     params = experiment.chosen(profile, changes, root)
+    if stage and stage not in graph.names(root):
+        raise UserError(f"--stage {stage}: dvc.yaml states no such stage, only {', '.join(graph.names(root))}")
     in_place = not changes and params.profile == experiment.chosen(None, {}, root).profile
     if in_place and not force and not stage and up_to_date(root):
         print("Everything is up to date.")
@@ -80,10 +82,7 @@ def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, s
     except Exception as error:
         # A server that does not start must not keep anyone from running: the graph is DVC's.
         return without_prefect(profile, changes, force, stage, error)
-    flow = getattr(pipeline, stage or "pipeline", None)
-    if flow is None:
-        raise UserError(f"--stage {stage}: dvc.yaml states no such stage")
-    state = flow(profile=profile or pipeline.DEFAULT, overrides=changes, force=force, return_state=True)
+    state = getattr(pipeline, stage or "pipeline")(profile=profile or pipeline.DEFAULT, overrides=changes, force=force, return_state=True)
     if state.is_completed():
         for name, place in state.result().items():
             print(f"{name:<12} {place}")

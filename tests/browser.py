@@ -61,8 +61,8 @@ class Prefect:
     def open(self, path: str) -> None:
         self.page.goto(self.base + path, wait_until="domcontentloaded", timeout=PATIENCE)
 
-    def press_run(self, deployment: str, profile: str | None = None) -> str:
-        """Run → Quick run, or Custom run with `profile` chosen in the form; the new flow run's id."""
+    def press_run(self, deployment: str, profile: str | None = None, overrides: dict | None = None) -> str:
+        """Run → Quick run, or Custom run with the form filled in; the new flow run's id."""
         before = {one["id"] for one in self.api("/flow_runs/filter", {})}
         self.open(f"/deployments/deployment/{self.deployments()[deployment]}")
         self.page.get_by_role("button", name="Run", exact=True).click()
@@ -71,6 +71,10 @@ class Prefect:
         else:
             self.page.get_by_text("Custom run").click()
             self.choose(profile)
+            if overrides:
+                self.page.locator(".cm-content").first.click()
+                self.page.keyboard.press("Control+A")
+                self.page.keyboard.insert_text(json.dumps(overrides))
             self.page.get_by_role("button", name="Submit").click()
         new = wait(lambda: {one["id"] for one in self.api("/flow_runs/filter", {})} - before, 60, "a new flow run")
         return new.pop()
@@ -96,6 +100,10 @@ class Prefect:
 
     def tasks(self, run: str) -> dict[str, dict]:
         return {one["name"]: one for one in self.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})}
+
+    def said(self, run: str) -> str:
+        """The run's log, its tasks' included."""
+        return "\n".join(one["message"] for one in self.api("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}))
 
     def links(self, run: str) -> dict[str, set[str]]:
         """What the graph on the run's page draws: each task with those it follows."""

@@ -11,6 +11,9 @@ import browser
 import psutil
 import pytest
 import toy_project
+import yaml
+
+from flows import experiment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800),
               pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")]
@@ -104,18 +107,24 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
         shutil.copytree(toy_project.HERE / ".iy" / "weights", clone / ".iy" / "weights")
     with browser.services(clone, clone) as base:
         prefect = browser.Prefect(base, page)
-        run = prefect.press_run("pipeline", "smoke")
+        longer = {"finetune.stages.1.steps": 24}        # long enough to be cancelled in the middle
+        run = prefect.press_run("pipeline", "smoke", longer)
         prefect.open(f"/runs/flow-run/{run}")
-        browser.wait(lambda: stages_of(clone) or prefect.state(run) in ("Failed", "Crashed"), 600, "finetune1 running")
+        browser.wait(lambda: " of 24: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"), 600, "finetune1 training")
         assert prefect.state(run) == "Running", prefect.api(f"/flow_runs/{run}")["state"]["message"]
         prefect.press_cancel(run)
         assert prefect.ends(run, 180) == "Cancelled"
         browser.wait(lambda: not stages_of(clone), 60, "the end of the training's process")
-        again = prefect.press_run("pipeline", "smoke")
+        again = prefect.press_run("pipeline", "smoke", longer)
         assert prefect.ends(again, 1200) == "Completed", prefect.api(f"/flow_runs/{again}")["state"]["message"]
+        assert "continuing after step" in prefect.said(again)
         links, tasks = prefect.links(again), prefect.tasks(again)
         assert len(links) >= 8 and {tasks[name]["state"]["name"] for name in ("photos", "curate")} == {"Cached"}
         assert "finetune4" in links["evaluate"] and links["synpairs"] == {"photos", "curate", "finetune1"}
         prefect.shown(again, "Artifacts", ["evaluate-metrics", "evaluate-report", "mlflow-run", "where-to-look"])
     assert (clone / "reports" / "smoke" / "evaluate" / "metrics.json").exists()
-    assert "smoke" in toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "list", "--name-only").stdout.split()
+    assert (clone / "params.yaml").read_bytes() == (toy_project.HERE / "params.yaml").read_bytes()
+    named = toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "list", "--name-only").stdout.split()
+    assert experiment.title("smoke", longer) in named
+    toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "apply", experiment.title("smoke", longer))
+    assert yaml.safe_load((clone / "profiles" / "smoke.yaml").read_text())["finetune"]["stages"]["1"]["steps"] == 24
