@@ -29,8 +29,8 @@ def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
     distance = np.sqrt(np.maximum(square[:, None] + square - 2 * faces @ faces.T, 0))[first, second]
     genuine, impostor = cosine[same], cosine[~same]
     if not len(genuine) or not len(impostor):
-        raise UserError("curate: the recogniser cannot be calibrated: outside the test split, two persons and one person with "
-                        "two photos are needed: add photos, or set curate.minimum_per_person to 2")
+        raise UserError("curate: the recogniser cannot be calibrated: outside the test split, two persons and one "
+                        "person with two photos are needed: add photos, or set curate.minimum_per_person to 2")
     named = all(row["label"] == row["person"] for row in rows)
     found = {"recogniser": rows[0]["recogniser"], "labels": "source" if named else "grouped by this recogniser",
              "photos": len(rows), "persons": int(person.max()) + 1, "auc": rounded(roc_auc_score(same, cosine)),
@@ -42,7 +42,8 @@ def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
 
 
 def summary(values: np.ndarray) -> dict:
-    return {"n": len(values), "mean": rounded(values.mean()), "std": rounded(values.std()), "median": rounded(np.median(values)),
+    return {"n": len(values), "mean": rounded(values.mean()), "std": rounded(values.std()),
+            "median": rounded(np.median(values)),
             "quantiles": {str(q): rounded(np.quantile(values, q)) for q in QUANTILES}}
 
 

@@ -1,4 +1,4 @@
-"""Captions by any image-to-text model that transformers opens: BLIP, GIT, ViT-GPT2, or one that follows a chat template."""
+"""Captions by any image-to-text model that transformers opens: BLIP, GIT, ViT-GPT2, or one with a chat template."""
 import numpy as np
 import torch
 from PIL import Image
@@ -6,7 +6,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from iy.errors import UserError
 
-QUESTION = "Describe this photo of a person in one sentence: expression, head pose, gaze, light, clothing and background."
+QUESTION = ("Describe this photo of a person in one sentence: expression, head pose, gaze, light, clothing "
+            "and background.")
 LONGEST = 80                 # tokens
 EMPTY = "a portrait of a person"
 
@@ -16,10 +17,11 @@ class Captioner:
         try:
             self.processor = AutoProcessor.from_pretrained(model)
             self.network = open_model(model).to(device).eval()
-            self.words = self.processor if hasattr(self.processor, "batch_decode") else AutoTokenizer.from_pretrained(model)
+            speaks = hasattr(self.processor, "batch_decode")
+            self.words = self.processor if speaks else AutoTokenizer.from_pretrained(model)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            raise UserError(f"curate.caption_model {model} cannot be opened ({' '.join(str(error).split())[:160]}): name a "
-                            "folder or model id of an image-to-text model") from None
+            raise UserError(f"curate.caption_model {model} cannot be opened ({' '.join(str(error).split())[:160]}): "
+                            "name a folder or model id of an image-to-text model") from None
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> str:
@@ -32,9 +34,10 @@ class Captioner:
 
     def inputs(self, image: Image.Image):
         if getattr(self.processor, "chat_template", None):
-            asked = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]}]
-            return self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=True, return_dict=True,
-                                                      return_tensors="pt")
+            content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
+            asked = [{"role": "user", "content": content}]
+            return self.processor.apply_chat_template(
+                asked, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
         return self.processor(images=image, return_tensors="pt")
 
 

@@ -14,7 +14,7 @@ BLOCK = 1024     # rows compared with all others at a time
 
 
 def reject_copies(rows: list[dict], curate: params.Curate) -> tuple[list[dict], dict[int, int]]:
-    """Exact copies and near duplicates rejected, naming the photo that stays; and each copy's row -> the row that stays."""
+    """Exact copies and near duplicates rejected, naming the photo that stays; and copy's index -> its."""
     rows, original = reject_same_bytes(rows)
     usable = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED]
     groups = connected([rows[i] for i in usable], curate)

@@ -26,7 +26,8 @@ def group(rows: list[dict], curate: params.Curate, published: float) -> list[dic
     elif unnamed:
         for i, name in zip(unnamed, persons([rows[i]["embedding"] for i in unnamed], threshold), strict=True):
             rows[i] = rows[i] | {"person": name}
-        log.info("curate: %d unlabelled photos show %d persons", len(unnamed), len({rows[i]["person"] for i in unnamed}))
+        count = len({rows[i]["person"] for i in unnamed})
+        log.info("curate: %d unlabelled photos show %d persons", len(unnamed), count)
     return few(rows, curate.minimum_per_person)
 
 
@@ -42,7 +43,8 @@ def persons(embeddings: list, threshold: float) -> list[str]:
 
 
 def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
-    """Cluster numbers (N,) of unit vectors (N, D): two clusters join while their mean similarity is at least `threshold`.
+    """Cluster numbers (N,) of unit vectors (N, D): two clusters join while their mean similarity is `threshold` or
+    more.
 
     A join needs one pair at the threshold, so no cluster crosses the components of the graph of such pairs: each
     component is clustered alone, which gives the same result and keeps memory to the largest component.
@@ -53,8 +55,9 @@ def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
     numbers, used = np.zeros(len(faces), int), 0
     for k in range(count):
         here = np.flatnonzero(component == k)
-        inside = np.zeros(1, int) if len(here) == 1 else AgglomerativeClustering(
-            n_clusters=None, metric="cosine", linkage="average", distance_threshold=1 - threshold).fit_predict(faces[here])
+        average = AgglomerativeClustering(n_clusters=None, metric="cosine", linkage="average",
+                                          distance_threshold=1 - threshold)
+        inside = np.zeros(1, int) if len(here) == 1 else average.fit_predict(faces[here])
         numbers[here] = used + inside
         used += int(inside.max()) + 1
     return numbers
@@ -62,5 +65,6 @@ def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
 
 def few(rows: list[dict], minimum: int) -> list[dict]:
     count = Counter(row["person"] for row in rows if row["verdict"] == ACCEPTED)
-    return [reject(row, f"only {count[row['person']]} usable photo(s) of this person, curate.minimum_per_person is {minimum}")
-            if row["verdict"] == ACCEPTED and count[row["person"]] < minimum else row for row in rows]
+    return [reject(row, f"only {count[row['person']]} usable photo(s) of this person, curate.minimum_per_person is "
+                        f"{minimum}") if row["verdict"] == ACCEPTED and count[row["person"]] < minimum else row
+            for row in rows]

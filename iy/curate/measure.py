@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def measure(rows: list[dict], folder: Path, settings: params.Params) -> list[dict]:
     """The rows that have an image, with faces, box, pose, sharpness, embedding and hash filled in; order kept."""
-    load_analyser(settings.faces, settings.usage)        # a missing pack is one sentence here, not a broken process pool
+    load_analyser(settings.faces, settings.usage)    # a missing pack is one sentence here, not a broken process pool
     jobs = [(row, folder, settings.faces, settings.usage) for row in rows]
     columns = list(tqdm(measured(jobs, settings.photos.workers), "faces", len(jobs), mininterval=1))
     return [row | found for row, found in zip(rows, columns, strict=True)]
@@ -55,8 +55,8 @@ def opened(faces: params.Faces, usage) -> Analyser:
 
 
 def columns(image: np.ndarray, analyser: Analyser) -> dict:
-    """Columns of one photo uint8 RGB (H, W, 3). `faces` counts the largest and its rivals; bystanders far smaller do not
-    count."""
+    """Columns of one photo uint8 RGB (H, W, 3). `faces` counts the largest and its rivals; far smaller
+    bystanders do not count."""
     found = analyser.detect(image)
     row = {"faces": sum(face.area >= RIVAL * found[0].area for face in found),
            "phash": str(imagehash.phash(Image.fromarray(image)))}
@@ -79,7 +79,7 @@ def sharpness(image: np.ndarray, face: Face) -> float:
 
 
 def quality(row: dict, score: float) -> float:
-    """0..1 for ranking: geometric mean of face size, sharpness, frontality and the detector's certainty (our choice)."""
+    """0..1 for ranking: geometric mean of face size, sharpness, frontality and detector score (our choice)."""
     parts = [min(row["face_size"] / 112, 1), row["sharpness"] / (row["sharpness"] + 100),
              max(1 - (abs(row["yaw"]) / 90) ** 2 - (abs(row["pitch"]) / 90) ** 2, .01), score]
     return float(np.prod(np.clip(parts, .01, 1)) ** (1 / len(parts)))

@@ -27,8 +27,8 @@ def write(params: Params, rows: list[dict], calibration: dict, genuine: np.ndarr
 
 def summary(rows: list[dict]) -> report.Block:
     kept = accepted(rows)
-    table = [[name, len({row["person"] for row in kept if row["split"] == name}), sum(row["split"] == name for row in kept)]
-             for name in SPLITS]
+    by_split = {name: [row for row in kept if row["split"] == name] for name in SPLITS}
+    table = [[name, len({row["person"] for row in own}), len(own)] for name, own in by_split.items()]
     table.append(["rejected", "–", len(rows) - len(kept)])
     return report.table(["split", "persons", "photos"], table)
 
@@ -82,7 +82,8 @@ def recogniser(calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> 
                              f"{calibration['labels']}. AUC {calibration['auc']:.4f}; median distance "
                              f"{calibration['distance']['genuine_median']:.3f} same person, "
                              f"{calibration['distance']['impostor_median']:.3f} different."),
-            report.table(["false-match rate", "similarity", "same person found"], cells), report.picture(report.plot(draw))]
+            report.table(["false-match rate", "similarity", "same person found"], cells),
+            report.picture(report.plot(draw))]
 
 
 def distributions(rows: list[dict]) -> list[report.Block]:

@@ -50,8 +50,8 @@ def need_some(rows: list[dict]) -> None:
     if not any(row["verdict"] == ACCEPTED for row in rows):
         why = next((row for row in rows if row["verdict"] == REJECTED), None)
         said = f", for example {why['uri']}: {why['reason']}" if why else ""
-        raise UserError(f"curate: none of the {len(rows)} photos can be used{said}: add portraits of one person each, or "
-                        "loosen the limits under `curate`")
+        raise UserError(f"curate: none of the {len(rows)} photos can be used{said}: add portraits of one person "
+                        "each, or loosen the limits under `curate`")
 
 
 def device(params: Params) -> str:

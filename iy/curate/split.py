@@ -16,18 +16,18 @@ def split(rows: list[dict], curate: params.Curate, seed: int) -> list[dict]:
     names = {row["person"] for row in rows if row["verdict"] == ACCEPTED}
     order = sorted(names, key=lambda name: sha256(f"{seed}:{name}".encode()))
     test, validation = sizes(len(order), curate)
-    where = {name: "test" if i < test else "validation" if i < test + validation else "train" for i, name in enumerate(order)}
+    kinds = ["test"] * test + ["validation"] * validation + ["train"] * (len(order) - test - validation)
+    where = dict(zip(order, kinds, strict=True))
     count = Counter(where.values())
     log.info("curate: persons in %s", ", ".join(f"{name}: {count[name]}" for name in SPLITS))
     return [row | {"split": where[row["person"]]} if row["verdict"] == ACCEPTED else row for row in rows]
 
 
 def sizes(people: int, curate: params.Curate) -> tuple[int, int]:
-    """How many persons test and validate: as asked, but at most half of all, so that a small collection still trains."""
+    """How many persons test and validate: as asked, but at most half of all, so that a small set still trains."""
     if people < SMALLEST:
-        raise UserError(f"curate: {people} person(s) with {curate.minimum_per_person} or more usable photos, at least {SMALLEST} are "
-                        "needed (2 to train, 1 to validate, 1 to test): add photos, or see the curate report for why some were "
-                        "rejected")
+        raise UserError(f"curate: {people} person(s) with {curate.minimum_per_person} or more usable photos, at "
+                        f"least {SMALLEST} are needed (2 to train, 1 to validate, 1 to test): add more people")
     test, validation = curate.test_people, curate.validation_people
     if test + validation > people // 2:
         held = people // 2

@@ -3,9 +3,10 @@ import cv2
 import numpy as np
 
 # Places of the five landmarks in an aligned chip, in pixels.
-ARCFACE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
-# Where CenterFace's landmarks fall in the chips that dlib's own `get_face_chip(size=150, padding=0.25)` makes: median over
-# the 400 AT&T faces (std 2-4 px). So dlib's recogniser needs no landmark predictor of its own.
+ARCFACE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
+                        [70.7299, 92.2041]])
+# Where CenterFace's landmarks fall in the chips that dlib's own `get_face_chip(size=150, padding=0.25)` makes: median
+# over the 400 AT&T faces (std 2-4 px). So dlib's recogniser needs no landmark predictor of its own.
 DLIB_150 = np.array([[47.46, 47.77], [103.9, 47.04], [75.11, 79.42], [51.7, 102.85], [98.37, 102.16]])
 
 

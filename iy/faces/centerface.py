@@ -10,7 +10,7 @@ STRIDE = 4
 LONG_SIDE = 1280                     # larger images are reduced to this before looking
 SMALLEST = 128                       # shorter side; smaller images are enlarged to this
 PADDING = .25                        # of the short side: tight crops need room around the face
-# Where nothing is found, other sizes of the short side and paddings often show it: faces that fill a large photo, odd renders.
+# Where nothing is found, other sizes of the short side and paddings often show it: faces that fill a large photo.
 SECOND_LOOKS = ((192, PADDING), (320, 0.))
 OVERLAP = .3                         # boxes sharing more (intersection over union) are one face
 GREY = 128
@@ -42,15 +42,16 @@ class CenterFace:
 
 
 def prepare(image: np.ndarray, scale: float, padding: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The image at about `scale` in a grey border, sides divisible by 32: canvas, scale and border (x, y) in its pixels."""
+    """The image at about `scale` in a grey border, sides divisible by 32: canvas, scale, border (x, y) in pixels."""
     sides = np.array(image.shape[1::-1])
     inner = np.maximum(np.round(sides * scale), 1)
     whole = np.ceil((inner + 2 * round(padding * inner.min())) / 32) * 32
     border = ((whole - inner) // 2).astype(int)
     rest = (whole - inner - border).astype(int)
-    shrunk = cv2.resize(image, inner.astype(int).tolist(), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    canvas = cv2.copyMakeBorder(shrunk, int(border[1]), int(rest[1]), int(border[0]), int(rest[0]), cv2.BORDER_CONSTANT,
-                                value=(GREY,) * 3)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, inner.astype(int).tolist(), interpolation=how)
+    canvas = cv2.copyMakeBorder(resized, int(border[1]), int(rest[1]), int(border[0]), int(rest[0]),
+                                cv2.BORDER_CONSTANT, value=(GREY,) * 3)
     return canvas, inner / sides, border
 
 

@@ -1,11 +1,12 @@
-"""The reference that a model is given: a square around the face, everything outside the face masked, as the paper does."""
+"""The reference that a model is given: a square around the face, everything outside it masked, as the paper does."""
 import cv2
 import numpy as np
 
 GREY = 128
 
 
-def face_crop(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray, size: int, margin: float, mask: bool) -> np.ndarray:
+def face_crop(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray, size: int, margin: float,
+              mask: bool) -> np.ndarray:
     """uint8 RGB (H, W, 3) -> (size, size, 3): a square of `margin` box sides around the face.
 
     With `mask`, what lies outside an ellipse over the face is grey. What lies outside the photo is grey in any case.

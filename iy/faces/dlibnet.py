@@ -1,6 +1,6 @@
-"""dlib's face recogniser (King 2017, `dnn_face_recognition_ex.cpp`) as an ONNX graph, read from dlib's own weights file.
+"""dlib's face recogniser (King 2017, `dnn_face_recognition_ex.cpp`) as an ONNX graph, read from dlib's weights file.
 
-The same numbers as dlib's (within 1e-4) in a tenth of the time: dlib computes convolutions without a fast path on the CPU.
+The same numbers as dlib's (within 1e-6) in a tenth of the time: dlib's convolutions have no fast path on the CPU.
 """
 import re
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ import numpy as np
 class Face(NamedTuple):
     """One found face, in pixels of the image it was found in (it may reach beyond the image's edges)."""
     box: np.ndarray          # float32 (4,): x0, y0, x1, y1
-    landmarks: np.ndarray    # float32 (5, 2): left eye as seen, right eye, nose tip, left mouth corner, right mouth corner
+    landmarks: np.ndarray    # float32 (5, 2): left eye as seen, right eye, nose tip, left and right mouth corner
     score: float             # 0..1
 
     @property

@@ -1,4 +1,4 @@
-"""insightface's `FaceAnalysis` on a folder of ONNX files. Nothing is downloaded; the default packs are research-only."""
+"""insightface's `FaceAnalysis` on a folder of ONNX files. Nothing is downloaded; its own packs are research-only."""
 from pathlib import Path
 
 import cv2
@@ -40,7 +40,8 @@ class Pack:
             raise UserError(f"faces.pack {self.folder} cannot be opened by insightface ({brief(error)}): it needs one "
                             "detector and one recogniser as ONNX files") from None
         if "recognition" not in app.models:
-            raise UserError(f"faces.pack {self.folder} holds no recogniser: put one ONNX recogniser (112 x 112) beside the detector")
+            raise UserError(f"faces.pack {self.folder} holds no recogniser: put an ONNX recogniser (112 x 112) beside "
+                            "the detector")
         return app
 
     def detect(self, image: np.ndarray) -> list[Face]:
@@ -73,8 +74,8 @@ class PackRecogniser:
 
 def checked_folder(pack: str | None) -> Path:
     if pack is None:
-        raise UserError("faces.analyser: insightface needs faces.pack: name a folder with an ONNX detector and recogniser "
-                        f"(`{weights.COMMAND}` makes {weights.folder() / weights.PACK})")
+        raise UserError("faces.analyser: insightface needs faces.pack: name a folder with an ONNX detector and "
+                        f"recogniser (`{weights.COMMAND}` makes {weights.folder() / weights.PACK})")
     if not Path(pack).is_dir():
         raise UserError(f"faces.pack: the folder {pack} does not exist: `{weights.COMMAND}` makes "
                         f"{weights.folder() / weights.PACK}, or use faces.analyser: open")
@@ -90,8 +91,8 @@ def allowed(folder: Path, usage: weights.Usage) -> str:
         digest = file_sha256(file)
         by_hash = [name for name, known in weights.WEIGHTS.items() if known.sha256 == digest]
         if file.stem in weights.WEIGHTS and file.stem not in by_hash:
-            raise UserError(f"faces.pack: {file} does not have the pinned sha256 {weights.WEIGHTS[file.stem].sha256[:16]}…: "
-                            f"delete it, then run `{weights.COMMAND}`")
+            raise UserError(f"faces.pack: {file} does not have the pinned sha256 "
+                            f"{weights.WEIGHTS[file.stem].sha256[:16]}…: delete it, then run `{weights.COMMAND}`")
         if by_hash:
             weights.require(by_hash[0], usage)
         elif usage != "research":

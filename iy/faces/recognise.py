@@ -21,9 +21,9 @@ class Recogniser(Protocol):
 
 
 class Dlib:
-    """dlib's ResNet-29 (King 2017), 128-d vectors of norm 1.42. It was trained for an L2 distance of 0.6 = cosine .910."""
+    """dlib's ResNet-29 (King 2017), 128-d vectors of norm 1.42. Trained for an L2 distance of 0.6 = cosine .910."""
     name = "dlib"
-    threshold = .927         # L2 0.54, the equal error rate (0.3 %) on the AT&T faces: .910 joins different people there
+    threshold = .927         # L2 0.54, the equal error rate (0.3 %) on the AT&T faces; .910 joins people there
 
     def __init__(self) -> None:
         self.network = dlibnet.load(weights.path("dlib"))

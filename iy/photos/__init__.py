@@ -1,1 +1,1 @@
-"""Where photographs come from: the studio, or a folder. One row per photo; what cannot be read stays, with the reason."""
+"""Where photographs come from: the studio, or a folder. One row per photo; the unreadable stay, with the reason."""

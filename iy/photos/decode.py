@@ -43,7 +43,7 @@ def opened(data: bytes, maximum_pixels: int) -> Image.Image:
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     if image.width * image.height > maximum_pixels:
-        raise Unreadable(f"{image.width} x {image.height} pixels are more than photos.maximum_pixels = {maximum_pixels}")
+        raise Unreadable(f"{image.width} x {image.height} pixels, photos.maximum_pixels is {maximum_pixels}")
     return image
 
 

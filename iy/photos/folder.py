@@ -30,8 +30,8 @@ def photos(settings: params.Photos) -> Iterator[Photo]:
     root = checked_root(settings.path)
     found = sorted(walk(root), key=lambda one: os.fsencode(one.path))
     if not found:
-        raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per person "
-                        "or all in one folder")
+        raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
+                        "person or all in one folder")
     return read_all(root, found, settings)
 
 

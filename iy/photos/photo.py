@@ -15,7 +15,8 @@ class Photo(NamedTuple):
 def readable(image: np.ndarray, **columns: str | None) -> Photo:
     """A photo of upright RGB pixels uint8 (H, W, 3)."""
     height, width = image.shape[:2]
-    return Photo({"attributes": "{}", **columns, "width": width, "height": height, "verdict": None, "reason": None}, png(image))
+    seen = {"width": width, "height": height, "verdict": None, "reason": None}
+    return Photo({"attributes": "{}", **columns, **seen}, png(image))
 
 
 def unreadable(reason: str, **columns: str | None) -> Photo:

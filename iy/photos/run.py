@@ -1,4 +1,4 @@
-"""`python -m iy.photos`: photos of the configured source into shards and one table. About 20 s for 640 studio portraits."""
+"""`python -m iy.photos`: photos of the configured source into shards and a table. About a minute for 640 portraits."""
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -47,5 +47,5 @@ def store(photos: Iterable[Photo], target: Path) -> Iterator[dict]:
 def refuse_none(rows: list[dict], params: Params) -> None:
     if all(row["verdict"] == records.REJECTED for row in rows):
         seen = "; ".join(f"{row['uri']}: {row['reason']}" for row in rows[:3])
-        raise UserError(f"photos.path {params.photos.path}: none of the {len(rows)} files is a readable photo ({seen}): "
+        raise UserError(f"photos.path {params.photos.path}: none of the {len(rows)} files is a photo ({seen}): "
                         "put JPEG, PNG, WebP, TIFF, HEIC or PGM photographs there")

@@ -1,4 +1,4 @@
-"""What lies beside a photo: `me.txt` or `me.jpg.txt` with its caption, `me.json` with caption, person, licence, consent."""
+"""What lies beside a photo: `me.txt` or `me.jpg.txt`: its caption; `me.json`: caption, person, licence, consent."""
 import json
 from pathlib import Path
 
@@ -10,8 +10,8 @@ MAXIMUM_BYTES = 65536
 
 
 def read(photo: Path) -> dict[str, str]:
-    """Columns that the photo's sidecars state; JSON goes before text. A wrong sidecar makes the photo unreadable: it may
-    have said that the photo must not be used."""
+    """Columns that the photo's sidecars state; JSON goes before text. A wrong sidecar makes the photo unreadable: it
+    may have said that the photo must not be used."""
     columns: dict[str, str] = {}
     for suffix in SUFFIXES:
         for file in (photo.with_suffix(suffix), photo.with_name(photo.name + suffix)):

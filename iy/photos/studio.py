@@ -1,4 +1,4 @@
-"""Portraits rendered in the studio: a stated number of people, each photographed several times, every attribute known."""
+"""Portraits rendered in the studio: a stated number of people, each photographed several times; all is known."""
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ STRATA = 36                # gender x age x ancestry
 
 
 def people(count: int, first: int) -> list[Person]:
-    """`count` people with seeds from `first` up, skipping those whose gender, age and ancestry already have their share."""
+    """`count` people with seeds from `first` up, skipping those whose gender, age and ancestry have their share."""
     chosen: list[Person] = []
     taken: Counter = Counter()
     seed = first

