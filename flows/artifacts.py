@@ -1,11 +1,17 @@
 """What a run leaves in Prefect: tables of figures, pictures and links to the report and to the MLflow run."""
+
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.runtime import flow_run
 
 from flows import environment
@@ -20,22 +26,37 @@ def publish(stage: str, where, state: str) -> None:
         for name in FACTS:
             path = where.folder / kind / profile / stage / name
             if path.exists():
-                create_table_artifact(table=rows(json.loads(path.read_text())), key=f"{stage}-{path.stem}", description=f"{stage}: {path.stem} ({state})")
+                create_table_artifact(
+                    table=rows(json.loads(path.read_text())),
+                    key=f"{stage}-{path.stem}",
+                    description=f"{stage}: {path.stem} ({state})",
+                )
     report = keep_report(stage, where)
     if not report:
         return
     if (report / "index.html").exists():
-        create_link_artifact(address(report / "index.html", where.root), link_text=f"{stage}: report", key=f"{stage}-report",
-                             description=f"The report of {stage} as this run left it")
+        create_link_artifact(
+            address(report / "index.html", where.root),
+            link_text=f"{stage}: report",
+            key=f"{stage}-report",
+            description=f"The report of {stage} as this run left it",
+        )
     if picture := best_picture(report):
-        create_image_artifact(address(picture, where.root), key=f"{stage}-pictures", description=f"{stage}: {picture.stem}")
+        create_image_artifact(
+            address(picture, where.root), key=f"{stage}-pictures", description=f"{stage}: {picture.stem}"
+        )
 
 
 def rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """A table: metrics by model when the file is {model: {metric: {value, low, high, n}}}, else one row per single value."""
-    if facts and all(isinstance(one, dict) and all(isinstance(cell, dict) and "value" in cell for cell in one.values()) for one in facts.values()):
+    """A table: metrics by model for {model: {metric: {value, low, high, n}}}, else one row per single value."""
+    if facts and all(
+        isinstance(one, dict) and all(isinstance(cell, dict) and "value" in cell for cell in one.values())
+        for one in facts.values()
+    ):
         metrics = list(dict.fromkeys(metric for one in facts.values() for metric in one))
-        return [{"metric": metric, **{model: figure(one.get(metric)) for model, one in facts.items()}} for metric in metrics]
+        return [
+            {"metric": metric, **{model: figure(one.get(metric)) for model, one in facts.items()}} for metric in metrics
+        ]
     return [{"name": name, "value": short(value)} for name, value in flat(facts).items()]
 
 
@@ -43,21 +64,35 @@ def figure(cell: dict[str, Any] | None) -> str:
     """`0.512 (0.48 to 0.55)`; a dash where nothing was measured."""
     if not cell or cell["value"] is None:
         return "-"
-    spread = f" ({cell['low']:.3g} to {cell['high']:.3g})" if cell.get("low") is not None and cell.get("high") is not None else ""
+    spread = (
+        f" ({cell['low']:.3g} to {cell['high']:.3g})"
+        if cell.get("low") is not None and cell.get("high") is not None
+        else ""
+    )
     return f"{cell['value']:.3g}{spread}"
 
 
 def flat(value: Any, place: str = "") -> dict[str, Any]:
     """Single values by dotted key; a long list shows as its length, first and last entry (curves live in MLflow)."""
     if isinstance(value, dict):
-        return {key: one for name, inner in value.items() for key, one in flat(inner, f"{place}.{name}" if place else name).items()}
+        return {
+            key: one
+            for name, inner in value.items()
+            for key, one in flat(inner, f"{place}.{name}" if place else name).items()
+        }
     if isinstance(value, list) and len(value) > 8:
         return {place: f"{len(value)} values, {short(value[0])} … {short(value[-1])}"}
     return {place: value}
 
 
 def short(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value if isinstance(value, (int, bool)) else str(value)[:200]
+    return (
+        float(f"{value:.5g}")
+        if isinstance(value, float)
+        else value
+        if isinstance(value, (int, bool))
+        else str(value)[:200]
+    )
 
 
 def keep_report(stage: str, where) -> Path | None:
@@ -85,20 +120,30 @@ def address(path: Path, root: Path) -> str:
 
 
 def summary(where, pipeline: str, home: bool) -> dict[str, str]:
-    """Where to look, as an artifact and as {name: place}. `home`: the outputs lie in the main checkout, not only in DVC's cache."""
+    """Where to look, as an artifact and as {name: place}. `home`: the outputs lie in the main checkout too."""
     kept = where.root / ".iy" / "reports" / pipeline
-    report = next((path for stage in ("evaluate", "synpairs", "curate") if (path := kept / stage / "index.html").exists()), None)
+    report = next(
+        (path for stage in ("evaluate", "synpairs", "curate") if (path := kept / stage / "index.html").exists()), None
+    )
     places = {}
     if report:
         own = where.root / "reports" / where.params.profile / report.relative_to(kept)
         places["Report"] = str(own if home else report)
     if link := mlflow_run(where.root, pipeline):
         places["MLflow run"] = link
-        create_link_artifact(link, link_text="MLflow run", key="mlflow-run", description="Settings, curves, pictures and the model in MLflow")
+        create_link_artifact(
+            link,
+            link_text="MLflow run",
+            key="mlflow-run",
+            description="Settings, curves, pictures and the model in MLflow",
+        )
     places["Prefect run"] = prefect_run(where.root)
     links = places | ({"Report": f"[{report.parent.name}]({address(report, where.root)})"} if report else {})
-    create_markdown_artifact("# Where to look\n" + "".join(f"- **{name}** {place}\n" for name, place in links.items()),
-                             key="where-to-look", description="Report, MLflow run, Prefect run")
+    create_markdown_artifact(
+        "# Where to look\n" + "".join(f"- **{name}** {place}\n" for name, place in links.items()),
+        key="where-to-look",
+        description="Report, MLflow run, Prefect run",
+    )
     return places
 
 
@@ -112,7 +157,12 @@ def mlflow_run(root: Path, pipeline: str) -> str | None:
         return None
     client = mlflow.MlflowClient(store)
     experiments = [one.experiment_id for one in client.search_experiments()]
-    found = client.search_runs(experiments, filter_string=f"tags.`iy.pipeline` = '{pipeline}' and tags.`iy.kind` = 'pipeline'", order_by=["attributes.start_time ASC"], max_results=1)
+    found = client.search_runs(
+        experiments,
+        filter_string=f"tags.`iy.pipeline` = '{pipeline}' and tags.`iy.kind` = 'pipeline'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1,
+    )
     if not found:
         return None
     server = store if store.startswith("http") else (services or {}).get("mlflow")

@@ -1,4 +1,5 @@
-"""The command line of `python -m flows.pipeline`: checks first, one clear line when something is wrong, where to look at the end."""
+"""The command line of `python -m flows.pipeline`: checks first, one line when something is wrong, where to look."""
+
 import argparse
 import logging
 import os
@@ -25,10 +26,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parsed = argparse.ArgumentParser(prog="python -m flows.pipeline", description="Photos to registered model, every stage that is not up to date.")
+    parsed = argparse.ArgumentParser(
+        prog="python -m flows.pipeline", description="Photos to registered model, every stage that is not up to date."
+    )
     parsed.add_argument("--profile", help="settings to run with (default: the one that params.yaml names)")
-    parsed.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting for this run, e.g. finetune.stages.4.steps=40")
-    parsed.add_argument("--photos", metavar="DIR", help="your own photographs: the same as photos.source=folder and photos.path=DIR")
+    parsed.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting for this run, e.g. finetune.stages.4.steps=40",
+    )
+    parsed.add_argument(
+        "--photos", metavar="DIR", help="your own photographs: the same as photos.source=folder and photos.path=DIR"
+    )
     parsed.add_argument("--force", action="store_true", help="run also what has not changed")
     parsed.add_argument("--stage", help="this stage and what it needs only")
     return parsed
@@ -66,7 +77,10 @@ def run(profile: str | None, changes: dict[str, Any], force: bool, stage: str | 
 
 def up_to_date(root: Path) -> bool:
     """Whether `dvc repro` would do nothing (2 s)."""
-    return subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], cwd=root, capture_output=True).returncode == 0
+    return (
+        subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], cwd=root, capture_output=True).returncode
+        == 0
+    )
 
 
 def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, stage: str | None) -> int:
@@ -75,6 +89,7 @@ def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, s
     from prefect.client.orchestration import get_client
 
     from flows import pipeline
+
     quiet()
     try:
         with get_client(sync_client=True) as client:
@@ -82,7 +97,9 @@ def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, s
     except Exception as error:
         # A server that does not start must not keep anyone from running: the graph is DVC's.
         return without_prefect(profile, changes, force, stage, error)
-    state = getattr(pipeline, stage or "pipeline")(profile=profile or pipeline.DEFAULT, overrides=changes, force=force, return_state=True)
+    state = getattr(pipeline, stage or "pipeline")(
+        profile=profile or pipeline.DEFAULT, overrides=changes, force=force, return_state=True
+    )
     if state.is_completed():
         for name, place in state.result().items():
             print(f"{name:<12} {place}")
@@ -100,12 +117,19 @@ def limit_training(client) -> None:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="training", limit=1))
 
 
-def without_prefect(profile: str | None, changes: dict[str, Any], force: bool, stage: str | None, error: Exception) -> int:
+def without_prefect(
+    profile: str | None, changes: dict[str, Any], force: bool, stage: str | None, error: Exception
+) -> int:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if changes or profile:
-        raise UserError(f"Prefect does not answer ({reason}); another profile or other settings need it: free memory or check PREFECT_API_URL, then run again")
+        raise UserError(
+            f"Prefect does not answer ({reason}); another profile or other settings need it: "
+            "free memory or check PREFECT_API_URL, then run again"
+        )
     print(f"Prefect does not answer ({reason}): running `dvc repro` without it", file=sys.stderr)
-    return subprocess.run([sys.executable, "-m", "dvc", "repro", *([stage] if stage else []), *["--force"] * force]).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", *([stage] if stage else []), *["--force"] * force]
+    ).returncode
 
 
 def quiet() -> None:

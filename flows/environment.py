@@ -1,4 +1,5 @@
-"""Where the tools of a run keep their things: everything under the main checkout's `.iy/`, telemetry off, this Python first."""
+"""Where the tools of a run keep their things: under the main checkout's `.iy/`, telemetry off, this Python first."""
+
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from iy.stage import QUIET
 
 
 def main_root(folder: Path | str = ".") -> Path:
-    """The main checkout of the repository that `folder` belongs to: the same for every worktree, `folder` itself without git."""
+    """The main checkout of `folder`'s repository: the same for every worktree, `folder` itself without git."""
     command = ["git", "-C", str(folder), "rev-parse", "--path-format=absolute", "--git-common-dir", "--show-prefix"]
     found = subprocess.run(command, capture_output=True, text=True)
     if found.returncode:
@@ -26,11 +27,13 @@ def prepare() -> None:
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(root / ".iy" / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")   # the first start takes 20 s, busy machines longer
+    os.environ.setdefault(
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180"
+    )  # the first start takes 20 s, busy machines longer
     os.environ.setdefault("PREFECT_CLI_PROMPT", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    put_first("PATH", str(Path(sys.executable).parent))     # `python` in dvc.yaml is this one
-    put_first("PYTHONPATH", str(Path.cwd()))                # and its modules are this folder's
+    put_first("PATH", str(Path(sys.executable).parent))  # `python` in dvc.yaml is this one
+    put_first("PYTHONPATH", str(Path.cwd()))  # and its modules are this folder's
     if "PREFECT_API_URL" not in os.environ and (services := running(root)):
         os.environ["PREFECT_API_URL"] = services["prefect"] + "/api"
 

@@ -1,8 +1,10 @@
-"""Another profile or other settings without touching the working tree: a git worktree per run that becomes a DVC experiment.
+"""Another profile or other settings without touching the working tree: a worktree per run, which becomes an experiment.
 
-The worktree shares DVC's cache and the main checkout's `.iy/` (MLflow store, weights, resume states), starts from the last
-commit plus whatever is not committed yet, and is removed when its run is done. A cancelled one stays, and a rerun finishes it.
+The worktree shares DVC's cache and the main checkout's `.iy/` (MLflow store, weights, resume states), starts from the
+last commit plus whatever is not committed yet, and is removed when its run is done. A cancelled one stays, and a rerun
+finishes it.
 """
+
 import contextlib
 import fcntl
 import json
@@ -19,11 +21,11 @@ from iy import params as settings
 from iy.errors import UserError
 from iy.storage import sha256
 
-UNTRACKED_LIMIT = 200 * 2 ** 20      # bytes of files that git does not know: more is a data set, not an edit
+UNTRACKED_LIMIT = 200 * 2**20  # bytes of files that git does not know: more is a data set, not an edit
 
 
 def chosen(profile: str | None, overrides: dict[str, Any], root: Path) -> settings.Params:
-    """The settings of `profile` (or the one in params.yaml) with `overrides` applied; a wrong key or value is one sentence."""
+    """The settings of `profile` (None: params.yaml's) with `overrides` applied; a mistake is one sentence."""
     with contextlib.chdir(root):
         params = settings.load(profile)
         if not overrides:
@@ -33,7 +35,7 @@ def chosen(profile: str | None, overrides: dict[str, Any], root: Path) -> settin
 
 
 def changed(values: Any, overrides: dict[str, Any]) -> Any:
-    """`values` with each `a.b.c` of `overrides` set in place. Paths are taken from the main checkout, not from a worktree."""
+    """`values` with each `a.b.c` of `overrides` set in place."""
     for key, value in overrides.items():
         *path, last = key.split(".")
         place = values
@@ -76,7 +78,9 @@ def alone(root: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def worktree(root: Path, name: str, profile: str, overrides: dict[str, Any], say: Callable[[str], None]) -> Iterator[Path]:
+def worktree(
+    root: Path, name: str, profile: str, overrides: dict[str, Any], say: Callable[[str], None]
+) -> Iterator[Path]:
     """The folder to run in; removed when the block ends well, kept for a rerun when it does not."""
     with alone(root, name, say):
         folder = root / ".iy" / "experiments" / name
@@ -96,16 +100,28 @@ def worktree(root: Path, name: str, profile: str, overrides: dict[str, Any], say
 def beginning(root: Path, profile: str, overrides: dict[str, Any]) -> str:
     """A hash of all that a worktree starts from: commit, uncommitted changes, choice."""
     untracked = [(path, sha256((root / path).read_bytes())) for path in untracked_files(root) if path != "dvc.lock"]
-    return sha256(json.dumps([git(root, "rev-parse", "HEAD").decode(), sha256(git(root, "diff", "HEAD", "--binary")), untracked,
-                              profile, sorted(overrides.items())], default=str).encode())
+    return sha256(
+        json.dumps(
+            [
+                git(root, "rev-parse", "HEAD").decode(),
+                sha256(git(root, "diff", "HEAD", "--binary")),
+                untracked,
+                profile,
+                sorted(overrides.items()),
+            ],
+            default=str,
+        ).encode()
+    )
 
 
 def untracked_files(root: Path) -> list[str]:
     listed = git(root, "ls-files", "--others", "--exclude-standard", "-z").decode().split("\0")
     files = sorted(path for path in listed if path and (root / path).is_file() and not path.startswith(".iy"))
     if (size := sum((root / path).stat().st_size for path in files)) > UNTRACKED_LIMIT:
-        raise UserError(f"{size / 2 ** 20:.0f} MB of files here are unknown to git ({files[0]} ...): commit them, name them in "
-                        ".gitignore or move them out, then run again")
+        raise UserError(
+            f"{size / 2**20:.0f} MB of files here are unknown to git ({files[0]} ...): commit them, name them in "
+            ".gitignore or move them out, then run again"
+        )
     return files
 
 
@@ -117,7 +133,10 @@ def resumable(folder: Path, start: str) -> bool:
 def create(root: Path, folder: Path, profile: str, overrides: dict[str, Any], start: str) -> None:
     """A fresh worktree at HEAD with the main checkout's uncommitted changes and the chosen settings."""
     if not (root / ".git").exists():
-        raise UserError(f"{root} is not a git checkout: another profile or other settings run in a git worktree, so `git init` and commit first")
+        raise UserError(
+            f"{root} is not a git checkout: another profile or other settings run in a git worktree, "
+            "so `git init` and commit first"
+        )
     remove(root, folder)
     with alone(root, "git", lambda line: None):
         git(root, "worktree", "prune")
@@ -144,7 +163,12 @@ def share_cache(root: Path, folder: Path) -> None:
         cache = repo.cache.local_cache_dir
     if (local := root / ".dvc" / "config.local").exists():
         shutil.copy2(local, folder / ".dvc" / "config.local")
-    subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
 
 
 def edit(folder: Path, profile: str, overrides: dict[str, Any], root: Path) -> None:
@@ -153,7 +177,10 @@ def edit(folder: Path, profile: str, overrides: dict[str, Any], root: Path) -> N
 
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 4096
-    for path, changes in ((folder / "params.yaml", {"profile": profile}), (folder / "profiles" / f"{profile}.yaml", absolute(overrides, root))):
+    for path, changes in (
+        (folder / "params.yaml", {"profile": profile}),
+        (folder / "profiles" / f"{profile}.yaml", absolute(overrides, root)),
+    ):
         value = yaml.load(path)
         before = json.dumps(value, default=str)
         if json.dumps(changed(value, changes), default=str) != before:
@@ -162,7 +189,7 @@ def edit(folder: Path, profile: str, overrides: dict[str, Any], root: Path) -> N
 
 
 def link(root: Path, folder: Path, values: Any) -> None:
-    """Weights and photos that the settings name and that git ignores: seen from the worktree as from the main checkout."""
+    """Weights and photos that the settings name and git ignores: seen from the worktree as from the main checkout."""
     if isinstance(values, dict):
         for value in values.values():
             link(root, folder, value)
@@ -175,14 +202,22 @@ def link(root: Path, folder: Path, values: Any) -> None:
 def absolute(overrides: dict[str, Any], root: Path) -> dict[str, Any]:
     """A relative folder of photographs means one seen from the main checkout."""
     path = overrides.get("photos.path")
-    return overrides if not isinstance(path, str) or "://" in path else {**overrides, "photos.path": str((root / Path(path).expanduser()).resolve())}
+    return (
+        overrides
+        if not isinstance(path, str) or "://" in path
+        else {**overrides, "photos.path": str((root / Path(path).expanduser()).resolve())}
+    )
 
 
 def save(root: Path, folder: Path, name: str) -> None:
     """Record the finished worktree as DVC experiment `name` on the main checkout's commit."""
-    with alone(root, "git", lambda line: None):      # git's references are shared between worktrees
-        done = subprocess.run([sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name], cwd=folder,
-                              capture_output=True, text=True)
+    with alone(root, "git", lambda line: None):  # git's references are shared between worktrees
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
     if done.returncode:
         raise UserError(f"dvc exp save: {(done.stderr.strip() or 'failed').splitlines()[0]}")
 
@@ -207,7 +242,7 @@ def discard(path: Path) -> None:
 
 def remove(root: Path, folder: Path) -> None:
     if (link := folder / ".iy").is_symlink():
-        link.unlink()                # never follow it: it is the main checkout's own
+        link.unlink()  # never follow it: it is the main checkout's own
     with alone(root, "git", lambda line: None):
         subprocess.run(["git", "-C", str(root), "worktree", "remove", "--force", str(folder)], capture_output=True)
         if folder.exists():

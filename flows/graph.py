@@ -1,4 +1,5 @@
 """The order of the stages and what each waits for, read from dvc.yaml: the graph is stated once."""
+
 from pathlib import Path
 
 import yaml
@@ -21,7 +22,7 @@ def upstream(folder: Path | str = ".") -> dict[str, list[str]]:
 
     try:
         with Repo(str(folder)) as repo:
-            graph = repo.index.graph      # edges point from a stage to what it needs
+            graph = repo.index.graph  # edges point from a stage to what it needs
             needs = {stage.name: [one.name for one in graph.successors(stage)] for stage in graph}
     except DvcException as error:
         raise UserError(f"dvc.yaml: {' '.join(str(error).split())}") from None

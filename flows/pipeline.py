@@ -1,8 +1,9 @@
-"""`python -m flows.pipeline [--profile P] [--set key=value] [--photos DIR] [--force]`: every stage in order, seen in Prefect.
+"""`python -m flows.pipeline [--profile P] [--set key=value] [--photos DIR] [--force]`: every stage, seen in Prefect.
 
-Without a server Prefect's own temporary one is started (10 to 20 s); under `make ui` the run shows up there. The profile that
-params.yaml names runs in place; anything else runs in a worktree and becomes a DVC experiment.
+Without a server Prefect's own temporary one is started (10 to 20 s); under `make ui` the run shows up there. The
+profile that params.yaml names runs in place; anything else runs in a worktree and becomes a DVC experiment.
 """
+
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,20 +21,21 @@ from iy import params as settings
 from iy.errors import UserError
 from iy.stage import die_with_parent
 
-DEFAULT = "params.yaml"      # the choice that leaves the profile to params.yaml
+DEFAULT = "params.yaml"  # the choice that leaves the profile to params.yaml
 Profile = Literal[tuple([DEFAULT, *settings.profiles()])]
 FORM = """
 
 Args:
-    profile: Settings to run with. params.yaml: the profile that this file names; it runs in the project folder, others in a worktree.
-    overrides: Changed settings, for example {"finetune.stages.4.steps": 40}. Files stay as they are: the run becomes a DVC experiment.
+    profile: Settings to run with. params.yaml: the profile named there; it runs in the project, others in a worktree.
+    overrides: Changed settings, e.g. {"finetune.stages.4.steps": 40}. Files stay: the run becomes a DVC experiment.
     force: Run also what has not changed.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a run works: `folder` (the project or a worktree of it), its settings, and the experiment it becomes (or None)."""
+    """Where a run works: `folder` (the project or a worktree), its settings, the experiment it becomes (or None)."""
+
     root: Path
     folder: Path
     params: settings.Params
@@ -49,6 +51,7 @@ def what() -> str:
 
 def make(name: str, target: str | None, purpose: str) -> Flow:
     """A flow whose parameters become a form in Prefect's pages."""
+
     def one(profile: Profile = DEFAULT, overrides: dict[str, Any] = {}, force: bool = False) -> State:  # noqa: B006
         return follow(target, None if profile == DEFAULT else profile, overrides, force)
 
@@ -57,7 +60,11 @@ def make(name: str, target: str | None, purpose: str) -> Flow:
     return flow(name=name, flow_run_name=what, description=purpose)(one)
 
 
-pipeline = make("pipeline", None, "Photos to registered model: every stage of dvc.yaml, each after what it needs; unchanged stages are Cached.")
+pipeline = make(
+    "pipeline",
+    None,
+    "Photos to registered model: every stage of dvc.yaml, each after what it needs; unchanged stages are Cached.",
+)
 
 
 def stage_flow(name: str) -> Flow:
@@ -74,7 +81,7 @@ def __getattr__(name: str) -> Flow:
 
 
 def follow(target: str | None, profile: str | None, overrides: dict[str, Any], force: bool) -> State:
-    """Run `target` (None: all stages) and what it needs, one task each; the state tells the first failure in one line."""
+    """Run `target` (None: all) and what it needs, one task each; the state tells the first failure in one line."""
     die_with_parent()
     log = get_run_logger()
     try:
@@ -113,8 +120,14 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
     states: dict[str, State] = {}
     for number, stage in enumerate(stages, 1):
-        states[stage] = repro(stage, str(where.folder), force and target in (None, stage), run_id(),
-                              wait_for=[states[before] for before in needs[stage]], return_state=True)
+        states[stage] = repro(
+            stage,
+            str(where.folder),
+            force and target in (None, stage),
+            run_id(),
+            wait_for=[states[before] for before in needs[stage]],
+            return_state=True,
+        )
         if not states[stage].is_completed():
             return states[stage]
         artifacts.publish(stage, where, states[stage].name)
@@ -143,12 +156,14 @@ def finish(where: Place, say) -> dict[str, str]:
         experiment.save(where.root, where.folder, where.name)
         moved = experiment.bring(where.root, where.folder)
         home = bool(moved)
-        say(f"saved as DVC experiment {where.name!r}: `dvc exp show` lists it, `dvc exp apply {where.name}` restores it"
-            + (f"; outputs are in {', '.join(moved)}" if moved else ""))
+        say(
+            f"saved as DVC experiment {where.name!r}: `dvc exp show` lists it, `dvc exp apply {where.name}` restores it"
+            + (f"; outputs are in {', '.join(moved)}" if moved else "")
+        )
     return artifacts.summary(where, run_id(), home)
-
 
 
 if __name__ == "__main__":
     from flows.command import main
+
     main()

@@ -1,4 +1,5 @@
 """Child processes that never outlive the run: own process group, stopped together, dying with their parent."""
+
 import contextlib
 import os
 import signal
@@ -10,15 +11,19 @@ from pathlib import Path
 
 import psutil
 
-# Becomes the wanted user (0: stays), asks the kernel to end this process with its parent (Linux), and turns into the command.
-BECOME = ("import ctypes, os, sys; uid, gid = map(int, sys.argv[1:3]); "
-          "uid and (os.setgroups([]), os.setgid(gid), os.setuid(uid)); "
-          "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[3], sys.argv[3:])")
+# Becomes the wanted user (0: stays), asks the kernel to end this process with its parent (Linux), becomes the command.
+BECOME = (
+    "import ctypes, os, sys; uid, gid = map(int, sys.argv[1:3]); "
+    "uid and (os.setgroups([]), os.setgid(gid), os.setuid(uid)); "
+    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[3], sys.argv[3:])"
+)
 
 
 def start(command: list[str], user: tuple[int, int] = (0, 0), **options) -> subprocess.Popen:
     """Run `command` in its own process group, as `user` (uid, gid; zeros: as now), ending when this process ends."""
-    return subprocess.Popen([sys.executable, "-ISc", BECOME, *map(str, user), *command], start_new_session=True, **options)
+    return subprocess.Popen(
+        [sys.executable, "-ISc", BECOME, *map(str, user), *command], start_new_session=True, **options
+    )
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -38,7 +43,7 @@ def members(group: int) -> list[psutil.Process]:
 
 
 def stop_work(process: subprocess.Popen, grace: float = 20.0) -> None:
-    """End what `process` runs before `process` itself: a training may save its state, and dvc notes that the stage failed."""
+    """End what `process` runs before itself: a training may save its state, and dvc notes that the stage failed."""
     with contextlib.suppress(psutil.Error):
         if children := psutil.Process(process.pid).children():
             for child in children:

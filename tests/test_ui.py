@@ -2,6 +2,7 @@
 
 The toy project takes a minute; the real smoke profile in a fresh clone takes a few, and needs the weights that ship.
 """
+
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,17 @@ import yaml
 
 from flows import experiment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800),
-              pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")
 def page():
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser.CHROMIUM, args=["--no-sandbox"])
         opened = chromium.new_page(viewport={"width": 1400, "height": 1000})
@@ -44,7 +49,9 @@ def stages_of(folder: Path) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline"]):
         try:
             words = " ".join(process.info["cmdline"] or [])
-            if ("toy_stage.py" in words or "iy.finetune" in words) and Path(process.cwd()).is_relative_to(folder.resolve()):
+            if ("toy_stage.py" in words or "iy.finetune" in words) and Path(process.cwd()).is_relative_to(
+                folder.resolve()
+            ):
                 found.append(process)
         except (psutil.Error, OSError):
             continue
@@ -55,7 +62,9 @@ def test_a_cancel_during_training_stops_the_process_and_a_rerun_finishes(toy):
     folder, prefect = toy
     run = prefect.press_run("pipeline", "smoke")
     prefect.open(f"/runs/flow-run/{run}")
-    browser.wait(lambda: [one for one in stages_of(folder) if "finetune1" in " ".join(one.cmdline())], 300, "finetune1 running")
+    browser.wait(
+        lambda: [one for one in stages_of(folder) if "finetune1" in " ".join(one.cmdline())], 300, "finetune1 running"
+    )
     prefect.press_cancel(run)
     assert prefect.ends(run, 180) == "Cancelled"
     browser.wait(lambda: not stages_of(folder), 30, "the end of the stage's process")
@@ -81,9 +90,13 @@ def test_a_quick_run_of_one_stage_runs_in_place_what_that_stage_needs(toy):
 
 def test_a_wrong_override_fails_at_once_and_names_the_right_key(toy):
     _, prefect = toy
-    run = prefect.api(f"/deployments/{prefect.deployments()['pipeline']}/create_flow_run", {"parameters": {"overrides": {"seeed": 1}}})["id"]
+    run = prefect.api(
+        f"/deployments/{prefect.deployments()['pipeline']}/create_flow_run", {"parameters": {"overrides": {"seeed": 1}}}
+    )["id"]
     assert prefect.ends(run, 120) == "Failed"
-    assert prefect.api(f"/flow_runs/{run}")["state"]["message"] == "overrides: unknown key 'seeed': did you mean 'seed'?"
+    assert (
+        prefect.api(f"/flow_runs/{run}")["state"]["message"] == "overrides: unknown key 'seeed': did you mean 'seed'?"
+    )
     assert "did you mean 'seed'?" in prefect.shown(run, "Logs", [])
 
 
@@ -94,23 +107,31 @@ def test_a_taken_port_is_one_line(toy):
     assert done.returncode == 1 and done.stderr.startswith("error: already running at")
     other = toy_project.make(folder.parent / "other")
     done = toy_project.run(other, sys.executable, "-m", "flows.ui", "--prefect-port", port, check=False)
-    assert done.returncode == 1 and done.stderr.startswith(f"error: port {port} for prefect cannot be used") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith(f"error: port {port} for prefect cannot be used")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
-    """Cancelled during the first training, run again to the end: eleven linked tasks, artifacts, figures, an experiment."""
+    """Cancelled during the first training, run again to the end: linked tasks, artifacts, figures, an experiment."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(toy_project.HERE), str(clone)], check=True)
     for name in ("user.email", "user.name"):
         toy_project.run(clone, "git", "config", name, "test@example.org")
-    if (toy_project.HERE / ".iy" / "weights").is_dir():          # fetched by `make install`
+    if (toy_project.HERE / ".iy" / "weights").is_dir():  # fetched by `make install`
         shutil.copytree(toy_project.HERE / ".iy" / "weights", clone / ".iy" / "weights")
     with browser.services(clone, clone) as base:
         prefect = browser.Prefect(base, page)
-        longer = {"finetune.stages.1.steps": 24}        # long enough to be cancelled in the middle
+        longer = {"finetune.stages.1.steps": 24}  # long enough to be cancelled in the middle
         run = prefect.press_run("pipeline", "smoke", longer)
         prefect.open(f"/runs/flow-run/{run}")
-        browser.wait(lambda: " of 24: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"), 600, "finetune1 training")
+        browser.wait(
+            lambda: " of 24: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"),
+            600,
+            "finetune1 training",
+        )
         assert prefect.state(run) == "Running", prefect.api(f"/flow_runs/{run}")["state"]["message"]
         prefect.press_cancel(run)
         assert prefect.ends(run, 180) == "Cancelled"

@@ -1,4 +1,5 @@
-"""A project of four quick stages with the real settings, DVC and git: what flows/ needs of a project, without the models."""
+"""A project of four quick stages with the real settings, DVC and git: what flows/ needs, without the models."""
+
 import os
 import shutil
 import subprocess
@@ -6,9 +7,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
-MORE: dict[str, str] = {}      # more environment for all that run() starts, for example a server's address
+MORE: dict[str, str] = {}  # more environment for all that run() starts, for example a server's address
 
-STAGE = '''
+STAGE = """
 import os, pathlib, signal, sys, time
 from iy import stage
 from iy.errors import UserError
@@ -24,7 +25,8 @@ def run(params):
     for step in range(1, steps + 1):
         print(f"{name} step {step}/{steps}", flush=True)
         time.sleep(0.1)
-    write_json(f"data/{params.profile}/{name}/out.json", {"seed": params.seed, "steps": steps, "pipeline": bool(os.environ.get("IY_PIPELINE"))})
+    out = {"seed": params.seed, "steps": steps, "pipeline": bool(os.environ.get("IY_PIPELINE"))}
+    write_json(f"data/{params.profile}/{name}/out.json", out)
     if name == "evaluate":
         report = params.report_dir("evaluate")
         write_json(report / "metrics.json", {"base": {"identity": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 9}}})
@@ -34,7 +36,7 @@ def run(params):
         (report / "grid.png").write_bytes(png(np.full((8, 8, 3), 128, np.uint8)))
 
 stage.main("toy", run)
-'''
+"""
 
 GRAPH = {"photos": [], "curate": ["photos"], "finetune1": ["photos", "curate"], "evaluate": ["finetune1"]}
 PARAMS = {"photos": ["photos"], "curate": ["seed"], "finetune1": ["finetune.stages.1"], "evaluate": ["evaluate"]}
@@ -45,15 +47,24 @@ def dvc_yaml() -> str:
     for name, needs in GRAPH.items():
         text += f"  {name}:\n    cmd: python toy_stage.py {name}\n    deps:\n      - toy_stage.py\n"
         text += "".join(f"      - data/${{profile}}/{need}\n" for need in needs)
-        text += "    params:\n      - profiles/${profile}.yaml:\n" + "".join(f"          - {one}\n" for one in PARAMS[name])
-        text += f"    outs:\n      - data/${{profile}}/{name}\n" + ("      - reports/${profile}/evaluate\n" if name == "evaluate" else "")
+        text += "    params:\n      - profiles/${profile}.yaml:\n" + "".join(
+            f"          - {one}\n" for one in PARAMS[name]
+        )
+        text += f"    outs:\n      - data/${{profile}}/{name}\n" + (
+            "      - reports/${profile}/evaluate\n" if name == "evaluate" else ""
+        )
     return text
 
 
 def environment(folder: Path) -> dict[str, str]:
     """A clean environment in which `python -m flows...` run in `folder` finds this checkout's code."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW", "IY_", "DVC"))}
-    return {**kept, "PYTHONPATH": str(HERE), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}", **MORE}
+    return {
+        **kept,
+        "PYTHONPATH": str(HERE),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}",
+        **MORE,
+    }
 
 
 def run(folder: Path, *command: str, check: bool = True, **options) -> subprocess.CompletedProcess:
@@ -76,7 +87,7 @@ def make(folder: Path, steps: int = 3) -> Path:
     for name in ("studio", "smoke"):
         path = folder / "profiles" / f"{name}.yaml"
         text = path.read_text()
-        first = text.index('"1": {') + text[text.index('"1": {'):].index("steps: ") + 7
+        first = text.index('"1": {') + text[text.index('"1": {') :].index("steps: ") + 7
         last = first + text[first:].index(",")
         path.write_text(text[:first] + str(steps) + text[last:])
     run(folder, "git", "init", "-q", "-b", "main")
