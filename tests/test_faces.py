@@ -1,4 +1,5 @@
 """Faces: real weights on real photographs (AT&T faces, where installed) and hand-made geometry."""
+
 import io
 import shutil
 import tarfile
@@ -29,7 +30,7 @@ def att(person: int, photo: int) -> np.ndarray:
 
 
 def settings(**changes) -> params.Faces:
-    return params.Faces(**{"analyser": "open", "pack": None, "minimum_score": .5, "embed_size": None} | changes)
+    return params.Faces(**{"analyser": "open", "pack": None, "minimum_score": 0.5, "embed_size": None} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,13 @@ def test_position_and_size_do_not_matter(analyser):
     canvas[200:312, 400:492] = image
     big = np.asarray(Image.fromarray(image).resize((368, 448), Image.Resampling.BICUBIC))
     tiny = np.asarray(Image.fromarray(image).resize((46, 56), Image.Resampling.LANCZOS))
-    truth, = analyser.detect(image)
+    (truth,) = analyser.detect(image)
     placed, enlarged, reduced = analyser.detect(canvas)[0], analyser.detect(big)[0], analyser.detect(tiny)[0]
     assert np.abs(placed.landmarks - [400, 200] - truth.landmarks).max() < 4
     assert np.abs(enlarged.landmarks / 4 - truth.landmarks).max() < 4
     assert np.abs(reduced.landmarks * 2 - truth.landmarks).max() < 4
     alike = faces.similarity(analyser.embed(image, truth), analyser.embed(big, enlarged))
-    assert alike > .96
+    assert alike > 0.96
 
 
 def test_two_faces_biggest_first_and_none(analyser):
@@ -90,10 +91,10 @@ def test_two_faces_biggest_first_and_none(analyser):
 
 def test_embedding_at_a_smaller_size(analyser):
     image = np.asarray(Image.fromarray(att(1, 1)).resize((368, 448), Image.Resampling.BICUBIC))
-    face, = analyser.detect(image)
+    (face,) = analyser.detect(image)
     reduced = faces.load_analyser(settings(embed_size=60), "research")
     a, b = analyser.embed(image, face), reduced.embed(image, face)
-    assert not np.allclose(a, b) and faces.similarity(a, b) > .93
+    assert not np.allclose(a, b) and faces.similarity(a, b) > 0.93
 
 
 def test_an_insightface_pack_works_with_real_weights():
@@ -103,10 +104,14 @@ def test_an_insightface_pack_works_with_real_weights():
     theirs = faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "research")
     embedded = []
     for person, photo in ((1, 1), (1, 5), (2, 1)):
-        face, = theirs.detect(att(person, photo))
+        (face,) = theirs.detect(att(person, photo))
         assert face.landmarks[0, 0] < face.landmarks[1, 0]
         embedded.append(theirs.embed(att(person, photo), face))
-    assert faces.similarity(embedded[0], embedded[1]) > theirs.recogniser.threshold > faces.similarity(embedded[0], embedded[2])
+    assert (
+        faces.similarity(embedded[0], embedded[1])
+        > theirs.recogniser.threshold
+        > faces.similarity(embedded[0], embedded[2])
+    )
     with pytest.raises(UserError, match="commercial does not allow.*fr_feature"):
         faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "commercial")
 
@@ -121,9 +126,16 @@ def test_the_judge_is_another_network(analyser):
         faces.load_recogniser("fr_feature", "commercial")
 
 
-@pytest.mark.parametrize(("pack", "says"), [(None, "needs faces.pack"), ("nowhere", "nowhere does not exist"),
-                                            ("empty", "no .onnx file"), ("broken", "cannot be opened by insightface"),
-                                            ("changed", "pinned sha256")])
+@pytest.mark.parametrize(
+    ("pack", "says"),
+    [
+        (None, "needs faces.pack"),
+        ("nowhere", "nowhere does not exist"),
+        ("empty", "no .onnx file"),
+        ("broken", "cannot be opened by insightface"),
+        ("changed", "pinned sha256"),
+    ],
+)
 def test_a_missing_or_broken_pack_is_one_sentence(pack, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("empty", "broken", "changed"):
@@ -176,6 +188,7 @@ def test_weights_of_a_worktree_are_the_main_checkouts(tmp_path, monkeypatch):
 
 def test_npm_missing_is_replaced_or_said(tmp_path, monkeypatch):
     from iy.faces.weights import clients
+
     monkeypatch.setattr(shutil, "which", lambda name: None)
     asked = []
     monkeypatch.setattr(clients, "run", lambda command, scratch, package: asked.append(package))
@@ -187,6 +200,7 @@ def test_npm_missing_is_replaced_or_said(tmp_path, monkeypatch):
 def test_the_graph_computes_what_dlib_does():
     dlib = pytest.importorskip("dlib")
     from iy.faces import dlibnet
+
     theirs = dlib.face_recognition_model_v1(str(weights.path("dlib")))
     ours = dlibnet.load(weights.path("dlib"))
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)
@@ -202,21 +216,24 @@ def test_similarity_transform_recovers_what_was_applied():
     transform = similarity_transform(moved, points)
     assert np.allclose(moved @ transform[:, :2].T + transform[:, 2], points, atol=1e-6)
     mirrored = points * [-1, 1]
-    assert np.linalg.det(similarity_transform(mirrored, points)[:, :2]) > 0      # a mirror image is not a rotation
+    assert np.linalg.det(similarity_transform(mirrored, points)[:, :2]) > 0  # a mirror image is not a rotation
 
 
 def test_a_chip_puts_landmarks_on_the_template():
     image = np.zeros((400, 400, 3), np.uint8)
     landmarks = ARCFACE_112 * 2.5 + [60, 40]
     for x, y in landmarks:
-        image[int(y) - 4:int(y) + 5, int(x) - 4:int(x) + 5] = 255
+        image[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5] = 255
     aligned = chip(image, landmarks, ARCFACE_112, 112)
     assert all(aligned[round(y), round(x), 0] > 150 for x, y in ARCFACE_112) and aligned[5, 5].max() == 0
 
 
-@pytest.mark.parametrize("angles", [(0, 0, 0), (30, 0, 0), (-25, 0, 0), (0, 15, 0), (0, -20, 0), (0, 0, 20), (20, 10, -15)])
+@pytest.mark.parametrize(
+    "angles", [(0, 0, 0), (30, 0, 0), (-25, 0, 0), (0, 15, 0), (0, -20, 0), (0, 0, 20), (20, 10, -15)]
+)
 def test_pose_of_a_turned_mean_face(angles):
     from iy.faces.pose import GAIN, OFFSET
+
     turned = (MEAN_FACE @ rotation(*angles).T)[:, :2] * 3 + 100
     found = (np.array(pose(turned)) - OFFSET) / GAIN
     assert np.abs(found - angles).max() < 3
@@ -229,28 +246,28 @@ def test_crop_masks_everything_but_the_face():
     assert masked.shape == whole.shape == (64, 64, 3) and (whole == 250).all()
     assert (masked[0] == GREY).all() and (masked[:, 0] == GREY).all() and (masked[32, 32] == 250).all()
     share = (masked[..., 0] == 250).mean()
-    assert .2 < share < .6
-    corner = face_crop(image, box - 90, landmarks - 90, 64, 1.6, False)      # a face at the edge: grey beyond the photo
+    assert 0.2 < share < 0.6
+    corner = face_crop(image, box - 90, landmarks - 90, 64, 1.6, False)  # a face at the edge: grey beyond the photo
     assert (corner[0, 0] == GREY).all() and (corner[40, 40] == 250).all()
 
 
 def test_decoding_one_cell():
     heat, size, offset, points = np.zeros((8, 8)), np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), np.zeros((10, 8, 8))
-    heat[2, 5], size[0, 2, 5], size[1, 2, 5], points[0, 2, 5], points[1, 2, 5] = .9, np.log(4), np.log(2), .5, .25
-    boxes, landmarks, scores = decode(heat, size, offset, points, .5)
-    assert np.allclose(boxes, [[18, 2, 26, 18]]) and np.allclose(landmarks[0, 0], [20, 10]) and scores.tolist() == [.9]
+    heat[2, 5], size[0, 2, 5], size[1, 2, 5], points[0, 2, 5], points[1, 2, 5] = 0.9, np.log(4), np.log(2), 0.5, 0.25
+    boxes, landmarks, scores = decode(heat, size, offset, points, 0.5)
+    assert np.allclose(boxes, [[18, 2, 26, 18]]) and np.allclose(landmarks[0, 0], [20, 10]) and scores.tolist() == [0.9]
 
 
 def test_the_strongest_of_overlapping_boxes_stays():
-    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30.]])
-    assert strongest(boxes, np.array([.6, .9, .5])) == [1, 2]
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30.0]])
+    assert strongest(boxes, np.array([0.6, 0.9, 0.5])) == [1, 2]
     assert np.isclose(overlap(boxes[0], boxes[1:2])[0], 81 / 119)
 
 
-@pytest.mark.parametrize(("shape", "scale"), [((112, 92), 1.4), ((700, 1000), .5), ((3, 5), 40)])
+@pytest.mark.parametrize(("shape", "scale"), [((112, 92), 1.4), ((700, 1000), 0.5), ((3, 5), 40)])
 def test_prepared_images_map_back(shape, scale):
     image = np.zeros((*shape, 3), np.uint8)
-    canvas, scales, border = prepare(image, scale, .25)
+    canvas, scales, border = prepare(image, scale, 0.25)
     assert canvas.shape[0] % 32 == canvas.shape[1] % 32 == 0
     corner = np.array(shape[::-1]) * scales + border
-    assert (corner <= canvas.shape[1::-1]).all() and np.abs(scales - scale).max() < .1 * scale
+    assert (corner <= canvas.shape[1::-1]).all() and np.abs(scales - scale).max() < 0.1 * scale

@@ -1,4 +1,5 @@
 """Photos: every bad file becomes a row with a reason, every good one upright RGB."""
+
 import hashlib
 import io
 import json
@@ -43,18 +44,35 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 def huge_png() -> bytes:
     """A PNG whose header promises 200 megapixels."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
     header = struct.pack(">IIBBBBB", 20000, 10000, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
 
 
 def take(data: bytes) -> np.ndarray:
     return decode(data, 10**8, 1024)
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("JPEG", "L"), ("PNG", "P"), ("PNG", "RGBA"),
-                                            ("TIFF", "CMYK"), ("WEBP", "RGB"), ("BMP", "RGB"), ("PPM", "L"), ("GIF", "P")])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        ("JPEG", "RGB"),
+        ("JPEG", "CMYK"),
+        ("JPEG", "L"),
+        ("PNG", "P"),
+        ("PNG", "RGBA"),
+        ("TIFF", "CMYK"),
+        ("WEBP", "RGB"),
+        ("BMP", "RGB"),
+        ("PPM", "L"),
+        ("GIF", "P"),
+    ],
+)
 def test_kinds_of_image_keep_their_light(kind, mode):
     picture = Image.fromarray(gradient())
     image = take(encoded(picture.convert(mode), kind))
@@ -65,6 +83,7 @@ def test_kinds_of_image_keep_their_light(kind, mode):
 
 def test_heic_is_read():
     import pillow_heif
+
     out = io.BytesIO()
     pillow_heif.from_pillow(Image.fromarray(gradient(64, 96))).save(out)
     assert take(out.getvalue()).shape == (64, 96, 3)
@@ -90,9 +109,15 @@ def test_transparency_becomes_white():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_makes_it_upright(orientation):
-    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_270}
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
     upright = Image.fromarray(gradient())
     stored = upright.transpose(undo[orientation]) if orientation in undo else upright
     exif = Image.Exif()
@@ -167,7 +192,9 @@ def test_sidecars(tmp_path):
         (tmp_path / f"{name}.png").write_bytes(encoded(Image.fromarray(gradient()), "PNG"))
     (tmp_path / "a.txt").write_text("\ufeffa portrait\n of Ada ")
     (tmp_path / "b.txt").write_text("ignored")
-    (tmp_path / "b.json").write_text(json.dumps({"caption": "of Bob", "person": "bob", "licence": "CC-BY-4.0", "consent": "signed"}))
+    (tmp_path / "b.json").write_text(
+        json.dumps({"caption": "of Bob", "person": "bob", "licence": "CC-BY-4.0", "consent": "signed"})
+    )
     (tmp_path / "c.json").write_text("{broken")
     (tmp_path / "d.png.json").write_text(json.dumps({"consent": 7}))
     one, two, three, four = (photo.row for photo in folder.photos(settings(source="folder", path=str(tmp_path)).photos))
@@ -195,8 +222,16 @@ def test_no_permission_is_a_reason(tmp_path):
     assert all("Permission denied" in row["reason"] for row in rows)
 
 
-@pytest.mark.parametrize(("path", "says"), [(None, "needs photos.path"), ("nowhere", "does not exist"), ("empty", "holds no files"),
-                                            ("file", "is not a folder"), ("junk", "none of the 1 files")])
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        (None, "needs photos.path"),
+        ("nowhere", "does not exist"),
+        ("empty", "holds no files"),
+        ("file", "is not a folder"),
+        ("junk", "none of the 1 files"),
+    ],
+)
 def test_a_useless_folder_is_one_clear_line(path, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
@@ -205,7 +240,9 @@ def test_a_useless_folder_is_one_clear_line(path, says, tmp_path, monkeypatch):
     Path("junk", "a.jpg").write_text("not a photo")
     with pytest.raises(UserError, match=says):
         run(settings(source="folder", path=path))
-    assert not Path("data/tried/photos").exists() and not list(Path("data").glob("*/.*") if Path("data").exists() else [])
+    assert not Path("data/tried/photos").exists() and not list(
+        Path("data").glob("*/.*") if Path("data").exists() else []
+    )
 
 
 def test_the_module_ends_with_one_line_and_no_traceback(tmp_path):
@@ -213,8 +250,13 @@ def test_the_module_ends_with_one_line_and_no_traceback(tmp_path):
     (tmp_path / "params.yaml").write_text("profile: tried\n")
     text = (ROOT / "profiles" / "studio.yaml").read_text().replace("source: studio", "source: folder", 1)
     (tmp_path / "profiles" / "tried.yaml").write_text(text)
-    done = subprocess.run([sys.executable, "-m", "iy.photos"], cwd=tmp_path, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-m", "iy.photos"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode != 0 and done.stderr.startswith("error: photos.source: folder needs photos.path")
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -228,6 +270,7 @@ def test_studio_people_are_balanced_and_the_same_for_more():
 
 def test_studio_photos_are_exact_and_reproducible(tmp_path, monkeypatch):
     from iy import lexicon
+
     monkeypatch.chdir(tmp_path)
     run(settings(people=2, per_person=2, size=48, workers=1))
     rows = records.read("data/tried/photos/photos.parquet", records.PHOTO)
