@@ -3,6 +3,7 @@
 The toy project takes a minute; the real smoke profile in a fresh clone takes a few, and needs the weights that ship.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,10 @@ def test_a_taken_port_is_one_line(toy):
     )
 
 
+@pytest.mark.skipif(
+    "note" in json.loads((toy_project.HERE / "weights" / "studio" / "CARD.json").read_text()),
+    reason="weights/studio/CARD.json says the weights are interim: train the foundation first",
+)
 def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
     """Cancelled during the first training, run again to the end: linked tasks, artifacts, figures, an experiment."""
     clone = tmp_path / "clone"
