@@ -6,8 +6,8 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 
 from iy.errors import UserError
 
@@ -24,14 +24,12 @@ def die_with_parent() -> None:
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
     """Processes started within ignore Ctrl-C: the stage's own process ends them, and says so in one line."""
-    if threading.current_thread() is not threading.main_thread():
-        yield                                          # only the main thread may set signals
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()                  # it unblocks SIGINT when it starts: not within the block
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def main(stage: str, run: Callable, **options) -> None:
