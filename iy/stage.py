@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 
@@ -23,13 +24,24 @@ def die_with_parent() -> None:
 
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
-    """Processes started within ignore Ctrl-C: the stage's own process ends them, and says so in one line."""
+    """Processes started within never see Ctrl-C: the stage's own process ends them, and says so in one line.
+
+    They inherit the blocked signal. A Ctrl-C that comes meanwhile is raised afterwards, not halfway through a start.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield                                          # signals are the main thread's: nothing to hold back here
+        return
+    came: list[int] = []
     resource_tracker.ensure_running()                  # it unblocks SIGINT when it starts: not within the block
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def main(stage: str, run: Callable, **options) -> None:
