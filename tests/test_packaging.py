@@ -23,19 +23,32 @@ def declared() -> dict[str, Requirement]:
     return {canonical((found := Requirement(line)).name): found for line in PROJECT["dependencies"]}
 
 
-def used() -> set[str]:
+def for_tests() -> set[str]:
+    return {canonical(Requirement(line).name) for line in PROJECT["optional-dependencies"]["dev"]}
+
+
+def used(folders: tuple[str, ...] = ("iy", "flows", "infra")) -> set[str]:
     """Distributions whose modules the code imports; of several that carry one (opencv-python, mlflow) the declared one."""
     owners = importlib.metadata.packages_distributions()
-    names = {name.split(".")[0] for folder in ("iy", "flows", "infra") for path in sources(folder) for name in imported(path)}
-    names -= {"iy", "flows", "infra", ""} | set(sys.stdlib_module_names)
-    found = {name: {canonical(owner) for owner in owners.get(name, [])} for name in names}
-    return {owner for several in found.values() for owner in (several & set(declared()) or sorted(several)[:1])}
+    names = {name.split(".")[0] for folder in folders for path in sources(folder) for name in imported(path)}
+    own = {path.stem for path in sources("tests")}
+    names -= {"iy", "flows", "infra", "tests", ""} | own | set(sys.stdlib_module_names)
+    known = set(declared()) | for_tests()
+    found = {name: {canonical(owner) for owner in owners.get(name, [])} or {canonical(name)} for name in names}
+    return {owner for several in found.values() for owner in (several & known or sorted(several)[:1])}
+
+
+THROUGH = {"markupsafe": "jinja2", "starlette": "fastapi", "packaging": "mlflow", "requests": "mlflow"}  # part of their interface
 
 
 def test_imports_are_declared():
-    through = {"markupsafe": "jinja2", "starlette": "fastapi", "packaging": "mlflow"}    # part of the declared package's interface
-    missing = {name for name in used() - set(declared()) if through.get(name) not in declared()}
+    missing = {name for name in used() - set(declared()) if THROUGH.get(name) not in declared()}
     assert not missing, f"declare in pyproject.toml: {sorted(missing)}"
+
+
+def test_what_only_tests_import_comes_with_dev():
+    missing = {name for name in used(("tests",)) - set(declared()) - for_tests() if THROUGH.get(name) not in declared()}
+    assert not missing, f"declare in pyproject.toml under dev: {sorted(missing)}"
 
 
 def test_nothing_is_declared_for_nothing():
