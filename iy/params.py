@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from iy.errors import UserError
 from iy.storage import sha256, write_json
@@ -138,6 +138,8 @@ class Finetune(Section):
     drop_both: float = Share
     reference_other: float = Share
     face_weight: PositiveFloat
+    identity_model: str | None
+    identity_weight: NonNegativeFloat
     checkpoint_every: PositiveInt
     validate_every: PositiveInt
     validation_images: PositiveInt

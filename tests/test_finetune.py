@@ -13,7 +13,7 @@ import torch
 from iy import records, storage
 from iy.diffusion import load_base
 from iy.errors import UserError
-from iy.finetune import data, run
+from iy.finetune import data, identity, run
 from iy.finetune.examples import choose_references, face_map, random, rows_at
 from iy.finetune.loss import snr_weight, target, weighted_mse
 from iy.finetune.trainer import Trainer
@@ -184,6 +184,17 @@ def test_the_loss_falls_and_only_trainable_weights_move(here):
     assert end < 0.97 * start, curves["validation_loss"]
     assert len(curves["loss"]) == 40
     assert all(torch.equal(p, frozen[name]) for name, p in engine.model.named_parameters() if not p.requires_grad)
+
+
+def test_the_identity_loss_adds_to_the_error_where_the_reference_is_seen(here):
+    torch.manual_seed(0)
+    identity.save(identity.IdentityNet(4, 16), "identity")
+    base, train, _ = examples(tiny(here), "1")
+    batch, t = train.batch(np.arange(3), train.reference[:3], 1.0), torch.tensor([100, 100, 100])
+    noise, never, always = torch.randn_like(batch.latents), torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
+    plain, heavy = (trainer(tiny(here, identity_model="identity", identity_weight=weight), base, train, None) for weight in (0.0, 1.0))
+    assert heavy.loss(batch, t, noise, never, never) > plain.loss(batch, t, noise, never, never)
+    assert heavy.loss(batch, t, noise, never, always) == plain.loss(batch, t, noise, never, always)
 
 
 def test_accumulated_batches_are_one_large_batch(here):

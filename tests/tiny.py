@@ -35,7 +35,7 @@ def tiny_settings(folder: Path) -> dict:
         part["path"] = str(folder)
     settings["model"]["lora_rank"] = 4
     settings["device"] = "cpu"
-    settings["finetune"] |= {"init": "none", "pretrained": None}
+    settings["finetune"] |= {"init": "none", "pretrained": None, "identity_model": None}
     return {"profile": "tiny", **settings}
 
 

@@ -18,6 +18,7 @@ from diffusers.training_utils import EMAModel
 
 from iy import params
 from iy.errors import UserError
+from iy.finetune import identity
 from iy.finetune.checkpoint import load_checkpoint, save_checkpoint
 from iy.finetune.examples import Batch, Examples, choose_references, random, rows_at
 from iy.finetune.loss import snr_weight, target, weighted_mse
@@ -59,6 +60,7 @@ class Trainer:
         self.ema.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, self.adamw())
         self.empty = examples.no_text()
+        self.recogniser = self.open_recogniser()
         self.curves: Curves = {"loss": [], "validation_loss": []}
 
     def adamw(self) -> torch.optim.Optimizer:
@@ -67,6 +69,12 @@ class Trainer:
         vectors = [p for p in self.weights.values() if p.ndim <= 1]
         return torch.optim.AdamW([{"params": matrices, "weight_decay": self.settings.weight_decay},
                                   {"params": vectors, "weight_decay": 0.0}], self.stage.learning_rate, fused=True)
+
+    def open_recogniser(self) -> identity.IdentityNet | None:
+        """The network of the identity loss, or None without one."""
+        if not self.settings.identity_weight or self.settings.identity_model is None:
+            return None
+        return identity.load(self.settings.identity_model, tuple(self.examples.latents.shape[1:])).to(self.accelerator.device)
 
     def train(self) -> Curves:
         """Run every step that is not done yet. A signal makes it save a checkpoint and leave with exit code 1."""
@@ -145,8 +153,13 @@ class Trainer:
         text = without_text(batch.text, self.move_text(batch.latents.dtype), self.model.own, no_text.to(device))
         noised = self.scheduler.add_noise(batch.latents, noise, t)
         prediction = self.wrapped(noised, t, text, batch.references, ~no_image.to(device)[:, None])
-        return weighted_mse(prediction, target(self.scheduler, batch.latents, noise, t), batch.weight,
-                            snr_weight(self.scheduler, t, self.settings.min_snr_gamma))
+        error = weighted_mse(prediction, target(self.scheduler, batch.latents, noise, t), batch.weight,
+                             snr_weight(self.scheduler, t, self.settings.min_snr_gamma))
+        if self.recogniser is None:
+            return error
+        drawn = identity.clean(self.scheduler, noised, prediction, t)
+        clear = self.scheduler.alphas_cumprod.to(device)[t] * ~no_image.to(device)     # noise hides who it is
+        return error + self.settings.identity_weight * identity.loss(self.recogniser, drawn, batch.latents, clear)
 
     def move(self, batch: Batch) -> Batch:
         return batch.to(self.accelerator.device, self.model.unet.dtype)

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 
 from iy.studio.foundation.train import fit
 
-CONFIG = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 64, 128), layers_per_block=1,
+CONFIG = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 96), layers_per_block=1,
               down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
               norm_num_groups=8, sample_size=64, mid_block_add_attention=False)
 
@@ -17,7 +17,7 @@ def pixels(images: np.ndarray) -> torch.Tensor:
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def train(images: np.ndarray, folder: Path, steps: int, batch: int = 32, seed: int = 1) -> AutoencoderKL:
+def train(images: np.ndarray, folder: Path, steps: int, batch: int = 16, seed: int = 1) -> AutoencoderKL:
     """L1 + squared error on pixels and on their differences (edges), and a slight pull of the latents to unit variance."""
     torch.manual_seed(seed)
     vae = AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
@@ -25,10 +25,8 @@ def train(images: np.ndarray, folder: Path, steps: int, batch: int = 32, seed: i
 
     def loss(step: int) -> torch.Tensor:
         x = pixels(images[rng.integers(len(images), size=batch)])
-        with torch.autocast("cpu", torch.bfloat16):
-            code = vae.encode(x).latent_dist
-            y = vae.decode(code.sample()).sample
-        y, error = y.float(), (y.float() - x)
+        code = vae.encode(x).latent_dist
+        error = vae.decode(code.sample()).sample - x
         edges = sum((error.diff(dim=d)).abs().mean() for d in (2, 3))
         return error.abs().mean() + 2 * error.square().mean() + edges + 1e-5 * code.kl().mean() / 64
 
@@ -41,6 +39,13 @@ def train(images: np.ndarray, folder: Path, steps: int, batch: int = 32, seed: i
 def scaling(vae: AutoencoderKL, images: np.ndarray) -> float:
     """One over the latents' standard deviation, so that the U-Net sees unit variance."""
     return float(1 / torch.cat([vae.encode(pixels(part)).latent_dist.mode() for part in np.array_split(images, 16)]).std())
+
+
+@torch.no_grad()
+def latents(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
+    """The posteriors' modes, scaled to unit variance (N, 4, 16, 16)."""
+    parts = [vae.encode(pixels(part)).latent_dist.mode() for part in np.array_split(images, max(1, len(images) // 64))]
+    return torch.cat(parts) * vae.config.scaling_factor
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ The T5 kind stands in for UL2. Both T5 encoders learn to say what a caption says
 mean of their hidden states); CLIP learns to match captions with renders, to name the attributes from either side, and to
 tell people apart from their face crops.
 """
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def targets(attributes: list[dict], names: list[str]) -> dict[str, torch.Tensor]
     return {name: torch.tensor([index[name].get(a.get(name), -1) for a in attributes]) for name in names}
 
 
+@cache
 def said(text: str) -> dict[str, str]:
     return {name: value for name, (value, _, _) in lexicon.find(text).items()}
 
@@ -127,7 +129,7 @@ def train_clip(tokenizer, renders: Renders, faces: np.ndarray, folder: Path, ste
     def loss(step: int) -> torch.Tensor:
         pick = rng.integers(len(renders.images), size=batch)
         texts = [caption(renders, i, step) for i in pick]
-        tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
         who = first[rng.permutation(len(people))[:batch // 2]]
         pair = np.concatenate([who + rng.integers(shots, size=len(who)), who + rng.integers(shots, size=len(who))])
         with torch.autocast("cpu", torch.bfloat16):

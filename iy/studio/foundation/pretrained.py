@@ -1,56 +1,87 @@
-"""Make the pretrained bundle: stage 1 run long, from nothing, on many studio people.
+"""Make the pretrained bundle: stage 1 run long, from nothing, on the foundation's own people.
 
-    python -m iy.studio.foundation.pretrained --people 2000 --steps 20000      # hours on two cores
+    python -m iy.studio.foundation.pretrained --steps 6000      # an hour or more on two cores
 
-The very stages that a user runs (photos, curate, finetune 1), with the studio's settings but more people and steps, and
-people who appear neither in the foundation's renders nor in the studio's photos. Writes weights/studio/pretrained, fp16.
-Killed and started again, it goes on from its last checkpoint.
+The engine of the four stages with the studio's settings, on the renders that the foundation was made from; the studio's
+photos show other people. Writes weights/studio/pretrained, fp16. Killed and started again, it goes on from its last
+checkpoint.
 """
-import argparse
 
+import argparse
+import logging
+
+import numpy as np
 import torch
 
 from iy import params
+from iy.finetune.data import encode_captions
+from iy.finetune.examples import Examples
+from iy.finetune.trainer import Trainer
+from iy.model import Personaliser, bundle
 from iy.storage import write_json
+from iy.studio.foundation import autoencoder, language, renders
+from iy.studio.foundation.recipe import WEIGHTS, WORK, Recipe
 
-FIRST_PERSON = 500_000
 
-
-def settings(people: int, per_person: int, steps: int) -> params.Params:
-    """The studio's settings with this recipe's few changes, under the profile name `pretrained`."""
+def settings(steps: int) -> params.Params:
+    """The studio's settings with this recipe's few changes."""
     value = params.load("studio").resolved()
     value["profile"] = "pretrained"
-    value["photos"] |= {"people": people, "per_person": per_person, "first_person": FIRST_PERSON}
-    value["curate"] |= {"test_people": 2}
-    value["finetune"] |= {"init": "none", "pretrained": None, "checkpoint_every": 200, "validate_every": 500, "ema_decay": .999,
-                          "batch": 32}
-    value["finetune"]["stages"]["1"] |= {"steps": steps, "learning_rate": 3e-4, "warmup": 50}
+    value["finetune"] |= {
+        "init": "none", "pretrained": None, "checkpoint_every": 250, "validate_every": 500, "ema_decay": 0.998, "batch": 32,
+        "reference_other": 0.8, "face_weight": 3.0,
+    }
+    value["finetune"]["stages"]["1"] |= {"steps": steps, "learning_rate": 5e-4, "warmup": 100}
     return params.parse(value, "the pretrained recipe")
 
 
+def examples(made: renders.Renders, faces: renders.Faces, base) -> Examples:
+    """Every render with a face, every other caption silent about the person; references are the person's face crops."""
+    rows = np.flatnonzero(np.isfinite(faces.box[:, 0]))
+    texts = [language.caption(made, i, 4 * 97 + i % 2) for i in rows]
+    captions = ["", *sorted(set(texts), key=lambda text: (len(text), text))]
+    place = {text: i for i, text in enumerate(captions)}
+    latents = autoencoder.latents(base.vae, made.images[rows])
+    person = made.person[rows]
+    same = {one: np.flatnonzero(person == one) for one in np.unique(person)}
+    others = [same[person[i]][same[person[i]] != i] for i in range(len(rows))]
+    return Examples(
+        latents,
+        encode_captions(captions, base),
+        np.array([place[text] for text in texts]),
+        0,
+        torch.from_numpy(faces.crops[rows]).permute(0, 3, 1, 2).contiguous(),
+        np.arange(len(rows)),
+        others,
+        faces.box[rows] * latents.shape[-1] / renders.SIDE,
+    )
+
+
 def main() -> None:
-    from iy.curate import run as curate
     from iy.diffusion import load_base
-    from iy.finetune import run as finetune
-    from iy.model import bundle
-    from iy.photos import run as photos
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--people", type=int, default=2000)
-    parser.add_argument("--per-person", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--shots", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the foundation, to find its renders again")
+    parser.add_argument("--steps", type=int, default=6000)
     arguments = parser.parse_args()
-    chosen = settings(arguments.people, arguments.per_person, arguments.steps)
-    for stage, run in (("photos", photos.run), ("curate", curate.run)):
-        if not (chosen.data_dir(stage) / "photos.parquet").exists():
-            run(chosen)
-    finetune.run(chosen, "1")
-    made = chosen.bundle_dir(1)
-    model, lineage = bundle.load(made, load_base(chosen.base)), bundle.read_config(made)["lineage"]
-    bundle.save(model, "weights/studio/pretrained", lineage, fp16=True)
-    write_json("weights/studio/PRETRAINED.json", {"command": "python -m iy.studio.foundation.pretrained " + " ".join(
-        f"--{key.replace('_', '-')} {value}" for key, value in vars(arguments).items()), "threads": torch.get_num_threads(),
-        "licence": "Apache-2.0", "data": f"studio people from seed {FIRST_PERSON}", "settings": chosen.resolved()})
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    chosen, recipe = settings(arguments.steps), Recipe(arguments.people, arguments.shots, arguments.scale)
+    base = load_base(chosen.base)
+    train = examples(recipe.train, recipe.faces, base)
+    held = renders.faces(recipe.held.photos, recipe.work / "held-faces.npz", 2)
+    model = Personaliser(base, chosen.model)
+    trainer = Trainer(model, base.scheduler, train, examples(recipe.held, held, base), chosen.finetune,
+                      chosen.finetune.stages["1"], seed=chosen.seed, resume=WORK / "pretrained")
+    curves = trainer.train()
+    command = "python -m iy.studio.foundation.pretrained " + " ".join(f"--{key} {value}" for key, value in vars(arguments).items())
+    bundle.save(model, WEIGHTS / "pretrained", {"command": command}, fp16=True)
+    write_json(WEIGHTS / "PRETRAINED.json", {
+        "command": command, "threads": torch.get_num_threads(), "licence": "Apache-2.0", "examples": len(train),
+        "data": f"renders of anny people (CC0 data), seeds 0 to {arguments.people - 1}", "settings": chosen.resolved(),
+        "validation_loss": curves["validation_loss"],
+    })
 
 
 if __name__ == "__main__":

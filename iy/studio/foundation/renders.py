@@ -2,6 +2,9 @@
 
 People are numbered by their seed; the foundation owns seeds below `FIRST_RESERVED`, the studio's photo source starts there.
 """
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,42 +12,96 @@ import numpy as np
 from tqdm import tqdm
 
 import iy.studio
-from iy import lexicon
+from iy import lexicon, params
+from iy.faces import Analyser, load_analyser
+from iy.faces.crop import face_crop
+from iy.stage import die_with_parent
 from iy.storage import atomic_path, sha256
 from iy.studio.people import sample_person
 from iy.studio.render import render_many
 from iy.studio.shots import sample_shot
 
 FIRST_RESERVED = 1_000_000
-CHUNK = 200      # people per file
+CHUNK = 200                # people per file
+PHOTO, SIDE = 128, 64      # pixels: as the studio photographs, and as the foundation draws
 
 
 class Renders(NamedTuple):
-    """images uint8 (N, H, W, 3); person int (N,); attributes one dict of lexicon values per image."""
+    """photos uint8 (N, 128, 128, 3); images uint8 (N, 64, 64, 3), the photos reduced; person int (N,);
+    attributes one dict of lexicon values per photo. `shots` photos in a row show the same person.
+    """
+    photos: np.ndarray
     images: np.ndarray
     person: np.ndarray
     attributes: list[dict[str, str]]
+
+    @property
+    def shots(self) -> int:
+        return int((self.person == self.person[0]).sum())
+
+
+class Faces(NamedTuple):
+    """crops uint8 (N, 64, 64, 3): masked references, grey where no face is found; box float32 (N, 4) in pixels of the
+    64 px images, NaN without a face; embedding float32 (N, 128): the filtering recogniser's, zeros without a face.
+    """
+    crops: np.ndarray
+    box: np.ndarray
+    embedding: np.ndarray
 
 
 def jobs(first: int, people: int, shots: int) -> list[tuple]:
     return [(sample_person(seed), sample_shot(seed * 1009 + k)) for seed in range(first, first + people) for k in range(shots)]
 
 
-def render(folder: Path, first: int, people: int, shots: int, size: int, workers: int) -> Renders:
+def render(folder: Path, first: int, people: int, shots: int, workers: int) -> Renders:
     """Renders of `people` persons from seed `first`, `shots` each; chunks already on disk are read, not made again."""
     assert first + people <= FIRST_RESERVED
     folder = folder / looks()
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(first, first + people, CHUNK)
-    for start in tqdm(starts, "rendering", unit=f"x{CHUNK} people"):
-        path = folder / f"{start:06d}-{shots}-{size}.npz"
+    paths = [folder / f"{start:06d}-{shots}-{PHOTO}.npz" for start in starts]
+    for start, path in zip(tqdm(starts, "rendering", unit=f"x{CHUNK} people"), paths, strict=True):
         if not path.exists():
             count = min(CHUNK, first + people - start)
             with atomic_path(path) as aside, open(aside, "wb") as file:
-                np.savez(file, images=np.stack(list(render_many(jobs(start, count, shots), size, workers))))
-    images = np.concatenate([np.load(folder / f"{start:06d}-{shots}-{size}.npz")["images"] for start in starts])
-    done = jobs(first, people, shots)
-    return Renders(images, np.repeat(np.arange(first, first + people), shots), [a.attributes() | b.attributes() for a, b in done])
+                np.savez(file, images=np.stack(list(render_many(jobs(start, count, shots), PHOTO, workers))))
+    photos = np.concatenate([np.load(path)["images"] for path in paths])
+    attributes = [a.attributes() | b.attributes() for a, b in jobs(first, people, shots)]
+    return Renders(photos, reduced(photos), np.repeat(np.arange(first, first + people), shots), attributes)
+
+
+def reduced(photos: np.ndarray) -> np.ndarray:
+    """Halved by area, as a 128 px photo is before training at 64 px."""
+    import cv2
+
+    return np.stack([cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for photo in photos])
+
+
+def faces(photos: np.ndarray, path: Path, workers: int) -> Faces:
+    """Every photo's face, found, cropped and embedded as the stages do it; kept at `path`."""
+    if not path.exists():
+        with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
+            rows = list(tqdm(pool.map(face, photos, chunksize=50), "faces", len(photos)))
+        with atomic_path(path) as aside, open(aside, "wb") as file:
+            np.savez(file, **{name: np.stack(values) for name, values in zip(Faces._fields, zip(*rows, strict=True), strict=True)})
+    with np.load(path) as stored:
+        return Faces(*(stored[name] for name in Faces._fields))
+
+
+@cache
+def opened() -> tuple[params.Model, Analyser]:
+    settings = params.load("studio")
+    return settings.model, load_analyser(settings.faces, settings.usage)
+
+
+def face(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    model, analyser = opened()
+    found = analyser.detect(photo)
+    if not found:
+        return np.full((SIDE, SIDE, 3), 128, np.uint8), np.full(4, np.nan, np.float32), np.zeros(128, np.float32)
+    first = found[0]
+    crop = face_crop(photo, first.box, first.landmarks, SIDE, model.crop_margin, model.mask_face)
+    return crop, np.asarray(first.box * SIDE / len(photo), np.float32), np.asarray(analyser.embed(photo, first), np.float32)
 
 
 def looks() -> str:

@@ -11,7 +11,8 @@ from iy.studio.foundation.language import LENGTH, WIDTH
 from iy.studio.foundation.train import fit
 
 CONFIG = dict(sample_size=16, in_channels=4, out_channels=4, block_out_channels=(96, 128, 160), layers_per_block=1, norm_num_groups=16,
-              down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3,
+              down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+              up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
               cross_attention_dim=WIDTH, attention_head_dim=(3, 4, 5))
 SCHEDULE = dict(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012,
                 prediction_type="v_prediction", rescale_betas_zero_snr=False, timestep_spacing="trailing", clip_sample=False)
@@ -22,7 +23,7 @@ def build(seed: int = 4) -> UNet2DConditionModel:
     return UNet2DConditionModel(**CONFIG).to(memory_format=torch.channels_last)
 
 
-def train(latents: torch.Tensor, texts: list[list[str]], encode, folder: Path, steps: int, batch: int = 64, seed: int = 4) -> UNet2DConditionModel:
+def train(latents: torch.Tensor, texts: list[list[str]], encode, folder: Path, steps: int, batch: int = 32, seed: int = 4) -> UNet2DConditionModel:
     """`latents` (N, 4, 16, 16) scaled; `texts[i]` several captions of render i; `encode(texts) -> ((B, L, D), (B, L) bool)`.
 
     Min-SNR weighting (gamma 5, in its form for v-prediction); one caption in ten is empty, for classifier-free guidance.
@@ -39,11 +40,10 @@ def train(latents: torch.Tensor, texts: list[list[str]], encode, folder: Path, s
         noise = torch.randn(clean.shape, generator=noise_source)
         t = torch.randint(0, 1000, (batch,), generator=noise_source)
         noisy, target = schedule.add_noise(clean, noise, t), schedule.get_velocity(clean, noise, t)
-        with torch.autocast("cpu", torch.bfloat16):
-            v = unet(noisy.contiguous(memory_format=torch.channels_last), t, hidden, encoder_attention_mask=mask).sample
+        v = unet(noisy.contiguous(memory_format=torch.channels_last), t, hidden, encoder_attention_mask=mask).sample
         snr = compute_snr(schedule, t)
         weight = snr.clamp(max=5) / (snr + 1)
-        return ((v.float() - target).square().mean((1, 2, 3)) * weight).mean() / weight.mean()
+        return ((v - target).square().mean((1, 2, 3)) * weight).mean() / weight.mean()
 
     fit("unet", unet, loss, steps, 6e-4, folder, decay=.9985)
     unet.set_default_attn_processor()

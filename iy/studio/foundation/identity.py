@@ -1,0 +1,51 @@
+"""A small recogniser that reads latents, for the identity loss: who is it, from (4, 16, 16) numbers.
+
+It learns from the renders to point where the filtering recogniser (dlib's) points for the same person, and to tell the
+people of a batch apart. So a training step can ask of its prediction "is this still the person?" without decoding it.
+The judge of the evaluation has no part in it.
+"""
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from iy.finetune.identity import IdentityNet
+from iy.studio.foundation.language import contrast
+from iy.studio.foundation.renders import Faces, Renders
+from iy.studio.foundation.train import fit
+
+
+def people(renders: Renders, faces: Faces) -> np.ndarray:
+    """Where the recogniser sees each person: mean over their photos, less the mean of everybody, at length 1 (P, 128)."""
+    seen = faces.embedding.reshape(-1, renders.shots, faces.embedding.shape[1])
+    weight = np.isfinite(faces.box[:, 0]).reshape(-1, renders.shots, 1) + 1e-6
+    mean = (seen * weight).sum(1) / weight.sum(1)
+    mean = mean - mean.mean(0)
+    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+def train(renders: Renders, faces: Faces, latents: torch.Tensor, folder: Path, steps: int, seed: int = 8) -> IdentityNet:
+    """Half of a batch's pictures are a second photo of the other half; all get the noise that predictions carry."""
+    torch.manual_seed(seed)
+    net, rng = IdentityNet(*latents.shape[1:3]), np.random.default_rng(seed)
+    where, shots = torch.from_numpy(people(renders, faces)).float(), renders.shots
+
+    def loss(step: int) -> torch.Tensor:
+        who = rng.permutation(len(where))[:64]
+        first, second = (who * shots + rng.integers(shots, size=len(who)) for _ in range(2))
+        x = latents[torch.from_numpy(np.concatenate([first, second]))]
+        x = x + torch.from_numpy(rng.uniform(0, .35, (len(x), 1, 1, 1))).float() * torch.randn_like(x)
+        seen = F.normalize(net(x), dim=1)
+        a, b = seen.chunk(2)
+        pointed = 1 - (seen * where[torch.from_numpy(who)].repeat(2, 1)).sum(1).mean()
+        return pointed + .2 * contrast(12. * a @ b.T)
+
+    return fit("identity", net, loss, steps, 1e-3, folder, decay=.99)
+
+
+@torch.no_grad()
+def rank1(net: IdentityNet, latents: torch.Tensor, shots: int) -> float:
+    """Share of the first photos whose nearest second photo is of the same person: a closed set of len(latents) / shots."""
+    seen = F.normalize(net(latents), dim=1).unflatten(0, (-1, shots))
+    return float((seen[:, 0] @ seen[:, 1].T).argmax(1).eq(torch.arange(len(seen))).float().mean())

@@ -1,0 +1,150 @@
+"""The parts of the foundation and what each is made from. A part is made when it is first asked for, or read back."""
+
+import platform
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from tqdm import tqdm
+from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
+
+from iy.finetune import identity as identity_loss
+from iy.storage import write_json
+from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders, unet
+from iy.studio.probes import ProbeNet, Probes, save_probes
+
+WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
+HELD_FIRST, HELD_PEOPLE, HELD_SHOTS = 900_000, 100, 6  # people whom no part ever learns from
+CAPTIONS = 3  # of each render
+WORKERS = 2
+STEPS = {"vae": 8000, "clip": 1200, "t5": 800, "byt5": 800, "probes": 2500, "unet": 5000, "identity": 1500}
+
+
+class Recipe:
+    """Renders of `people` persons, `shots` each; `scale`: the share of `STEPS` that is trained."""
+
+    def __init__(self, people: int, shots: int, scale: float):
+        self.people, self.shots = people, shots
+        self.steps = {name: max(10, round(count * scale)) for name, count in STEPS.items()}
+        self.work = WORK / f"{people}-{shots}-{scale:g}"
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def train(self) -> renders.Renders:
+        return renders.render(WORK / "renders", 0, self.people, self.shots, WORKERS)
+
+    @cached_property
+    def held(self) -> renders.Renders:
+        return renders.render(WORK / "renders", HELD_FIRST, HELD_PEOPLE, HELD_SHOTS, WORKERS)
+
+    @cached_property
+    def faces(self) -> renders.Faces:
+        return renders.faces(self.train.photos, self.work / "faces.npz", WORKERS)
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        return autoencoder.train(self.train.images, self.work, self.steps["vae"])
+
+    @cached_property
+    def latents(self) -> torch.Tensor:
+        """Of the renders, scaled as the U-Net sees them (N, 4, 16, 16)."""
+        return autoencoder.latents(self.vae, self.train.images)
+
+    @cached_property
+    def probes(self) -> ProbeNet:
+        return probes.train(self.train, self.work, self.steps["probes"])
+
+    @cached_property
+    def texts(self) -> list[list[str]]:
+        """Several captions of each render."""
+        count = len(self.train.images)
+        return [[language.caption(self.train, i, k) for k in range(CAPTIONS)] for i in tqdm(range(count), "captions")]
+
+    @cached_property
+    def words(self) -> list[str]:
+        return [text for many in self.texts for text in many]
+
+    @cached_property
+    def tokenizer(self):
+        return language.clip_tokenizer(self.words, self.work)
+
+    @cached_property
+    def clip(self) -> language.Clip:
+        return language.train_clip(self.tokenizer, self.train, self.faces.crops, self.work, self.steps["clip"])
+
+    @cached_property
+    def t5_tokenizer(self):
+        return language.t5_tokenizer(self.words)
+
+    @cached_property
+    def t5(self) -> T5EncoderModel:
+        return self.reader("t5", self.t5_tokenizer, language.LONG, 6)
+
+    @cached_property
+    def byt5(self) -> T5EncoderModel:
+        return self.reader("byt5", ByT5Tokenizer(extra_ids=0), language.BYTES, 7)
+
+    def reader(self, name: str, tokenizer, length: int, seed: int) -> T5EncoderModel:
+        encoder = language.t5_encoder(len(tokenizer), seed)
+        one_each = [many[i % CAPTIONS] for i, many in enumerate(self.texts)]
+        return language.train_reader(name, tokenizer, encoder, one_each, length, self.work, self.steps[name], seed)
+
+    @cached_property
+    def unet(self) -> UNet2DConditionModel:
+        encode = unet.text_encoder(self.tokenizer, self.clip.text)
+        return unet.train(self.latents, self.texts, encode, self.work, self.steps["unet"])
+
+    @cached_property
+    def identity(self) -> identity_loss.IdentityNet:
+        return identity.train(self.train, self.faces, self.latents, self.work, self.steps["identity"])
+
+
+def half(module: torch.nn.Module, folder: Path) -> None:
+    """Save as fp16 safetensors; the loader widens them to the dtype the settings ask for."""
+    module.half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
+    module.float()
+
+
+def publish(recipe: Recipe, command: str) -> None:
+    """Make every part, write the weights, and measure them on held-out people for the card."""
+    out = WEIGHTS / "foundation"
+    seen = probes.accuracy(recipe.probes, recipe.held)
+    card = {
+        "command": command,
+        "steps": recipe.steps,
+        "people": recipe.people,
+        "renders": len(recipe.train.images),
+        "data": f"renders of anny people (CC0 data), seeds 0 to {recipe.people - 1}",
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
+        "licence": "Apache-2.0",
+        "psnr_db_unseen_people": round(autoencoder.psnr(recipe.vae, recipe.held.images), 2),
+        "probe_accuracy_on_renders": {name: round(value, 4) for name, value in seen.items()},
+        "identity_rank1_of_100_unseen_people": round(
+            identity.rank1(recipe.identity, autoencoder.latents(recipe.vae, recipe.held.images), HELD_SHOTS), 4
+        ),
+    }
+    save_language(recipe, out)
+    DDPMScheduler(**unet.SCHEDULE).save_pretrained(out / "scheduler")
+    half(recipe.vae, out / "vae")
+    half(recipe.unet, out / "unet")
+    save_probes(recipe.probes, card["probe_accuracy_on_renders"], WEIGHTS / "probes")
+    identity_loss.save(recipe.identity, WEIGHTS / "identity")
+    card |= quality.measure(Probes(recipe.probes, {}), {tuple(row[name] for name in quality.ASKED) for row in recipe.train.attributes})
+    write_json(WEIGHTS / "CARD.json", card)
+
+
+def save_language(recipe: Recipe, out: Path) -> None:
+    recipe.tokenizer.save_pretrained(out / "text_clip")
+    half(recipe.clip.text, out / "text_clip")
+    half(recipe.clip.vision, out / "vision")
+    CLIPImageProcessor(
+        size={"shortest_edge": renders.SIDE}, crop_size=renders.SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(out / "vision")
+    for folder, tokenizer, encoder in (
+        ("text_ul2", recipe.t5_tokenizer, recipe.t5),
+        ("text_byt5", ByT5Tokenizer(extra_ids=0), recipe.byt5),
+    ):
+        tokenizer.save_pretrained(out / folder)
+        half(encoder, out / folder)
