@@ -128,11 +128,11 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
         shutil.copytree(toy_project.HERE / ".iy" / "weights", clone / ".iy" / "weights")
     with browser.services(clone, clone) as base:
         prefect = browser.Prefect(base, page)
-        longer = {"finetune.stages.1.steps": 24}  # long enough to be cancelled in the middle
+        longer = {"finetune.stages.1.steps": 160}  # long enough to be cancelled in the middle
         run = prefect.press_run("pipeline", "smoke", longer)
         prefect.open(f"/runs/flow-run/{run}")
         browser.wait(
-            lambda: " of 24: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"),
+            lambda: " of 160: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"),
             600,
             "finetune1 training",
         )
@@ -152,4 +152,4 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
     named = toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "list", "--name-only").stdout.split()
     assert experiment.title("smoke", longer) in named
     toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "apply", experiment.title("smoke", longer))
-    assert yaml.safe_load((clone / "profiles" / "smoke.yaml").read_text())["finetune"]["stages"]["1"]["steps"] == 24
+    assert yaml.safe_load((clone / "profiles" / "smoke.yaml").read_text())["finetune"]["stages"]["1"]["steps"] == 160

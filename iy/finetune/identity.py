@@ -1,7 +1,7 @@
 """The identity loss (our choice; the paper has none): does the predicted picture show the person of the target?
 
-A small network reads who it is off the latents themselves, so nothing is decoded. It belongs to one autoencoder and ships
-beside it; its makers are in `iy/studio/foundation/identity.py`.
+A small network reads who it is off the latents themselves, so nothing is decoded. It belongs to one autoencoder and
+ships beside it; its makers are in `iy/studio/foundation/identity.py`.
 """
 
 import json
@@ -22,7 +22,7 @@ WEIGHTS, SHAPE = "identity.safetensors", "identity.json"
 class IdentityNet(nn.Module):
     """Latents (B, C, h, h), scaled as the U-Net sees them -> (B, 128): photos of one person point the same way."""
 
-    def __init__(self, channels: int, side: int, width: int = 48):
+    def __init__(self, channels: int, side: int, width: int = 24):
         super().__init__()
         self.shape = {"channels": channels, "side": side, "width": width}
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
@@ -31,14 +31,14 @@ class IdentityNet(nn.Module):
         self.inner = nn.ModuleList(
             [nn.Conv2d(width * 2 ** (k + 1), width * 2 ** (k + 1), 3, padding=1) for k in range(2)]
         )
-        self.out = nn.Linear(4 * width * (side // 4) ** 2, 128)
+        self.out = nn.Linear(4 * width * 4, 128)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.silu(self.stem(x))
         for halve, norm, inner in zip(self.halve, self.norm, self.inner, strict=True):
             x = F.silu(norm(halve(x)))
             x = x + F.silu(inner(x))
-        return self.out(x.flatten(1))
+        return self.out(F.adaptive_avg_pool2d(x, 2).flatten(1))
 
 
 def save(net: IdentityNet, folder: Path | str) -> None:

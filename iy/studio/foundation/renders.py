@@ -1,7 +1,8 @@
 """The renders that the foundation learns from: people who appear nowhere else, with exact captions.
 
-People are numbered by their seed; the foundation owns seeds below `FIRST_RESERVED`, the studio's photo source starts there.
+People are numbered by their seed; the foundation owns those below `FIRST_RESERVED`, the photo source starts there.
 """
+
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
@@ -22,14 +23,15 @@ from iy.studio.render import render_many
 from iy.studio.shots import sample_shot
 
 FIRST_RESERVED = 1_000_000
-CHUNK = 200                # people per file
-PHOTO, SIDE = 128, 64      # pixels: as the studio photographs, and as the foundation draws
+CHUNK = 200  # people per file
+PHOTO, SIDE = 128, 64  # pixels: as the studio photographs, and as the foundation draws
 
 
 class Renders(NamedTuple):
     """photos uint8 (N, 128, 128, 3); images uint8 (N, 64, 64, 3), the photos reduced; person int (N,);
     attributes one dict of lexicon values per photo. `shots` photos in a row show the same person.
     """
+
     photos: np.ndarray
     images: np.ndarray
     person: np.ndarray
@@ -44,13 +46,18 @@ class Faces(NamedTuple):
     """crops uint8 (N, 64, 64, 3): masked references, grey where no face is found; box float32 (N, 4) in pixels of the
     64 px images, NaN without a face; embedding float32 (N, 128): the filtering recogniser's, zeros without a face.
     """
+
     crops: np.ndarray
     box: np.ndarray
     embedding: np.ndarray
 
 
 def jobs(first: int, people: int, shots: int) -> list[tuple]:
-    return [(sample_person(seed), sample_shot(seed * 1009 + k)) for seed in range(first, first + people) for k in range(shots)]
+    return [
+        (sample_person(seed), sample_shot(seed * 1009 + k))
+        for seed in range(first, first + people)
+        for k in range(shots)
+    ]
 
 
 def render(folder: Path, first: int, people: int, shots: int, workers: int) -> Renders:
@@ -83,7 +90,10 @@ def faces(photos: np.ndarray, path: Path, workers: int) -> Faces:
         with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
             rows = list(tqdm(pool.map(face, photos, chunksize=50), "faces", len(photos)))
         with atomic_path(path) as aside, open(aside, "wb") as file:
-            np.savez(file, **{name: np.stack(values) for name, values in zip(Faces._fields, zip(*rows, strict=True), strict=True)})
+            np.savez(
+                file,
+                **{name: np.stack(values) for name, values in zip(Faces._fields, zip(*rows, strict=True), strict=True)},
+            )
     with np.load(path) as stored:
         return Faces(*(stored[name] for name in Faces._fields))
 
@@ -101,7 +111,11 @@ def face(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.full((SIDE, SIDE, 3), 128, np.uint8), np.full(4, np.nan, np.float32), np.zeros(128, np.float32)
     first = found[0]
     crop = face_crop(photo, first.box, first.landmarks, SIDE, model.crop_margin, model.mask_face)
-    return crop, np.asarray(first.box * SIDE / len(photo), np.float32), np.asarray(analyser.embed(photo, first), np.float32)
+    return (
+        crop,
+        np.asarray(first.box * SIDE / len(photo), np.float32),
+        np.asarray(analyser.embed(photo, first), np.float32),
+    )
 
 
 def looks() -> str:

@@ -1,4 +1,5 @@
-"""The loop that every foundation part shares: time-boxed AdamW with warm-up, cosine decay, EMA and a checkpoint a minute."""
+"""The loop that every foundation part shares: AdamW with warm-up, cosine decay, EMA and a checkpoint a minute."""
+
 import math
 import time
 from collections.abc import Callable
@@ -12,33 +13,44 @@ from tqdm import tqdm
 from iy.storage import atomic_path
 
 
-def fit(name: str, module: torch.nn.Module, loss: Callable[[int], torch.Tensor], steps: int, rate: float, folder: Path,
-        decay: float = .999, weight_decay: float = .01) -> torch.nn.Module:
-    """Minimise `loss(step)` over `module`'s trainable weights for `steps` steps; the EMA weights are left in the module.
+def fit(
+    name: str,
+    module: torch.nn.Module,
+    loss: Callable[[int], torch.Tensor],
+    steps: int,
+    rate: float,
+    folder: Path,
+    decay: float = 0.999,
+    weight_decay: float = 0.01,
+) -> torch.nn.Module:
+    """Minimise `loss(step)` over `module`'s trainable weights for `steps` steps; it then holds the EMA weights.
 
     A finished part is read back from `folder/<name>.safetensors`; an unfinished one goes on from its last checkpoint
-    (weights and EMA; the optimiser's moments start anew, so an interrupted recipe is close to, not equal to, a whole one).
+    (weights and EMA; the optimiser's moments start anew: an interrupted recipe is close to, not equal to, a whole one).
     """
+    folder.mkdir(parents=True, exist_ok=True)
     done, part = folder / f"{name}.safetensors", folder / f"{name}.part.safetensors"
     if done.exists():
         module.load_state_dict(load_file(done))
         return module.eval()
     weights = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, rate, weight_decay=weight_decay, betas=(.9, .99), fused=True)
-    ema, first = EMAModel(weights, decay=decay, use_ema_warmup=True, power=.75, foreach=True), 0
+    optimiser = torch.optim.AdamW(weights, rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True)
+    ema, first = EMAModel(weights, decay=decay, use_ema_warmup=True, power=0.75, foreach=True), 0
     if part.exists():
         first = restore(module, ema, weights, part)
     bar, saved, mean = tqdm(range(first, steps), name, initial=first, total=steps), time.monotonic(), None
     for step in bar:
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1, (step - first + 1) / 50) * (.02 + .98 * .5 * (1 + math.cos(math.pi * step / steps)))
+            group["lr"] = (
+                rate * min(1, (step - first + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            )
         value = loss(step)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1., foreach=True)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         ema.step(weights)
-        mean = float(value.detach()) if mean is None else .98 * mean + .02 * float(value.detach())
+        mean = float(value.detach()) if mean is None else 0.98 * mean + 0.02 * float(value.detach())
         if step % 20 == 0:
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
         if time.monotonic() - saved > 60:

@@ -1,4 +1,5 @@
 """The studio's text-to-image U-Net: v-prediction on 16 x 16 x 4 latents, conditioned on CLIP text alone, as SD is."""
+
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,29 @@ from diffusers.training_utils import compute_snr
 from iy.studio.foundation.language import LENGTH, WIDTH
 from iy.studio.foundation.train import fit
 
-CONFIG = dict(sample_size=16, in_channels=4, out_channels=4, block_out_channels=(96, 128, 160), layers_per_block=1, norm_num_groups=16,
-              down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-              up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-              cross_attention_dim=WIDTH, attention_head_dim=(3, 4, 5))
-SCHEDULE = dict(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=.00085, beta_end=.012,
-                prediction_type="v_prediction", rescale_betas_zero_snr=False, timestep_spacing="trailing", clip_sample=False)
+CONFIG = dict(
+    sample_size=16,
+    in_channels=4,
+    out_channels=4,
+    block_out_channels=(96, 128, 160),
+    layers_per_block=1,
+    norm_num_groups=16,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    cross_attention_dim=WIDTH,
+    attention_head_dim=(3, 4, 5),
+)
+RATE = 6e-4
+SCHEDULE = dict(
+    num_train_timesteps=1000,
+    beta_schedule="scaled_linear",
+    beta_start=0.00085,
+    beta_end=0.012,
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=False,
+    timestep_spacing="trailing",
+    clip_sample=False,
+)
 
 
 def build(seed: int = 4) -> UNet2DConditionModel:
@@ -23,18 +41,30 @@ def build(seed: int = 4) -> UNet2DConditionModel:
     return UNet2DConditionModel(**CONFIG).to(memory_format=torch.channels_last)
 
 
-def train(latents: torch.Tensor, texts: list[list[str]], encode, folder: Path, steps: int, batch: int = 32, seed: int = 4) -> UNet2DConditionModel:
-    """`latents` (N, 4, 16, 16) scaled; `texts[i]` several captions of render i; `encode(texts) -> ((B, L, D), (B, L) bool)`.
+def train(
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    texts: list[list[str]],
+    encode,
+    folder: Path,
+    steps: int,
+    rate: float = RATE,
+    batch: int = 32,
+    seed: int = 4,
+) -> UNet2DConditionModel:
+    """`latents` (N, 4, 16, 16) scaled; `texts[i]` several captions of render i; `encode`: see `text_encoder`.
 
-    Min-SNR weighting (gamma 5, in its form for v-prediction); one caption in ten is empty, for classifier-free guidance.
+    Min-SNR weighting (gamma 5, its form for v-prediction); one caption in ten is empty, for classifier-free guidance.
     """
-    unet, schedule, rng = build(seed), DDPMScheduler(**SCHEDULE), np.random.default_rng(seed)
-    unet.set_attn_processor(AttnProcessor())      # on CPU, plain matrix products train faster than the fused attention's backward
+    schedule, rng = DDPMScheduler(**SCHEDULE), np.random.default_rng(seed)
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # on CPU, plain matrix products train faster than the fused attention's backward
     noise_source = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> torch.Tensor:
         pick = rng.integers(len(latents), size=batch)
-        words = ["" if rng.random() < .1 else texts[i][rng.integers(len(texts[i]))] for i in pick]
+        words = ["" if rng.random() < 0.1 else texts[i][rng.integers(len(texts[i]))] for i in pick]
         hidden, mask = encode(words)
         clean = latents[torch.from_numpy(pick)]
         noise = torch.randn(clean.shape, generator=noise_source)
@@ -45,16 +75,18 @@ def train(latents: torch.Tensor, texts: list[list[str]], encode, folder: Path, s
         weight = snr.clamp(max=5) / (snr + 1)
         return ((v - target).square().mean((1, 2, 3)) * weight).mean() / weight.mean()
 
-    fit("unet", unet, loss, steps, 6e-4, folder, decay=.9985)
+    fit("unet", unet, loss, steps, rate, folder, decay=0.9985)
     unet.set_default_attn_processor()
     return unet
 
 
 def text_encoder(tokenizer, model):
-    """`encode(texts)`: the CLIP text tower's last hidden state (B, L, D) and the mask of real tokens (B, L); padding is masked out."""
+    """`encode(texts)`: the CLIP text tower's last hidden state (B, L, D) and the mask (B, L) of real tokens."""
+
     @torch.no_grad()
     def encode(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = tokenizer(texts, padding="longest", truncation=True, max_length=LENGTH, return_tensors="pt")
         hidden = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         return hidden, tokens.attention_mask.bool()
+
     return encode

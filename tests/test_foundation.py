@@ -1,0 +1,99 @@
+"""The recipe that makes the shipped weights, on toy data: what is trained, read back, and kept apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from iy import lexicon
+from iy.studio.foundation import autoencoder, identity, language, quality, renders
+from iy.studio.foundation.train import fit
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "studio"
+
+
+def toy(people: int = 3, shots: int = 2) -> renders.Renders:
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (people * shots, renders.PHOTO, renders.PHOTO, 3), np.uint8)
+    rows = [{name: str(rng.choice(list(lexicon.LEXICON[name]))) for name in lexicon.SHOT} for _ in photos]
+    return renders.Renders(photos, renders.reduced(photos), np.repeat(np.arange(people), shots), rows)
+
+
+def test_the_foundations_people_are_never_the_photo_sources():
+    with pytest.raises(AssertionError):
+        renders.render(Path("nowhere"), renders.FIRST_RESERVED - 1, 2, 1, 1)
+
+
+def test_reduced_photos_are_the_mean_of_four_pixels():
+    made = toy(1, 1)
+    mean = made.photos[0].astype(float).reshape(64, 2, 64, 2, 3).mean((1, 3))
+    assert made.images.shape == (1, 64, 64, 3) and np.abs(made.images[0] - mean).max() <= 0.5
+    assert made.shots == 1 and toy(3, 2).shots == 2
+
+
+def test_a_person_points_away_from_the_mean_of_all_and_unseen_faces_do_not_count():
+    made, rng = toy(), np.random.default_rng(1)
+    vectors = rng.normal(size=(6, 128)).astype(np.float32) + 5
+    box = np.zeros((6, 4), np.float32)
+    box[1] = np.nan
+    where = identity.people(made, renders.Faces(np.zeros(0), box, vectors))
+    np.testing.assert_allclose(np.linalg.norm(where, axis=1), 1, atol=1e-6)
+    own = np.stack([vectors[0], vectors[2:4].mean(0), vectors[4:].mean(0)])
+    own -= own.mean(0)
+    assert (where @ (own / np.linalg.norm(own, axis=1, keepdims=True)).T).diagonal().min() > 0.999
+
+
+def test_asked_combinations_are_new_and_the_same_every_time():
+    known = quality.combinations([])[:200]
+    asked = quality.combinations(known)
+    assert len(asked) == quality.IMAGES and not {tuple(a.values()) for a in asked} & {tuple(k.values()) for k in known}
+    assert asked == quality.combinations(known)
+
+
+def test_a_part_that_is_done_is_read_back_and_an_unfinished_one_goes_on(tmp_path):
+    wanted, seen = torch.tensor([1.0, -2.0]), []
+
+    def training(stop: int | None = None):
+        layer = torch.nn.Linear(2, 1, bias=False)
+        torch.nn.init.zeros_(layer.weight)
+
+        def loss(step: int) -> torch.Tensor:
+            seen.append(step)
+            if step == stop:
+                raise KeyboardInterrupt
+            return (layer.weight[0] - wanted).square().sum()
+
+        return layer, loss
+
+    layer, loss = training()
+    fit("line", layer, loss, 300, 0.05, tmp_path)
+    torch.testing.assert_close(layer.weight[0].detach(), wanted, atol=0.2, rtol=0)
+    again, loss = training(stop=0)
+    fit("line", again, loss, 300, 0.05, tmp_path)
+    assert torch.equal(again.weight, layer.weight), "no step was taken"
+
+
+def test_the_autoencoder_learns_and_its_latents_have_unit_variance(tmp_path):
+    torch.set_num_threads(1)
+    flat = np.repeat(np.arange(0, 256, 16, dtype=np.uint8), 64 * 64 * 3).reshape(16, 64, 64, 3)
+    boxes = np.full((16, 4), np.nan, np.float32)
+    boxes[:8] = [16, 16, 48, 48]
+    vae = autoencoder.train(flat, boxes, tmp_path, 30, batch=4)
+    assert autoencoder.psnr(vae, flat) > 12
+    assert autoencoder.latents(vae, flat).std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_captions_tell_the_readers_what_they_say_and_nothing_else():
+    wanted = language.targets([language.said("A smiling person with the head turned left.")], language.NAMES)
+    values = {name: list(lexicon.LEXICON[name])[int(i)] for name, i in wanted.items() if int(i) >= 0}
+    assert values == {"expression": "smiling", "pose": "left"}
+    heads = language.Heads(8, language.NAMES)
+    assert torch.isfinite(heads.loss(torch.randn(1, 8), wanted))
+
+
+def test_the_shipped_weights_fit_their_size_and_are_not_pickles():
+    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    weights = [path for path in files if path.stat().st_size > 2**18]
+    assert {path.suffix for path in weights} == {".safetensors"}
+    assert sum(path.stat().st_size for path in weights) <= 40e6
