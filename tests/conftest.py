@@ -1,5 +1,6 @@
 """Every test runs from the project root with one torch thread, without telemetry and without the network's model hubs."""
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "true",
                    "DVC_NO_ANALYTICS": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "TOKENIZERS_PARALLELISM": "false"})
+
+signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background job ignores Ctrl-C, and so would its children
 
 
 @pytest.fixture(scope="session")
