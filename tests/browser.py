@@ -93,9 +93,7 @@ class Prefect:
             self.page.get_by_text("Custom run").click()
             self.choose(profile)
             if overrides:
-                self.page.locator(".cm-content").first.click()
-                self.page.keyboard.press("Control+A")
-                self.page.keyboard.insert_text(json.dumps(overrides))
+                self.page.locator("textarea.p-code-input__textarea").first.fill(json.dumps(overrides))
             self.page.get_by_role("button", name="Submit").click()
         new = wait(lambda: {one["id"] for one in self.api("/flow_runs/filter", {})} - before, 60, "a new flow run")
         return new.pop()
