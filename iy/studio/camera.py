@@ -8,7 +8,7 @@ import numpy as np
 from iy.studio.mesh import Floats, Ints
 
 DISTANCE = 1.4  # metres from the camera to the face
-WIDTH = 0.298  # metres seen at that distance across the picture
+WIDTH = 0.295  # metres seen at that distance across the picture
 
 
 def rotation(yaw: float, pitch: float, roll: float = 0.0) -> Floats:

@@ -48,17 +48,17 @@ STYLES = {
 BEARDS = ("none", "none", "stubble", "moustache", "goatee", "full beard")
 # Standard deviation of anny's local face changes (-1..1) by the start of their names; others stay 0.
 SPREAD = {
-    "head-scale-vert": 0.25,
-    "nose": 0.54,
-    "chin": 0.52,
+    "head-scale-vert": 0.35,
+    "nose": 0.50,
+    "chin": 0.64,
     "head-": 0.52,
-    "forehead": 0.52,
-    "cheek": 0.52,
-    "eyebrows": 0.38,
-    "mouth": 0.40,
-    "eye-": 0.50,
+    "forehead": 0.50,
+    "cheek": 0.60,
+    "eyebrows": 0.60,
+    "mouth": 0.54,
+    "eye-": 0.64,
     "ear-": 0.45,
-    "neck-scale": 0.35,
+    "neck-scale": 0.22,
     "neck-double": 0.3,
 }
 UNUSED = (
@@ -193,11 +193,11 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
         volume=float(rng.uniform(0.7, 1.5)),
         parting=float(rng.choice([-0.03, 0, 0.03])),
         beard=BEARDS[rng.integers(len(BEARDS))] if gender == "man" else "none",
-        brow_height=float(rng.normal(0, 0.0022)),
-        brow_thickness=float(rng.uniform(0.55, 1.2) * (1.55 if gender == "man" else 1.0)),
-        brow_arch=float(rng.uniform(0, 0.007)),
-        brow_slant=float(rng.normal(-0.05, 0.07)),
-        brow_length=float(rng.uniform(0.034, 0.044)),
+        brow_height=float(np.clip(rng.normal(0, 0.0035), -0.006, 0.007)),
+        brow_thickness=float(rng.uniform(0.4, 1.55) * (1.35 if gender == "man" else 1.0)),
+        brow_arch=float(rng.uniform(-0.001, 0.010)),
+        brow_slant=float(rng.normal(-0.05, 0.09)),
+        brow_length=float(rng.uniform(0.030, 0.046)),
         brow_rgb=brow,
         iris=_near(rng, IRISES[bare_brow], 0.15),
         glasses="glasses" if rng.random() < 0.25 else "none",
@@ -215,7 +215,7 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
 def skin_colour(tone: float, warmth: float = 0.0) -> Colour:
     """sRGB of a skin tone 0 fair .. 1 dark; warmth moves it between pink and olive (standard deviations)."""
     steps = np.array(
-        [[0.985, 0.86, 0.80], [0.94, 0.77, 0.65], [0.82, 0.62, 0.46], [0.60, 0.41, 0.29], [0.37, 0.24, 0.17]]
+        [[0.93, 0.78, 0.70], [0.89, 0.71, 0.59], [0.82, 0.62, 0.46], [0.60, 0.41, 0.29], [0.37, 0.24, 0.17]]
     )
     base = np.array([np.interp(tone, np.linspace(0, 1, 5), steps[:, k]) for k in range(3)])
     return tuple(float(c) for c in np.clip(base * (1 + warmth * np.array([0.012, -0.005, -0.028])), 0, 1))
@@ -235,8 +235,8 @@ def _phenotype(rng: np.random.Generator, gender: str, age: str, ancestry: str) -
     return dict(
         gender=1 - float(base),
         age=float(rng.uniform(*AGE_RANGE[age])),
-        weight=float(rng.uniform(0.15, 0.9)),
-        muscle=float(rng.uniform(0.3, 0.8)),
+        weight=float(rng.uniform(0.05, 0.92)),
+        muscle=float(rng.uniform(0.1, 0.9)),
         african=float(african),
         asian=float(asian),
         caucasian=float(caucasian),
