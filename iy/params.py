@@ -132,7 +132,7 @@ class Finetune(Section):
     weight_decay: float
     clip_norm: PositiveFloat
     ema_decay: float = Share
-    min_snr_gamma: PositiveFloat
+    min_snr_gamma: PositiveFloat | None
     drop_text: float = Share
     drop_image: float = Share
     drop_both: float = Share

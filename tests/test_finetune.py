@@ -160,6 +160,7 @@ def test_min_snr_weights_and_targets_follow_the_schedule(prediction):
     snr = alpha / (1 - alpha)
     expected = snr.clamp(max=5) / (snr if prediction == "epsilon" else snr + 1)
     torch.testing.assert_close(snr_weight(scheduler, t, 5.0), expected, rtol=1e-4, atol=1e-6)
+    assert snr_weight(scheduler, t, None).tolist() == [1, 1, 1]
     latents, noise = torch.randn(2, 3, 4, 4, 4).unbind()
     a, s = alpha.sqrt().view(3, 1, 1, 1), (1 - alpha).sqrt().view(3, 1, 1, 1)
     wanted = noise if prediction == "epsilon" else a * noise - s * latents

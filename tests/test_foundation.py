@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from iy import lexicon
-from iy.studio.foundation import autoencoder, identity, language, quality, renders
+from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders
 from iy.studio.foundation.train import fit
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "studio"
@@ -42,6 +42,18 @@ def test_a_person_points_away_from_the_mean_of_all_and_unseen_faces_do_not_count
     own = np.stack([vectors[0], vectors[2:4].mean(0), vectors[4:].mean(0)])
     own -= own.mean(0)
     assert (where @ (own / np.linalg.norm(own, axis=1, keepdims=True)).T).diagonal().min() > 0.999
+
+
+def test_people_are_told_apart_by_distance_and_unseen_faces_do_not_count():
+    rng = np.random.default_rng(0)
+    centres = np.repeat(rng.normal(size=(60, 8)), 3, 0)
+    box = np.zeros((180, 4))
+    box[0] = np.nan
+    clear = quality.told_apart(box, centres + 0.01 * rng.normal(size=centres.shape), 3)
+    assert clear["auc"] == clear["rank1_of_50"] == 1 and clear["faces_found"] == round(179 / 180, 4)
+    assert clear["median_distance_same"] < 0.1 < clear["median_distance_different"]
+    blurred = quality.told_apart(box, 0 * centres + rng.normal(size=centres.shape), 3)
+    assert 0.4 < blurred["auc"] < 0.6 and blurred["rank1_of_50"] < 0.2
 
 
 def test_asked_combinations_are_new_and_the_same_every_time():
@@ -79,7 +91,7 @@ def test_the_autoencoder_learns_and_its_latents_have_unit_variance(tmp_path):
     flat = np.repeat(np.arange(0, 256, 16, dtype=np.uint8), 64 * 64 * 3).reshape(16, 64, 64, 3)
     boxes = np.full((16, 4), np.nan, np.float32)
     boxes[:8] = [16, 16, 48, 48]
-    vae = autoencoder.train(flat, boxes, tmp_path, 30, batch=4)
+    vae = autoencoder.train(autoencoder.build(), flat, boxes, tmp_path, 30, batch=4)
     assert autoencoder.psnr(vae, flat) > 12
     assert autoencoder.latents(vae, flat).std().item() == pytest.approx(1, abs=0.1)
 
@@ -90,6 +102,26 @@ def test_captions_tell_the_readers_what_they_say_and_nothing_else():
     assert values == {"expression": "smiling", "pose": "left"}
     heads = language.Heads(8, language.NAMES)
     assert torch.isfinite(heads.loss(torch.randn(1, 8), wanted))
+
+
+def test_in_the_mirror_left_and_right_change_places():
+    poses = list(lexicon.POSES)
+    assert [poses[i] for i in probes.mirror("pose")] == [
+        {"left": "right", "right": "left", "up-left": "up-right", "up-right": "up-left", "tilt-left": "tilt-right",
+         "tilt-right": "tilt-left"}.get(pose, pose)
+        for pose in poses
+    ]
+    assert probes.mirror("garment") == list(range(len(lexicon.GARMENTS)))
+
+
+def test_probes_see_pictures_moved_by_no_more_than_stated():
+    square = torch.zeros(64, 1, 64, 64)
+    square[:, :, 28:36, 28:36] = 1
+    moved = probes.moved(square, np.random.default_rng(0))
+    rows = (moved.sum((1, 3)) * torch.arange(64)).sum(1) / moved.sum((1, 2, 3))
+    assert 0.5 < rows.std() and (rows - 31.5).abs().max() < 32 * 1.1 * probes.SHIFT + 0.5
+    areas = moved.sum((1, 2, 3)) / 64
+    assert areas.min() > 0.85 and areas.max() < 1.15
 
 
 def test_the_shipped_weights_fit_their_size_and_are_not_pickles():

@@ -15,8 +15,10 @@ def target(scheduler: object, latents: torch.Tensor, noise: torch.Tensor, t: tor
     raise UserError(f"base.scheduler: prediction_type {kind!r} cannot be finetuned: use epsilon or v_prediction")
 
 
-def snr_weight(scheduler: object, t: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Min-SNR weights (B,) (arXiv 2303.09556): min(SNR, γ) / SNR for noise, min(SNR, γ) / (SNR + 1) for v."""
+def snr_weight(scheduler: object, t: torch.Tensor, gamma: float | None) -> torch.Tensor:
+    """Min-SNR weights (B,) (arXiv 2303.09556): min(SNR, γ) / SNR for noise, min(SNR, γ) / (SNR + 1) for v; 1 without γ."""
+    if gamma is None:
+        return torch.ones(t.shape, device=t.device)
     snr = compute_snr(scheduler, t)
     divisor = snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr.clamp(min=1e-8)
     return snr.clamp(max=gamma) / divisor

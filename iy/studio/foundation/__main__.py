@@ -2,6 +2,7 @@
 
     python -m iy.studio.foundation                  # hours on two cores; --scale 0.1 for a quick look
     python -m iy.studio.foundation --only vae       # one part (and what it needs): parts can be made side by side
+    python -m iy.studio.foundation --keep vae t5 byt5 --start unet          # go on from what ships
 
 Writes weights/studio/{foundation,probes,identity} and weights/studio/CARD.json. Work in progress stays in
 .iy/foundation: started again, the recipe goes on from its last checkpoint. `python -m iy.studio.foundation.pretrained`
@@ -10,8 +11,16 @@ makes the pretrained bundle after it.
 
 import argparse
 import logging
+import sys
 
-from iy.studio.foundation.recipe import STEPS, Recipe, publish
+from iy.studio.foundation.recipe import KEEP, START, STEPS, Recipe, publish
+
+
+def part_steps(text: str) -> tuple[str, int]:
+    part, _, count = text.partition("=")
+    if part not in STEPS or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not PART=N with a part of {', '.join(STEPS)}")
+    return part, int(count)
 
 
 def main() -> None:
@@ -20,14 +29,18 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=2000)
     parser.add_argument("--shots", type=int, default=5, help="photos of each person")
     parser.add_argument("--only", choices=["train", "faces", *STEPS], help="make this part and leave")
+    parser.add_argument("--steps", nargs="*", type=part_steps, default=[], metavar="PART=N", help="instead of --scale's")
+    parser.add_argument("--keep", nargs="*", choices=KEEP, default=[], help="take these parts as they ship")
+    parser.add_argument("--start", nargs="*", choices=START, default=[], help="begin these parts with what ships")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    recipe = Recipe(options.people, options.shots, options.scale)
+    recipe = Recipe(
+        options.people, options.shots, options.scale, dict(options.steps), keep=options.keep, start=options.start
+    )
     if options.only:
         getattr(recipe, options.only)
     else:
-        arguments = " ".join(f"--{name} {getattr(options, name)}" for name in ("scale", "people", "shots"))
-        publish(recipe, f"python -m iy.studio.foundation {arguments}")
+        publish(recipe, "python -m iy.studio.foundation " + " ".join(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from iy.finetune.examples import face_map
 from iy.studio.foundation.train import fit
 
 FACE = 6.0  # weight of the face's pixels
+RATE = 2e-3
 
 CONFIG = dict(
     in_channels=3,
@@ -32,8 +33,21 @@ def pixels(images: np.ndarray) -> torch.Tensor:
     )
 
 
+def build(seed: int = 1) -> AutoencoderKL:
+    torch.manual_seed(seed)
+    return AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
+
+
 def train(
-    images: np.ndarray, boxes: np.ndarray, folder: Path, steps: int, batch: int = 16, seed: int = 1
+    vae: AutoencoderKL,
+    images: np.ndarray,
+    boxes: np.ndarray,
+    folder: Path,
+    steps: int,
+    rate: float = RATE,
+    batch: int = 16,
+    seed: int = 1,
+    name: str = "vae",
 ) -> AutoencoderKL:
     """L1 + squared error on pixels and on their differences (edges), and a slight pull of the latents to unit variance.
 
@@ -41,7 +55,6 @@ def train(
     sharp and the face, a fifth of the picture, a blur in which two of five people could not be told apart any more.
     """
     torch.manual_seed(seed)
-    vae = AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
     rng = np.random.default_rng(seed)
 
     def loss(step: int) -> torch.Tensor:
@@ -54,7 +67,7 @@ def train(
             (error.abs() * weight).mean() + 2 * (error.square() * weight).mean() + edges + 1e-5 * code.kl().mean() / 64
         )
 
-    fit("vae", vae, loss, steps, 2e-3, folder, decay=0.998)
+    fit(name, vae, loss, steps, rate, folder, decay=0.998)
     vae.register_to_config(scaling_factor=scaling(vae, images[:1024]))
     return vae
 
@@ -75,11 +88,16 @@ def latents(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
 
 
 @torch.no_grad()
+def reconstructions(vae: AutoencoderKL, latents: torch.Tensor) -> np.ndarray:
+    """Scaled latents (N, 4, 16, 16) as pictures uint8 (N, 64, 64, 3)."""
+    parts = [vae.decode(part / vae.config.scaling_factor).sample for part in latents.split(64)]
+    return np.concatenate(
+        [((part.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
+    )
+
+
+@torch.no_grad()
 def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
     """Mean over images of 10 log10(255^2 / squared error), dB."""
-    values = []
-    for part in np.array_split(images, max(1, len(images) // 64)):
-        y = vae.decode(vae.encode(pixels(part)).latent_dist.mode()).sample
-        seen = ((y.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
-        values += list(10 * np.log10(255**2 / np.square(seen - part.astype(np.float32)).mean((1, 2, 3))))
-    return float(np.mean(values))
+    error = reconstructions(vae, latents(vae, images)).astype(np.float32) - images
+    return float(np.mean(10 * np.log10(255**2 / np.square(error).mean((1, 2, 3)))))

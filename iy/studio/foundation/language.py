@@ -21,6 +21,7 @@ from iy.studio.foundation.renders import Renders
 from iy.studio.foundation.train import fit
 
 WIDTH, LENGTH, LONG, BYTES = 192, 77, 128, 256
+RATE, READING = 8e-4, 2e-3  # learning rates of CLIP, and of a text encoder that learns to read
 NAMES = [*lexicon.SHOT, *lexicon.PERSON]
 
 
@@ -134,6 +135,7 @@ def train_reader(
     folder: Path,
     steps: int,
     seed: int,
+    rate: float,
 ) -> Reader:
     reader, rng, facts = Reader(encoder, width), np.random.default_rng(seed), [said(text) for text in texts]
 
@@ -146,7 +148,7 @@ def train_reader(
         hidden = reader.encoder(input_ids=tokens.input_ids, attention_mask=mask).last_hidden_state
         return reader.loss(hidden, mask, [facts[i] for i in pick])
 
-    return fit(name, reader, loss, steps, 2e-3, folder, decay=0.99)
+    return fit(name, reader, loss, steps, rate, folder, decay=0.99)
 
 
 def clip_text(vocabulary: int, bos: int, eos: int, seed: int) -> transformers.CLIPTextModelWithProjection:
@@ -166,6 +168,20 @@ def clip_text(vocabulary: int, bos: int, eos: int, seed: int) -> transformers.CL
     return transformers.CLIPTextModelWithProjection(config)
 
 
+def clip_vision(seed: int) -> transformers.CLIPVisionModelWithProjection:
+    torch.manual_seed(seed)
+    config = transformers.CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        image_size=64,
+        patch_size=8,
+        projection_dim=WIDTH,
+    )
+    return transformers.CLIPVisionModelWithProjection(config)
+
+
 class Clip(nn.Module):
     """CLIP's two towers, its temperature, heads that name attributes, and a matrix from face to identity.
 
@@ -173,19 +189,9 @@ class Clip(nn.Module):
     that CLIP trains: from contrast alone, 900 steps left expression and pose unread, and the U-Net blind to both.
     """
 
-    def __init__(self, reader: Reader, seed: int = 3):
+    def __init__(self, reader: Reader, vision: transformers.CLIPVisionModelWithProjection):
         super().__init__()
-        torch.manual_seed(seed)
-        vision = transformers.CLIPVisionConfig(
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=5,
-            num_attention_heads=6,
-            image_size=64,
-            patch_size=8,
-            projection_dim=WIDTH,
-        )
-        self.reader, self.vision = reader.train(), transformers.CLIPVisionModelWithProjection(vision)
+        self.reader, self.vision = reader.train(), vision
         self.temperature = nn.Parameter(torch.tensor(2.6))
         self.heads, self.identity = Heads(WIDTH, NAMES), nn.Linear(WIDTH, 128, bias=False)
 
@@ -196,17 +202,24 @@ class Clip(nn.Module):
 
 def train_clip(
     tokenizer,
-    reader: Reader,
+    clip: Clip,
     renders: Renders,
     captions: list[list[str]],
     faces: np.ndarray,
+    identities: np.ndarray,
     folder: Path,
     steps: int,
+    rate: float = RATE,
     batch: int = 40,
     seed: int = 3,
+    name: str = "clip",
 ) -> Clip:
-    """`captions[i]`: several of render i. `faces` (N, 64, 64, 3): masked crops, as references are later."""
-    clip, rng = Clip(reader, seed), np.random.default_rng(seed)
+    """`captions[i]`: several of render i. `faces` (N, 64, 64, 3): masked crops, as references are later.
+
+    `identities` (P, 128): where the filtering recogniser sees each person; face crops learn to point there.
+    """
+    rng = np.random.default_rng(seed)
+    where = torch.from_numpy(identities).float()
     people, first = np.unique(renders.person, return_index=True)
     shots = len(renders.person) // len(people)
     everything = targets(renders.attributes, NAMES)
@@ -215,24 +228,26 @@ def train_clip(
         pick = rng.integers(len(renders.images), size=batch)
         texts = [captions[i][rng.integers(len(captions[i]))] for i in pick]
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
-        who = first[rng.permutation(len(people))[: batch // 2]]
-        pair = np.concatenate([who + rng.integers(shots, size=len(who)) for _ in range(2)])
+        who = rng.permutation(len(people))[: batch // 2]
+        pair = np.concatenate([first[who] + rng.integers(shots, size=len(who)) for _ in range(2)])
         words = clip.text(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
         seen = clip.vision(pixels(np.concatenate([renders.images[pick], faces[pair]]))).image_embeds
         images, portraits = F.normalize(seen[:batch], dim=1), clip.identity(seen[batch:])
         match = clip.temperature.exp().clamp(max=100) * images @ F.normalize(words.text_embeds, dim=1).T
-        same = F.normalize(portraits, dim=1).chunk(2)
-        told = 12.0 * same[0] @ same[1].T
+        portraits = F.normalize(portraits, dim=1)
+        told = 12.0 * portraits[: len(who)] @ portraits[len(who) :].T
+        pointed = 1 - (portraits * where[torch.from_numpy(who)].repeat(2, 1)).sum(1).mean()
         named = {name: value[torch.from_numpy(pick)] for name, value in everything.items()}
         facts = [said(text) for text in texts]
         return (
             contrast(match)
             + contrast(told)
+            + 2 * pointed
             + clip.heads.loss(seen[:batch], named)
             + clip.reader.loss(words.last_hidden_state, tokens.attention_mask, facts)
         )
 
-    return fit("clip", clip, loss, steps, 8e-4, folder, decay=0.995)
+    return fit(name, clip, loss, steps, rate, folder, decay=0.995)
 
 
 def contrast(match: torch.Tensor) -> torch.Tensor:

@@ -1,39 +1,66 @@
-"""Train the attribute probes on renders, with noise and blur so that they read generated pictures too."""
+"""Train the attribute probes on renders and what the autoencoder makes of them, moved about, mirrored and blurred, so
+that they read generated pictures too.
+"""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from iy import lexicon
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import targets
 from iy.studio.foundation.renders import Renders
 from iy.studio.foundation.train import fit
 from iy.studio.probes import READS, ProbeNet, Probes
 
+TURN, ZOOM, SHIFT = math.radians(4), 0.06, 0.05  # largest change of a picture; the shift in half pictures
 
-def train(renders: Renders, folder: Path, steps: int, seed: int = 5) -> ProbeNet:
+
+def train(renders: Renders, decoded: np.ndarray, folder: Path, steps: int, seed: int = 5) -> ProbeNet:
+    """`decoded` (N, 64, 64, 3): the renders after the autoencoder. Half of a batch comes from each."""
     torch.manual_seed(seed)
     net, rng, right = (
         ProbeNet().to(memory_format=torch.channels_last),
         np.random.default_rng(seed),
         targets(renders.attributes, list(READS)),
     )
+    mirrored = {name: torch.tensor(mirror(name)) for name in READS}
 
     def loss(step: int) -> torch.Tensor:
         pick = rng.integers(len(renders.images), size=64)
-        x = pixels(renders.images[pick])
-        x = torch.roll(x, tuple(int(v) for v in rng.integers(-2, 3, size=2)), (2, 3)) + rng.uniform(
-            0, 0.08
-        ) * torch.randn_like(x)
-        if step % 2:
+        x = moved(pixels(np.concatenate([renders.images[pick[:32]], decoded[pick[32:]]])), rng)
+        x = x * rng.uniform(0.85, 1.15) + rng.uniform(0, 0.08) * torch.randn_like(x)
+        if step % 4 == 0:
             x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        truth = {name: value[torch.from_numpy(pick)] for name, value in right.items()}
+        if rng.random() < 0.5:
+            x, truth = x.flip(3), {name: mirrored[name][value] for name, value in truth.items()}
         logits = net(x)
-        at = torch.from_numpy(pick)
-        return sum(F.cross_entropy(logits[name].float(), right[name][at], label_smoothing=0.05) for name in READS)
+        return sum(F.cross_entropy(logits[name], truth[name], label_smoothing=0.05) for name in READS)
 
-    return fit("probes", net, loss, steps, 2e-3, folder, decay=0.99)
+    return fit("probes", net, loss, steps, 2e-3, folder, decay=0.995)
+
+
+def mirror(name: str) -> list[int]:
+    """What each value of an attribute becomes in the mirror: "left" and "right" change places."""
+    values = list(lexicon.LEXICON[name])
+    other = {"left": "right", "right": "left"}
+    return [values.index("-".join(other.get(word, word) for word in value.split("-"))) for value in values]
+
+
+def moved(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Pictures (B, C, h, w), each turned, zoomed and shifted a little."""
+    turn, zoom = rng.uniform(-TURN, TURN, len(x)), 1 + rng.uniform(-ZOOM, ZOOM, len(x))
+    shift = rng.uniform(-SHIFT, SHIFT, (len(x), 2))
+    grid = np.stack(
+        [zoom * np.cos(turn), -zoom * np.sin(turn), shift[:, 0], zoom * np.sin(turn), zoom * np.cos(turn), shift[:, 1]],
+        1,
+    ).reshape(-1, 2, 3)
+    places = F.affine_grid(torch.from_numpy(grid).float(), list(x.shape), align_corners=False)
+    return F.grid_sample(x, places, padding_mode="border", align_corners=False)
 
 
 def accuracy(net: ProbeNet, renders: Renders) -> dict[str, float]:

@@ -1,6 +1,10 @@
-"""The parts of the foundation and what each is made from. A part is made when it is first asked for, or read back."""
+"""The parts of the foundation and what each is made from. A part is made when it is first asked for, or read back.
+
+A part in `keep` is taken as it ships; the training of one in `start` begins with what ships, at half the rate.
+"""
 
 import platform
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -9,6 +13,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from tqdm import tqdm
 from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
 
+from iy import params
+from iy.diffusion import Base, load_base
 from iy.finetune import identity as identity_loss
 from iy.storage import write_json
 from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders, unet
@@ -18,8 +24,10 @@ WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
 HELD_FIRST, HELD_PEOPLE, HELD_SHOTS = 900_000, 100, 6  # people whom no part ever learns from
 CAPTIONS = 3  # of each render
 WORKERS = 2
-# What about 75 minutes on two CPU cores allow; the losses were still falling, and `further` goes on.
-STEPS = {
+KEEP, START = ("vae", "t5", "byt5"), ("vae", "clip", "t5", "byt5", "unet")
+BRANCH = {"t5": "ul2", "byt5": "byt5"}  # of the text encoders, in the settings
+FURTHER, SUFFIX = 0.5, "-further"  # share of the first training's rate, and what a part is then called
+STEPS = {  # what one to two hours on two CPU cores allow; the losses were still falling
     "vae": 4200,
     "clip_text": 800,
     "clip": 900,
@@ -32,11 +40,19 @@ STEPS = {
 
 
 class Recipe:
-    """Renders of `people` persons, `shots` each; `scale`: the share of `STEPS` that is trained."""
+    """Renders of `people` persons, `shots` each; `scale`: the share of `STEPS` that is trained, unless `steps` says."""
 
-    def __init__(self, people: int, shots: int, scale: float):
-        self.people, self.shots = people, shots
-        self.steps = {name: max(10, round(count * scale)) for name, count in STEPS.items()}
+    def __init__(
+        self,
+        people: int,
+        shots: int,
+        scale: float = 1.0,
+        steps: Mapping[str, int] | None = None,
+        keep: Collection[str] = (),
+        start: Collection[str] = (),
+    ):
+        self.people, self.shots, self.keep, self.start = people, shots, keep, start
+        self.steps = {name: max(10, round(count * scale)) for name, count in STEPS.items()} | dict(steps or {})
         self.work = WORK / f"{people}-{shots}-{scale:g}"
         self.work.mkdir(parents=True, exist_ok=True)
 
@@ -53,8 +69,22 @@ class Recipe:
         return renders.faces(self.train.photos, self.work / "faces.npz", WORKERS)
 
     @cached_property
+    def shipped(self) -> Base:
+        return load_base(params.load("studio").base)
+
+    def begin(self, part: str, shipped: Callable[[], torch.nn.Module], build: Callable[[], torch.nn.Module]) -> tuple:
+        """The module whose training begins, the part's name in the working folder, and its share of the rate."""
+        if part in self.start:
+            return shipped().requires_grad_(True).train(), part + SUFFIX, FURTHER
+        return build(), part, 1.0
+
+    @cached_property
     def vae(self) -> AutoencoderKL:
-        return autoencoder.train(self.train.images, self.faces.box, self.work, self.steps["vae"])
+        if "vae" in self.keep:
+            return self.shipped.vae
+        vae, name, share = self.begin("vae", lambda: self.shipped.vae, autoencoder.build)
+        rate, steps = share * autoencoder.RATE, self.steps["vae"]
+        return autoencoder.train(vae, self.train.images, self.faces.box, self.work, steps, rate, name=name)
 
     @cached_property
     def latents(self) -> torch.Tensor:
@@ -63,7 +93,8 @@ class Recipe:
 
     @cached_property
     def probes(self) -> ProbeNet:
-        return probes.train(self.train, self.work, self.steps["probes"])
+        decoded = autoencoder.reconstructions(self.vae, self.latents)
+        return probes.train(self.train, decoded, self.work, self.steps["probes"])
 
     @cached_property
     def texts(self) -> list[list[str]]:
@@ -83,16 +114,28 @@ class Recipe:
     def clip_text(self) -> language.Reader:
         tokenizer = self.tokenizer
         encoder = language.clip_text(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, seed=3)
-        return self.reader("clip_text", tokenizer, encoder, language.WIDTH, language.LENGTH, 3)
+        return self.reader("clip_text", tokenizer, encoder, language.WIDTH, language.LENGTH, 3, language.READING)
 
     @cached_property
     def clip(self) -> language.Clip:
+        vision, name, share = self.begin("clip", lambda: self.shipped.vision, lambda: language.clip_vision(3))
         return language.train_clip(
-            self.tokenizer, self.clip_text, self.train, self.texts, self.faces.crops, self.work, self.steps["clip"]
+            self.tokenizer,
+            language.Clip(self.clip_text, vision),
+            self.train,
+            self.texts,
+            self.faces.crops,
+            identity.people(self.train, self.faces),
+            self.work,
+            self.steps["clip"],
+            share * language.RATE,
+            name=name,
         )
 
     @cached_property
     def t5_tokenizer(self):
+        if "t5" in (*self.keep, *self.start):
+            return self.shipped.text["ul2"].tokenizer
         return language.t5_tokenizer(self.words)
 
     @cached_property
@@ -103,20 +146,28 @@ class Recipe:
     def byt5(self) -> T5EncoderModel:
         return self.t5_kind("byt5", ByT5Tokenizer(extra_ids=0), language.BYTES, 7)
 
-    def t5_kind(self, name: str, tokenizer, length: int, seed: int) -> T5EncoderModel:
-        encoder = language.t5_encoder(len(tokenizer), seed)
-        return self.reader(name, tokenizer, encoder, encoder.config.d_model, length, seed).encoder
+    def t5_kind(self, part: str, tokenizer, length: int, seed: int) -> T5EncoderModel:
+        shipped = lambda: self.shipped.text[BRANCH[part]].encoder  # noqa: E731
+        if part in self.keep:
+            return shipped()
+        encoder, name, share = self.begin(part, shipped, lambda: language.t5_encoder(len(tokenizer), seed))
+        width, rate = encoder.config.d_model, share * language.READING
+        return self.reader(name, tokenizer, encoder, width, length, seed, rate).encoder
 
-    def reader(self, name: str, tokenizer, encoder, width: int, length: int, seed: int) -> language.Reader:
+    def reader(self, name: str, tokenizer, encoder, width: int, length: int, seed: int, rate: float) -> language.Reader:
         one_each = [many[i % CAPTIONS] for i, many in enumerate(self.texts)]
+        steps = self.steps[name.removesuffix(SUFFIX)]
         return language.train_reader(
-            name, tokenizer, encoder, width, one_each, length, self.work, self.steps[name], seed
+            name, tokenizer, encoder, width, one_each, length, self.work, steps, seed, rate
         )
 
     @cached_property
     def unet(self) -> UNet2DConditionModel:
         encode = unet.text_encoder(self.tokenizer, self.clip.text)
-        return unet.train(unet.build(), self.latents, self.texts, encode, self.work, self.steps["unet"])
+        model, name, share = self.begin("unet", lambda: self.shipped.unet, unet.build)
+        boxes = self.faces.box * self.latents.shape[-1] / renders.SIDE
+        steps, rate = self.steps["unet"], share * unet.RATE
+        return unet.train(model, self.latents, boxes, self.texts, encode, self.work, steps, rate, name=name)
 
     @cached_property
     def identity(self) -> identity_loss.IdentityNet:
@@ -141,6 +192,7 @@ def publish(recipe: Recipe, command: str) -> None:
         "data": f"renders of anny people (CC0 data), seeds 0 to {recipe.people - 1}",
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
         "licence": "Apache-2.0",
+        "people_told_apart": quality.told_apart(recipe.faces.box, recipe.faces.embedding, recipe.shots),
         "psnr_db_unseen_people": round(autoencoder.psnr(recipe.vae, recipe.held.images), 2),
         "probe_accuracy_on_renders": {name: round(value, 4) for name, value in seen.items()},
         "identity_rank1_of_100_unseen_people": round(
