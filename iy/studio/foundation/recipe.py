@@ -1,6 +1,6 @@
 """The parts of the foundation and what each is made from. A part is made when it is first asked for, or read back.
 
-A part in `keep` is taken as it ships; the training of one in `start` begins with what ships, at half the rate.
+A part in `keep` is taken as it ships; the training of one in `start` begins with what ships, at a somewhat lower rate.
 """
 
 import platform
@@ -26,7 +26,7 @@ CAPTIONS = 3  # of each render
 WORKERS = 2
 KEEP, START = ("vae", "t5", "byt5"), ("vae", "clip", "t5", "byt5", "unet")
 BRANCH = {"t5": "ul2", "byt5": "byt5"}  # of the text encoders, in the settings
-FURTHER, SUFFIX = 0.5, "-further"  # share of the first training's rate, and what a part is then called
+FURTHER, SUFFIX = 0.8, "-further"  # share of the first training's rate, and what a part is then called
 STEPS = {  # what one to two hours on two CPU cores allow; the losses were still falling
     "vae": 4200,
     "clip_text": 800,
