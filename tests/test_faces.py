@@ -12,10 +12,11 @@ from PIL import Image
 
 from iy import faces, params
 from iy.errors import UserError
-from iy.faces import weights
-from iy.faces.align import ARCFACE_112, chip, similarity_transform
+from iy.faces import dlibnet, weights
+from iy.faces.align import ARCFACE_112, DLIB_150, chip, similarity_transform
 from iy.faces.centerface import decode, overlap, prepare, strongest
 from iy.faces.crop import GREY, face_crop
+from iy.faces.face import Face
 from iy.faces.pose import MEAN_FACE, pose
 from iy.storage import sha256
 
@@ -61,7 +62,15 @@ def test_open_finds_the_face_and_tells_people_apart(analyser):
     same = alike[[0, 2, 4], [1, 3, 5]]
     different = alike[np.repeat(np.arange(3), 2)[:, None] != np.repeat(np.arange(3), 2)[None]]
     assert same.min() > analyser.recogniser.threshold > different.max()
-    assert analyser.licence == "MIT AND CC0-1.0" and len(analyser.recogniser.version) == 12
+    assert analyser.licence == "MIT AND CC0-1.0" and analyser.recogniser.version.endswith("-mirror")
+
+
+def test_dlibs_vector_is_the_mean_of_a_face_and_its_mirror_image(analyser):
+    image = np.asarray(Image.fromarray(att(1, 1)).resize((150, 150)))
+    face = Face(np.array([30.0, 20, 120, 140]), DLIB_150, 1.0)      # already where the chip wants it
+    one, other = (analyser.recogniser.network.run(None, {"chip": dlibnet.blob(x)})[0][0] for x in (image, image[:, ::-1]))
+    assert np.abs(one - other).max() > 0.01
+    np.testing.assert_allclose(analyser.embed(image, face), (one + other) / 2, atol=1e-5)
 
 
 def test_position_and_size_do_not_matter(analyser):
@@ -199,8 +208,6 @@ def test_npm_missing_is_replaced_or_said(tmp_path, monkeypatch):
 
 def test_the_graph_computes_what_dlib_does():
     dlib = pytest.importorskip("dlib")
-    from iy.faces import dlibnet
-
     theirs = dlib.face_recognition_model_v1(str(weights.path("dlib")))
     ours = dlibnet.load(weights.path("dlib"))
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)

@@ -12,7 +12,7 @@ from iy.faces.sessions import session
 
 class Recogniser(Protocol):
     name: str
-    version: str             # first 12 hex digits of the weights' sha256
+    version: str             # first 12 hex digits of the weights' sha256, and what else decides the vectors
     licence: str
     threshold: float         # cosine at and above which two faces are taken for one person
 
@@ -21,17 +21,21 @@ class Recogniser(Protocol):
 
 
 class Dlib:
-    """dlib's ResNet-29 (King 2017), 128-d vectors of norm 1.42. Trained for an L2 distance of 0.6 = cosine .910."""
+    """dlib's ResNet-29 (King 2017), 128-d vectors of norm 1.41: the mean of a face and its mirror image, which lowers
+    the equal error rate on the AT&T faces from 0.33 % to 0.22 %. Trained for an L2 distance of 0.6 = cosine .910.
+    """
     name = "dlib"
-    threshold = .927         # L2 0.54, the equal error rate (0.3 %) on the AT&T faces; .910 joins people there
+    threshold = .932         # L2 0.52, the equal error rate on the AT&T faces; .910 joins people there
 
     def __init__(self) -> None:
         self.network = dlibnet.load(weights.path("dlib"))
-        self.version, self.licence = weights.WEIGHTS["dlib"].sha256[:12], weights.WEIGHTS["dlib"].licence
+        self.version = weights.WEIGHTS["dlib"].sha256[:12] + "-mirror"
+        self.licence = weights.WEIGHTS["dlib"].licence
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         aligned = chip(image, face.landmarks, DLIB_150, dlibnet.SIDE)
-        return self.network.run(None, {"chip": dlibnet.blob(aligned)})[0][0]
+        both = np.concatenate([dlibnet.blob(aligned), dlibnet.blob(aligned[:, ::-1])])
+        return self.network.run(None, {"chip": both})[0].mean(0)
 
 
 class FrFeature:

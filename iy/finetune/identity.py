@@ -22,7 +22,7 @@ WEIGHTS, SHAPE = "identity.safetensors", "identity.json"
 class IdentityNet(nn.Module):
     """Latents (B, C, h, h), scaled as the U-Net sees them -> (B, 128): photos of one person point the same way."""
 
-    def __init__(self, channels: int, side: int, width: int = 24):
+    def __init__(self, channels: int, side: int, width: int = 40):
         super().__init__()
         self.shape = {"channels": channels, "side": side, "width": width}
         self.stem = nn.Conv2d(channels, width, 3, padding=1)

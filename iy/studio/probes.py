@@ -36,9 +36,9 @@ class ProbeNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.trunk = nn.Sequential(
-            block(3, 32), block(32, 64), block(64, 96), nn.Flatten(), nn.Linear(96 * 64, 192), nn.GELU()
+            block(3, 32), block(32, 64), block(64, 96), block(96, 128), nn.Flatten(), nn.Linear(128 * 16, 128), nn.GELU()
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(192, len(lexicon.LEXICON[name])) for name in READS})
+        self.heads = nn.ModuleDict({name: nn.Linear(128, len(lexicon.LEXICON[name])) for name in READS})
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         seen = self.trunk(x)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from iy import params
+from iy.diffusion import Base
 from iy.finetune.data import encode_captions
 from iy.finetune.examples import Examples
 from iy.finetune.trainer import Trainer
@@ -43,21 +44,21 @@ def settings(steps: int) -> params.Params:
         "validate_every": 500,
         "ema_decay": 0.998,
         "batch": 16,
-        "reference_other": 0.8,
+        "reference_other": 0.4,
         "face_weight": 3.0,
-        "identity_weight": 0.4,
+        "identity_weight": 1.0,
     }
-    value["finetune"]["stages"]["1"] |= {"steps": steps, "learning_rate": 4e-4, "warmup": 100}
+    value["finetune"]["stages"]["1"] |= {"steps": steps, "learning_rate": 7e-4, "warmup": 100}
     return params.parse(value, "the pretrained recipe")
 
 
-def examples(made: renders.Renders, faces: renders.Faces, base) -> Examples:
+def examples(made: renders.Renders, faces: renders.Faces, latents: torch.Tensor, base: Base) -> Examples:
     """Every render with a face, three captions of four silent about the person: what they say need not be seen."""
     rows = np.flatnonzero(np.isfinite(faces.box[:, 0]))
     texts = [language.caption(made, i, 4 * 97 + (i % 4 == 0)) for i in rows]
     captions = ["", *sorted(set(texts), key=lambda text: (len(text), text))]
     place = {text: i for i, text in enumerate(captions)}
-    latents = autoencoder.latents(base.vae, made.images[rows])
+    latents = latents[torch.from_numpy(rows)]
     person = made.person[rows]
     same = {one: np.flatnonzero(person == one) for one in np.unique(person)}
     others = [same[person[i]][same[person[i]] != i] for i in range(len(rows))]
@@ -74,8 +75,6 @@ def examples(made: renders.Renders, faces: renders.Faces, base) -> Examples:
 
 
 def main() -> None:
-    from iy.diffusion import load_base
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--people", type=int, default=2000)
     parser.add_argument("--shots", type=int, default=5)
@@ -84,17 +83,17 @@ def main() -> None:
     parser.add_argument("--further", action="store_true", help="start from the shipped bundle")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    chosen, recipe = settings(arguments.steps), Recipe(arguments.people, arguments.shots, arguments.scale)
-    base = load_base(chosen.base)
-    train = examples(recipe.train, recipe.faces, base)
-    held = renders.faces(recipe.held.photos, recipe.work / "held-faces.npz", 2)
+    chosen, recipe = settings(arguments.steps), Recipe(arguments.people, arguments.shots, arguments.scale, keep=["vae"])
+    base = recipe.shipped
+    train = examples(recipe.train, recipe.faces, recipe.latents, base)
+    held = examples(recipe.held, recipe.held_faces, autoencoder.latents(base.vae, recipe.held.images), base)
     before = read_card() if arguments.further else []
     model = bundle.load(WEIGHTS / "pretrained", base) if before else Personaliser(base, chosen.model)
     trainer = Trainer(
         model,
         base.scheduler,
         train,
-        examples(recipe.held, held, base),
+        held,
         chosen.finetune,
         chosen.finetune.stages["1"],
         seed=chosen.seed + len(before),

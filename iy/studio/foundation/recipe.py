@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
 
 from iy import params
 from iy.diffusion import Base, load_base
 from iy.finetune import identity as identity_loss
-from iy.storage import write_json
+from iy.storage import atomic_path, sha256, write_json
 from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders, unet
 from iy.studio.probes import ProbeNet, Probes, save_probes
 
@@ -35,7 +36,7 @@ STEPS = {  # what one to two hours on two CPU cores allow; the losses were still
     "byt5": 300,
     "probes": 2500,
     "unet": 3100,
-    "identity": 500,
+    "identity": 2000,
 }
 
 
@@ -66,7 +67,11 @@ class Recipe:
 
     @cached_property
     def faces(self) -> renders.Faces:
-        return renders.faces(self.train.photos, self.work / "faces.npz", WORKERS)
+        return renders.faces(self.train.photos, self.work, WORKERS)
+
+    @cached_property
+    def held_faces(self) -> renders.Faces:
+        return renders.faces(self.held.photos, self.work, WORKERS, "held-faces")
 
     @cached_property
     def shipped(self) -> Base:
@@ -89,7 +94,12 @@ class Recipe:
     @cached_property
     def latents(self) -> torch.Tensor:
         """Of the renders, scaled as the U-Net sees them (N, 4, 16, 16)."""
-        return autoencoder.latents(self.vae, self.train.images)
+        whose = sha256(b"".join(weight.detach().numpy().tobytes() for weight in self.vae.parameters()))[:12]
+        path = self.work / f"latents-{whose}.safetensors"
+        if not path.exists():
+            with atomic_path(path) as aside:
+                save_file({"latents": autoencoder.latents(self.vae, self.train.images).contiguous()}, aside)
+        return load_file(path)["latents"]
 
     @cached_property
     def probes(self) -> ProbeNet:
@@ -192,7 +202,7 @@ def publish(recipe: Recipe, command: str) -> None:
         "data": f"renders of anny people (CC0 data), seeds 0 to {recipe.people - 1}",
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
         "licence": "Apache-2.0",
-        "people_told_apart": quality.told_apart(recipe.faces.box, recipe.faces.embedding, recipe.shots),
+        "people_told_apart": quality.told_apart(recipe.held_faces.box, recipe.held_faces.embedding, HELD_SHOTS),
         "psnr_db_unseen_people": round(autoencoder.psnr(recipe.vae, recipe.held.images), 2),
         "probe_accuracy_on_renders": {name: round(value, 4) for name, value in seen.items()},
         "identity_rank1_of_100_unseen_people": round(

@@ -84,8 +84,9 @@ def reduced(photos: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for photo in photos])
 
 
-def faces(photos: np.ndarray, path: Path, workers: int) -> Faces:
-    """Every photo's face, found, cropped and embedded as the stages do it; kept at `path`."""
+def faces(photos: np.ndarray, folder: Path, workers: int, name: str = "faces") -> Faces:
+    """Every photo's face, found, cropped and embedded as the stages do it; kept in `folder`."""
+    path = folder / f"{name}-{opened()[1].recogniser.version}.npz"
     if not path.exists():
         with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
             rows = list(tqdm(pool.map(face, photos, chunksize=50), "faces", len(photos)))
