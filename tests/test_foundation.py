@@ -9,6 +9,7 @@ import torch
 from iy import lexicon
 from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders
 from iy.studio.foundation.train import fit
+from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "studio"
 
@@ -106,12 +107,22 @@ def test_captions_tell_the_readers_what_they_say_and_nothing_else():
 
 def test_in_the_mirror_left_and_right_change_places():
     poses = list(lexicon.POSES)
-    assert [poses[i] for i in probes.mirror("pose")] == [
+    assert [poses[i] for i in mirror("pose")] == [
         {"left": "right", "right": "left", "up-left": "up-right", "up-right": "up-left", "tilt-left": "tilt-right",
          "tilt-right": "tilt-left"}.get(pose, pose)
         for pose in poses
     ]
-    assert probes.mirror("garment") == list(range(len(lexicon.GARMENTS)))
+    assert mirror("garment") == list(range(len(lexicon.GARMENTS)))
+
+
+def test_a_picture_and_its_mirror_image_are_read_alike():
+    torch.manual_seed(0)
+    reader = Probes(ProbeNet(), {})
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    seen, turned = reader.read(list(pictures)), reader.read(list(pictures[:, :, ::-1]))
+    for name in READS:
+        values = list(lexicon.LEXICON[name])
+        assert [values[mirror(name)[values.index(value)]] for value in seen[name]] == turned[name]
 
 
 def test_probes_see_pictures_moved_by_no_more_than_stated():

@@ -4,12 +4,14 @@ They judge prompt alignment in the studio. Their own accuracy on held-out render
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from iy import lexicon
 from iy.errors import UserError
@@ -17,6 +19,23 @@ from iy.storage import atomic_folder, write_json
 
 READS = ("expression", "pose", "backdrop", "garment", "garment_colour")
 SIDE = 64
+SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))  # pixels
+
+
+def mirror(name: str) -> list[int]:
+    """What each value of an attribute becomes in the mirror: "left" and "right" change places."""
+    values = list(lexicon.LEXICON[name])
+    other = {"left": "right", "right": "left"}
+    return [values.index("-".join(other.get(word, word) for word in value.split("-"))) for value in values]
+
+
+def views(x: torch.Tensor) -> Iterator[tuple[torch.Tensor, bool]]:
+    """Pictures (B, 3, h, w) shifted a pixel each way, and whether mirrored."""
+    wide, (height, width) = F.pad(x, (1, 1, 1, 1), mode="replicate"), x.shape[2:]
+    for across, down in SHIFTS:
+        shifted = wide[:, :, 1 + down : 1 + down + height, 1 + across : 1 + across + width]
+        yield shifted, False
+        yield shifted.flip(3), True
 
 
 def block(width: int, out: int) -> nn.Sequential:
@@ -36,7 +55,13 @@ class ProbeNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.trunk = nn.Sequential(
-            block(3, 32), block(32, 64), block(64, 96), block(96, 128), nn.Flatten(), nn.Linear(128 * 16, 128), nn.GELU()
+            block(3, 32),
+            block(32, 64),
+            block(64, 96),
+            block(96, 128),
+            nn.Flatten(),
+            nn.Linear(128 * 16, 128),
+            nn.GELU(),
         )
         self.heads = nn.ModuleDict({name: nn.Linear(128, len(lexicon.LEXICON[name])) for name in READS})
 
@@ -46,7 +71,10 @@ class ProbeNet(nn.Module):
 
 
 class Probes:
-    """`accuracy`: share right on held-out renders, by attribute."""
+    """`accuracy`: share right on held-out renders, by attribute.
+
+    A picture is read in ten views and the answers averaged: that makes a fifth fewer mistakes about expressions.
+    """
 
     def __init__(self, net: ProbeNet, accuracy: dict[str, float]):
         self.net, self.accuracy = net.eval(), accuracy
@@ -57,11 +85,18 @@ class Probes:
         if not images:
             return {name: [] for name in READS}
         x = torch.from_numpy(np.stack([fit(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        logits = [self.net(part) for part in x.split(64)]
-        return {
-            name: [list(lexicon.LEXICON[name])[i] for part in logits for i in part[name].argmax(1).tolist()]
-            for name in READS
-        }
+        sure = [self.sure(part) for part in x.split(64)]
+        values = {name: list(lexicon.LEXICON[name]) for name in READS}
+        return {name: [values[name][i] for part in sure for i in part[name].argmax(1).tolist()] for name in READS}
+
+    def sure(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Probability of every value (B, values), summed over the views."""
+        total = dict.fromkeys(READS, 0.0)
+        for view, mirrored in views(x):
+            for name, logits in self.net(view).items():
+                seen = logits.softmax(1)
+                total[name] = total[name] + (seen[:, mirror(name)] if mirrored else seen)
+        return total
 
 
 def fit(image: np.ndarray) -> np.ndarray:

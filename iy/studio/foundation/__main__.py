@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=2000)
     parser.add_argument("--shots", type=int, default=5, help="photos of each person")
     parser.add_argument("--only", choices=["train", "faces", *STEPS], help="make this part and leave")
-    parser.add_argument("--steps", nargs="*", type=part_steps, default=[], metavar="PART=N", help="instead of --scale's")
+    parser.add_argument("--steps", nargs="*", type=part_steps, default=[], metavar="PART=N", help="of single parts")
     parser.add_argument("--keep", nargs="*", choices=KEEP, default=[], help="take these parts as they ship")
     parser.add_argument("--start", nargs="*", choices=START, default=[], help="begin these parts with what ships")
     options = parser.parse_args()

@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the foundation, to find its renders again")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--further", action="store_true", help="start from the shipped bundle")
+    parser.add_argument("--tower", action="store_true", help="with --further: but from the foundation's vision tower")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen, recipe = settings(arguments.steps), Recipe(arguments.people, arguments.shots, arguments.scale, keep=["vae"])
@@ -89,6 +90,8 @@ def main() -> None:
     held = examples(recipe.held, recipe.held_faces, autoencoder.latents(base.vae, recipe.held.images), base)
     before = read_card() if arguments.further else []
     model = bundle.load(WEIGHTS / "pretrained", base) if before else Personaliser(base, chosen.model)
+    if arguments.tower:
+        model.vision.tower.load_state_dict(base.vision.state_dict())
     trainer = Trainer(
         model,
         base.scheduler,

@@ -3,24 +3,26 @@ that they read generated pictures too.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from iy import lexicon
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import targets
 from iy.studio.foundation.renders import Renders
 from iy.studio.foundation.train import fit
-from iy.studio.probes import READS, ProbeNet, Probes
+from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
 TURN, ZOOM, SHIFT = math.radians(4), 0.06, 0.05  # largest change of a picture; the shift in half pictures
 
 
-def train(renders: Renders, decoded: np.ndarray, folder: Path, steps: int, seed: int = 5) -> ProbeNet:
-    """`decoded` (N, 64, 64, 3): the renders after the autoencoder. Half of a batch comes from each."""
+def train(
+    renders: Renders, decoded: Callable[[], np.ndarray], folder: Path, steps: int, seed: int = 5
+) -> ProbeNet:
+    """`decoded()` (N, 64, 64, 3): the renders after the autoencoder. Half of a batch comes from each."""
     torch.manual_seed(seed)
     net, rng, right = (
         ProbeNet().to(memory_format=torch.channels_last),
@@ -31,7 +33,7 @@ def train(renders: Renders, decoded: np.ndarray, folder: Path, steps: int, seed:
 
     def loss(step: int) -> torch.Tensor:
         pick = rng.integers(len(renders.images), size=64)
-        x = moved(pixels(np.concatenate([renders.images[pick[:32]], decoded[pick[32:]]])), rng)
+        x = moved(pixels(np.concatenate([renders.images[pick[:32]], decoded()[pick[32:]]])), rng)
         x = x * rng.uniform(0.85, 1.15) + rng.uniform(0, 0.08) * torch.randn_like(x)
         if step % 4 == 0:
             x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -42,13 +44,6 @@ def train(renders: Renders, decoded: np.ndarray, folder: Path, steps: int, seed:
         return sum(F.cross_entropy(logits[name], truth[name], label_smoothing=0.05) for name in READS)
 
     return fit("probes", net, loss, steps, 2e-3, folder, decay=0.995)
-
-
-def mirror(name: str) -> list[int]:
-    """What each value of an attribute becomes in the mirror: "left" and "right" change places."""
-    values = list(lexicon.LEXICON[name])
-    other = {"left": "right", "right": "left"}
-    return [values.index("-".join(other.get(word, word) for word in value.split("-"))) for value in values]
 
 
 def moved(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -44,7 +44,7 @@ def told_apart(box: np.ndarray, embedding: np.ndarray, shots: int) -> dict[str, 
 
 
 def first_of_gallery(embedding: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """Whether each photo (N, D) is nearest to the mean of its own person's other photos; people with one are left out."""
+    """Whether each photo (N, D) is nearest to the mean of its person's other photos; people with one are left out."""
     _, who, count = np.unique(person, return_inverse=True, return_counts=True)
     total = np.stack([embedding[who == k].sum(0) for k in range(len(count))])
     far = cdist(embedding, total / count[:, None])

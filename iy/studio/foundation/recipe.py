@@ -5,7 +5,7 @@ A part in `keep` is taken as it ships; the training of one in `start` begins wit
 
 import platform
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -103,7 +103,7 @@ class Recipe:
 
     @cached_property
     def probes(self) -> ProbeNet:
-        decoded = autoencoder.reconstructions(self.vae, self.latents)
+        decoded = cache(lambda: autoencoder.reconstructions(self.vae, self.latents))
         return probes.train(self.train, decoded, self.work, self.steps["probes"])
 
     @cached_property
@@ -157,10 +157,13 @@ class Recipe:
         return self.t5_kind("byt5", ByT5Tokenizer(extra_ids=0), language.BYTES, 7)
 
     def t5_kind(self, part: str, tokenizer, length: int, seed: int) -> T5EncoderModel:
-        shipped = lambda: self.shipped.text[BRANCH[part]].encoder  # noqa: E731
         if part in self.keep:
-            return shipped()
-        encoder, name, share = self.begin(part, shipped, lambda: language.t5_encoder(len(tokenizer), seed))
+            return self.shipped.text[BRANCH[part]].encoder
+        encoder, name, share = self.begin(
+            part,
+            lambda: self.shipped.text[BRANCH[part]].encoder,
+            lambda: language.t5_encoder(len(tokenizer), seed),
+        )
         width, rate = encoder.config.d_model, share * language.READING
         return self.reader(name, tokenizer, encoder, width, length, seed, rate).encoder
 
@@ -231,9 +234,8 @@ def save_language(recipe: Recipe, out: Path) -> None:
     CLIPImageProcessor(
         size={"shortest_edge": renders.SIDE}, crop_size=renders.SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3
     ).save_pretrained(out / "vision")
-    for folder, tokenizer, encoder in (
-        ("text_ul2", recipe.t5_tokenizer, recipe.t5),
-        ("text_byt5", ByT5Tokenizer(extra_ids=0), recipe.byt5),
-    ):
-        tokenizer.save_pretrained(out / folder)
-        half(encoder, out / folder)
+    for part, tokenizer in (("t5", recipe.t5_tokenizer), ("byt5", ByT5Tokenizer(extra_ids=0))):
+        if part not in recipe.keep:  # what is kept stays as it is, byte for byte
+            folder = out / f"text_{BRANCH[part]}"
+            tokenizer.save_pretrained(folder)
+            half(getattr(recipe, part), folder)
