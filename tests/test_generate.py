@@ -129,6 +129,25 @@ def test_every_form_of_a_reference_is_the_same_reference(pipeline, tmp_path):
     assert np.array_equal(images[0], pipeline("a man", OTHER, face_cropper=lambda image: FACE, **ASK).images)
 
 
+def test_people_have_strengths_and_places(pipeline):
+    """Two people: strengths of 0 leave them out, boxes and masks say the same thing, and the other half is untouched."""
+    both, left = [FACE, OTHER], np.zeros((64, 64))
+    left[:, :32] = 1
+    usual = pipeline("two men", both, **ASK).images
+    assert np.array_equal(pipeline("two men", both, person_strength=[1, 1], **ASK).images, usual)
+    assert not np.array_equal(pipeline("two men", both, person_strength=[1, 0.5], **ASK).images, usual)
+    nobody = pipeline("two men", both, person_strength=[0, 0], identity_guidance_scale=0.0, **ASK).images
+    assert np.abs(nobody - pipeline("two men", both, branch_strength={"vision": 0}, identity_guidance_scale=0.0, **ASK).images
+                  ).max() <= 1e-5
+    boxes = [(0, 0, 0.5, 1), (0.5, 0, 1, 1)]
+    placed = pipeline("two men", both, regions=boxes, **ASK).images
+    assert np.array_equal(placed, pipeline("two men", both, regions=[left, Image.fromarray(np.uint8(255 * (1 - left)))],
+                                           **ASK).images)
+    assert not np.array_equal(placed, usual)
+    twice = pipeline("two men", both, regions=boxes, num_images_per_prompt=2, **ASK | {"seeds": [3, 3]}).images
+    assert np.abs(twice - placed).max() <= 1e-5
+
+
 def test_guidance_is_the_stated_formula(pipeline, opened):
     """One step of guided denoising against its three parts, drawn apart."""
     from iy.diffusion import encode_text
@@ -208,6 +227,11 @@ def test_cells_do_not_see_each_other(pipeline):
     ({"prompt": "a", "output_type": "gif"}, "output_type must be"),
     ({"prompt": "a", "seeds": [1, 2]}, "2 for 1 images"),
     ({"prompt": "a", "latents": torch.zeros(1, 4, 8, 8)}, "latents must be"),
+    ({"prompt": "a", "branch_strength": {"bert": 1}}, "unknown branch 'bert'"),
+    ({"prompt": "a", "reference": [FACE], "person_strength": [1, 2]}, "2 entries for 1 references"),
+    ({"prompt": "a", "reference": [FACE], "regions": [(0, 0, 2, 1)]}, "a box is"),
+    ({"prompt": "a", "reference": [FACE], "regions": [np.zeros((8, 8, 3))]}, "a mask is"),
+    ({"prompt": "a", "reference": [FACE], "regions": [np.zeros((8, 8))]}, "number 1 covers nothing"),
 ])
 def test_bad_input_is_one_sentence(pipeline, ask, message):
     with pytest.raises(UserError, match=message):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from iy.diffusion import encode_text, load_base, text_states
 from iy.errors import UserError
 from iy.model import Personaliser
-from iy.model.conditioning import stack, without_text, without_vision
+from iy.model.conditioning import Vision, stack, without_text, without_vision
 from tests.tiny import tiny_base, tiny_params
 
 PROMPTS = ["a smiling man", "an angry woman in a yellow hat, outdoors"]
@@ -87,7 +87,7 @@ def test_attention_is_the_formula(model, data):
         counts = torch.tensor([data.draw(st.integers(*lengths[name])) for _ in range(2)])
         tokens[name] = torch.randn(2, 24, widths[name]), torch.arange(24) < counts[:, None]
         attention.processor.alpha[name].fill_(data.draw(st.floats(-2, 2)))
-    vision = tokens.get("vision")
+    vision = Vision(*tokens["vision"]) if "vision" in tokens else None
     spatial = torch.randn(2, 20, attention.to_q.in_features)
     context = model.context({name: pair for name, pair in tokens.items() if name != "vision"}, vision)
     difference = attention(spatial, context) - formula(attention, spatial, tokens, "clip")
@@ -121,6 +121,46 @@ def test_absent_references_count_for_nothing(model, text):
     assert (both - torch.cat([first, second])).abs().max() <= 1e-5
     one = model(LATENTS[:1], TIMES[:1], rows[0], FACES[:1, :1], SOME[:1, :1])
     assert (first - one).abs().max() > 1e-4, "the second reference must be seen"
+
+
+@pytest.mark.parametrize("kind", ["parallel", "concatenated"])
+@torch.no_grad()
+def test_each_place_sees_only_its_own_person(opened, text, kind):
+    """Person 0 on the left half, person 1 on the rightmost quarter, nobody between: as if each place had asked alone."""
+    base, model_settings = opened
+    model = trained(base, model_settings.model_copy(update={"attention": kind}))
+    seen = model.vision_tokens(FACES[:, :2], torch.ones(2, 2, dtype=torch.bool))
+    regions = torch.zeros(2, 2, 16, 16, dtype=torch.bool)
+    regions[:, 0, :, :8], regions[:, 1, :, 12:] = True, True
+    layer = model.cross_attentions()[0]
+    spatial = torch.randn(2, 64, layer.to_q.in_features)
+    drawn = layer(spatial, model.context(text, seen._replace(regions=regions))).unflatten(1, (8, 8))
+    half = seen.mask.shape[1] // 2
+    alone = [Vision(seen.tokens[:, part], seen.mask[:, part]) for part in (slice(half), slice(half, None))]
+    first, second, nobody = (layer(spatial, model.context(text, one)).unflatten(1, (8, 8)) for one in (*alone, None))
+    for columns, expected in ((slice(4), first), (slice(4, 6), nobody), (slice(6, 8), second)):
+        assert (drawn[:, :, columns] - expected[:, :, columns]).abs().max() <= 1e-5
+    everywhere = seen._replace(regions=torch.ones_like(regions))
+    assert (layer(spatial, model.context(text, everywhere)) - layer(spatial, model.context(text, seen))).abs().max() <= 1e-6
+
+
+@torch.no_grad()
+def test_strengths_scale_branches_and_people(model, text):
+    seen = model.vision_tokens(FACES, SOME)
+
+    def draw(vision=seen, **strength):
+        return model.denoise(LATENTS, TIMES, model.context(text, vision, strength))
+
+    usual = draw()
+    assert torch.equal(draw(vision=seen, clip=1.0, ul2=1.0), usual)
+    assert (draw(ul2=0.0, byt5=0.0) - model(LATENTS, TIMES, {"clip": text["clip"]}, FACES, SOME)).abs().max() <= 1e-5
+    ones = torch.ones(seen.mask.shape)
+    assert (draw(seen._replace(weight=ones)) - usual).abs().max() <= 1e-6
+    assert (draw(seen._replace(weight=0 * ones)) - draw(None)).abs().max() <= 1e-5
+    layer = model.cross_attentions()[0]
+    spatial = torch.randn(2, 64, layer.to_q.in_features)
+    without, once, twice = (layer(spatial, model.context(text, seen, {"vision": s})) for s in (0.0, 1.0, 2.0))
+    assert (twice - without - 2 * (once - without)).abs().max() <= 1e-5
 
 
 @torch.no_grad()
@@ -185,6 +225,8 @@ def test_bad_conditions_are_one_sentence(opened, model, text):
         model.context({"ul2": text["ul2"]})
     with pytest.raises(UserError, match="unknown text branch 'bert'"):
         model.context(text | {"bert": text["ul2"]})
+    with pytest.raises(UserError, match="unknown branch 'bert'"):
+        model.context(text, None, {"bert": 1.0})
     with pytest.raises(UserError, match="model.alpha: give one starting value"):
         Personaliser(base, model_settings.model_copy(update={"alpha": {"vision": 1.0}}))
     with pytest.raises(UserError, match=r"references must be \(B, N, 3, H, W\)"):

@@ -8,8 +8,9 @@ K and V do not depend on the timestep: a `Context` holds them for all layers and
 
 Shapes: B images, S spatial positions, L tokens of a branch, D width of its tokens, H heads, d head width, C = H·d.
 """
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import nn
 Tokens = dict[str, tuple[torch.Tensor, torch.Tensor]]
 KeysValues = dict[str, tuple[torch.Tensor, torch.Tensor]]
 Masks = dict[str, torch.Tensor | None]
+Place = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -27,17 +29,44 @@ class Context:
 
     `layers[i][branch]` is K, V of layer i, each (B, H, L, d). `masks[branch]` is (B, 1, 1, L), True = a real token, or
     None when all are. `present[branch]` is (B, 1, 1), 0 for images that do not have the branch, or None when all do.
+    `strength[branch]`: run-time weight besides α, 1 where not named. `places[branch][S]`: for branches that not every
+    position may read, mask (B, 1, S, L) and presence (B, S, 1) at a layer of S positions; they stand in for the above.
     """
     layers: list[KeysValues]
     masks: dict[str, torch.Tensor | None]
     present: dict[str, torch.Tensor | None]
+    strength: dict[str, float] = field(default_factory=dict)
+    places: dict[str, dict[int, Place]] = field(default_factory=dict)
+
+    def mask(self, branch: str, positions: int) -> torch.Tensor | None:
+        return self.places[branch][positions][0] if branch in self.places else self.masks[branch]
+
+    def presence(self, branch: str, positions: int) -> torch.Tensor | None:
+        return self.places[branch][positions][1] if branch in self.places else self.present[branch]
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Context":
         """The context with every tensor replaced by `change(tensor)`, e.g. `context.map(lambda x: x[:2])`."""
         optional = {name: None if mask is None else change(mask) for name, mask in self.masks.items()}
         present = {name: None if flag is None else change(flag) for name, flag in self.present.items()}
+        places = {name: {size: (change(mask), change(flag)) for size, (mask, flag) in sizes.items()}
+                  for name, sizes in self.places.items()}
         return Context([{name: (change(k), change(v)) for name, (k, v) in layer.items()} for layer in self.layers],
-                       optional, present)
+                       optional, present, self.strength, places)
+
+
+def places(mask: torch.Tensor, regions: torch.Tensor, levels: int) -> dict[int, Place]:
+    """Which tokens each position may read, at every resolution of a U-Net with `levels` levels.
+
+    mask (B, N·T) of the tokens of N people; regions bool (B, N, h, w) at the latents' size. A position outside all
+    regions reads nothing: presence 0 erases what its softmax, over all tokens, would say.
+    """
+    found, each = {}, mask.shape[1] // regions.shape[1]
+    for _ in range(levels):
+        may = regions.flatten(2).repeat_interleave(each, 1).transpose(1, 2) & mask[:, None]     # (B, S, N·T)
+        some = may.any(2, keepdim=True)
+        found[may.shape[1]] = (may | ~some)[:, None], some
+        regions = F.max_pool2d(regions.float(), 2, ceil_mode=True).bool()       # a stride-2 convolution rounds up too
+    return found
 
 
 def readable(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -85,15 +114,20 @@ class ParallelAttention(nn.Module):
                  attention_mask: None = None, temb: None = None) -> torch.Tensor:
         """hidden_states (B, S, C_in) and the U-Net's context to (B, S, C_in)."""
         context = encoder_hidden_states
-        kv = context.layers[self.index]
+        kv, positions = context.layers[self.index], hidden_states.shape[1]
         query = self.split(attn.to_q(hidden_states))
-        heard = self.attend(query, kv, context.masks)
-        out = attn.to_out[0](self.alpha[self.own] * heard.pop(self.own))
+        heard = self.attend(query, kv, {name: context.mask(name, positions) for name in kv})
+        out = attn.to_out[0](self.weight(self.own, context) * heard.pop(self.own))
         for name, answer in heard.items():
-            term = self.alpha[name] * self.out[name](answer)
-            present = context.present[name]
+            term = self.weight(name, context) * self.out[name](answer)
+            present = context.presence(name, positions)
             out = out + (term if present is None else term * present)
         return attn.to_out[1](out)
+
+    def weight(self, branch: str, context: Context) -> torch.Tensor:
+        """α_b, times what the caller asks of the branch."""
+        strength = context.strength.get(branch, 1.0)
+        return self.alpha[branch] if strength == 1 else self.alpha[branch] * strength
 
     def attend(self, query: torch.Tensor, kv: KeysValues, masks: Masks) -> dict[str, torch.Tensor]:
         """Each branch's softmax(Q Kᵀ/√d) V, (B, S, C)."""
@@ -113,10 +147,13 @@ class ConcatenatedAttention(ParallelAttention):
 
     def __call__(self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Context,
                  attention_mask: None = None, temb: None = None) -> torch.Tensor:
-        context = encoder_hidden_states
-        masks = {name: context.masks[name] if flag is None else context.masks[name] & flag[:, None].bool()
-                 for name, flag in context.present.items()}
-        return super().__call__(attn, hidden_states, Context(context.layers, masks, context.present))
+        context, positions = encoder_hidden_states, hidden_states.shape[1]
+        masks = {}
+        for name in context.masks:
+            mask, flag = context.mask(name, positions), context.presence(name, positions)
+            mask = mask if flag is None else mask & flag[:, None].bool()
+            masks[name] = mask.expand(-1, -1, positions, -1) if context.places else mask
+        return super().__call__(attn, hidden_states, dataclasses.replace(context, masks=masks, places={}))
 
     def attend(self, query: torch.Tensor, kv: KeysValues, masks: Masks) -> dict[str, torch.Tensor]:
         """Each branch's share of softmax(Q [K_1 K_2 …]ᵀ/√d) applied to its V, (B, S, C)."""

@@ -1,9 +1,27 @@
-"""Leaving conditions out: of training (dropout) and of classifier-free guidance's halves."""
+"""What the references say, and leaving conditions out: of training (dropout) and of guidance's halves."""
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 
 from iy.model.attention import Tokens
 
-Vision = tuple[torch.Tensor, torch.Tensor]
+
+class Vision(NamedTuple):
+    """Tokens (B, N·T, D) of N references and their mask (B, N·T), True = there.
+
+    weight (B, N·T): how strongly each token's person is drawn, 1 where None; it scales the token's value, so that 0
+    leaves the person out of the picture but not out of the softmax. regions bool (B, N, h, w), at the latents' size:
+    where in the picture each person belongs; None = anywhere.
+    """
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    weight: torch.Tensor | None = None
+    regions: torch.Tensor | None = None
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Vision":
+        """Every tensor replaced by `change(tensor)`."""
+        return Vision(*(part if part is None else change(part) for part in self))
 
 
 def without_text(text: Tokens, empty: Tokens, own: str, dropped: torch.Tensor) -> Tokens:
@@ -21,8 +39,12 @@ def without_text(text: Tokens, empty: Tokens, own: str, dropped: torch.Tensor) -
 
 def without_vision(vision: Vision, dropped: torch.Tensor) -> Vision:
     """`vision` where the references of the rows marked in `dropped` (B,) contribute exactly 0."""
-    tokens, mask = vision
-    return tokens, mask & ~dropped[:, None]
+    return vision._replace(mask=vision.mask & ~dropped[:, None])
+
+
+def together(parts: list[Vision]) -> Vision:
+    """The rows of several visions of the same references below one another."""
+    return Vision(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def stack(parts: list[Tokens]) -> Tokens:

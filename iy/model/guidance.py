@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from iy.model.attention import Context, Tokens
-from iy.model.conditioning import Vision, stack, without_vision
+from iy.model.conditioning import Vision, stack, together, without_vision
 from iy.model.personaliser import Personaliser
 
 
@@ -40,17 +40,15 @@ def deviation(x: torch.Tensor) -> torch.Tensor:
 
 
 def plan(model: Personaliser, text: Tokens, blank: Tokens, vision: Vision | None, guidance: float,
-         identity: float, rescale: float) -> Guide:
+         identity: float, rescale: float, strength: dict[str, float] | None = None) -> Guide:
     """text, blank: states of the prompts and of the negative prompts; vision: reference tokens; B rows each."""
     if vision is None:
         terms = [(1 - guidance, blank, None), (guidance, text, None)]
     else:
-        absent = without_vision(vision, torch.ones(len(vision[0]), dtype=torch.bool, device=vision[0].device))
+        absent = without_vision(vision, torch.ones(len(vision.mask), dtype=torch.bool, device=vision.mask.device))
         terms = [(1 - guidance, blank, absent), (guidance - identity, text, absent), (identity, text, vision)]
     # The last part stays even at weight 0: it is what rescaling looks at, and something must be evaluated.
     kept = [term for term in terms[:-1] if term[0] != 0] + terms[-1:]
-    seen = None
-    if vision is not None:
-        seen = torch.cat([term[2][0] for term in kept]), torch.cat([term[2][1] for term in kept])
-    context = model.context(stack([term[1] for term in kept]), seen)
+    seen = None if vision is None else together([term[2] for term in kept])
+    context = model.context(stack([term[1] for term in kept]), seen, strength)
     return Guide([float(term[0]) for term in kept], context, rescale)

@@ -81,6 +81,61 @@ def reference_pixels(rows: list[list[Picture]], size: int,
     return pixels, present
 
 
+def person_weights(strength: Sequence | None, rows: list[list[Picture]]) -> torch.Tensor | None:
+    """How strongly each reference is drawn, (B, N), 1 for those that are not there; None when nothing is asked.
+
+    strength: a number per reference, the same for all prompts; or a list of such lists, one per prompt.
+    """
+    if strength is None:
+        return None
+    listed = strength if len(strength) and isinstance(strength[0], (list, tuple)) else [strength] * len(rows)
+    weights = torch.ones(len(rows), max(map(len, rows), default=0))
+    for i, (row, asked) in enumerate(per_reference("person_strength", listed, rows)):
+        weights[i, : len(row)] = torch.tensor([float(value) for value in asked])
+    return weights
+
+
+def per_reference(name: str, listed: Sequence, rows: list[list[Picture]]) -> list[tuple[list[Picture], Sequence]]:
+    """Each prompt's references beside what is asked of them, one entry per reference."""
+    if len(listed) != len(rows):
+        raise UserError(f"{name}: give one list, or one per prompt; {len(listed)} for {len(rows)} prompts")
+    for row, asked in zip(rows, listed, strict=True):
+        if len(row) != len(asked):
+            raise UserError(f"{name}: {len(asked)} entries for {len(row)} references; give one per reference")
+    return list(zip(rows, listed, strict=True))
+
+
+def regions(asked: Sequence | None, rows: list[list[Picture]], height: int, width: int) -> torch.Tensor | None:
+    """Where each reference belongs, bool (B, N, height, width) in latent cells; None when nothing is asked.
+
+    asked: per reference a box (x0, y0, x1, y1) in shares of the picture, 0 to 1, or a mask (H, W): array, tensor or PIL;
+    for all prompts alike. A cell that a mask covers by half belongs to the person.
+    """
+    if asked is None:
+        return None
+    found = torch.zeros(len(rows), max(map(len, rows), default=0), height, width, dtype=torch.bool)
+    for i, (_, areas) in enumerate(per_reference("regions", [asked] * len(rows), rows)):
+        for j, area in enumerate(areas):
+            found[i, j] = cells(area, height, width)
+            if not found[i, j].any():
+                raise UserError(f"regions: number {j + 1} covers nothing of the picture")
+    return found
+
+
+def cells(area: Sequence[float] | np.ndarray | torch.Tensor | Image.Image, height: int, width: int) -> torch.Tensor:
+    """One region as bool (height, width)."""
+    if isinstance(area, (list, tuple)):
+        if len(area) != 4 or not all(0 <= value <= 1 for value in area):
+            raise UserError(f"regions: a box is (x0, y0, x1, y1) in shares of the picture, 0 to 1; found {area!r}")
+        x, y = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
+        return ((y >= area[1]) & (y <= area[3]))[:, None] & ((x >= area[0]) & (x <= area[2]))[None]
+    mask = torch.as_tensor(np.asarray(area.convert("L")) > 127 if isinstance(area, Image.Image) else np.asarray(area))
+    if mask.ndim != 2:
+        raise UserError(f"regions: a mask is (H, W), found {tuple(mask.shape)}")
+    share = torch.nn.functional.interpolate((mask > 0).float()[None, None], (height, width), mode="area")
+    return share[0, 0] >= 0.5
+
+
 def start_pixels(image: Picture | Sequence[Picture], count: int, height: int, width: int) -> torch.Tensor:
     """Images to start from as pixels (B, 3, height, width) in [-1, 1]; one image serves all."""
     listed = list(image) if isinstance(image, (list, tuple)) else [image] * count

@@ -8,7 +8,8 @@ from torch import nn
 from iy import params
 from iy.diffusion import Base
 from iy.errors import UserError
-from iy.model.attention import KINDS, Context, Tokens, readable
+from iy.model.attention import KINDS, Context, Tokens, places, readable
+from iy.model.conditioning import Vision
 from iy.model.vision import VisionBranch
 
 VISION = "vision"
@@ -77,27 +78,37 @@ class Personaliser(nn.Module):
     def device(self) -> torch.device:
         return self.unet.device
 
-    def vision_tokens(self, references: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def vision_tokens(self, references: torch.Tensor, present: torch.Tensor) -> Vision:
         """Face crops (B, N, 3, H, W) in [-1, 1], presence (B, N) -> tokens (B, N·T, D) and their mask (B, N·T)."""
-        return self.vision(references, present)
+        return Vision(*self.vision(references, present))
 
-    def context(self, text: Tokens, vision: tuple[torch.Tensor, torch.Tensor] | None = None) -> Context:
+    def context(self, text: Tokens, vision: Vision | None = None, strength: dict[str, float] | None = None) -> Context:
         """K and V of every branch and layer, once for all denoising steps.
 
         text: per branch hidden states (B, L, D) and mask (B, L); the own branch must be there, others may be left out.
-        vision: tokens and mask from `vision_tokens`. A branch without any unmasked token contributes exactly 0.
+        vision: from `vision_tokens`. A branch without any unmasked token contributes exactly 0. strength: run-time
+        weights of branches besides α, 1 where not named.
         """
+        if unknown := set(strength or {}) - {VISION, *self.branches}:
+            raise UserError(f"unknown branch {sorted(unknown)[0]!r}: this model has {[VISION, *self.branches]}")
         if self.own not in text:
             raise UserError(f"text branch {self.own!r} is the base's own and must be given; found {sorted(text)}")
         if unknown := set(text) - set(self.branches):
             raise UserError(f"unknown text branch {sorted(unknown)[0]!r}: this model has {self.branches}")
         tokens = {name: text[name] for name in self.branches if name in text}
+        where = {}
         if vision is not None:
-            tokens = {VISION: vision, **tokens}
+            tokens = {VISION: (vision.tokens, vision.mask), **tokens}
+            if vision.regions is not None:
+                levels = len(self.unet.config.block_out_channels)
+                where = {VISION: places(vision.mask, vision.regions, levels)}
         read = {name: readable(mask) for name, (_, mask) in tokens.items()}
-        layers = [attention.processor.keys_values(attention, tokens) for attention in self.cross_attentions()]
+        layers = [layer.processor.keys_values(layer, tokens) for layer in self.cross_attentions()]
+        if vision is not None and vision.weight is not None:
+            share = vision.weight[:, None, :, None]
+            layers = [layer | {VISION: (layer[VISION][0], layer[VISION][1] * share)} for layer in layers]
         return Context(layers, {name: mask for name, (mask, _) in read.items()},
-                       {name: flag for name, (_, flag) in read.items()})
+                       {name: flag for name, (_, flag) in read.items()}, dict(strength or {}), where)
 
     def denoise(self, latents: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         """The U-Net's prediction (noise or v, as the scheduler says) for latents (B, 4, h, w) at timesteps t."""

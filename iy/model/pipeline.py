@@ -69,6 +69,8 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         identity_guidance_scale: float | None = None, guidance_rescale: float = 0.0, num_images_per_prompt: int = 1,
         seeds: Sequence[int] | None = None, generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: torch.Tensor | None = None, face_cropper: inputs.Cropper | None = None, fixed_length: bool = False,
+        branch_strength: dict[str, float] | None = None, person_strength: Sequence | None = None,
+        regions: Sequence | None = None,
         output_type: str = "pil", return_dict: bool = True, callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple:
@@ -78,6 +80,9 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         `strength` (0 to 1] of the noise schedule. identity_guidance_scale: None = guidance_scale, the cheaper joint
         form (see `iy.model.guidance`). seeds: one per image, in the output's order. latents: starting noise.
         fixed_length: pad prompts to each tokenizer's limit, so that an image does not depend on its batch, bit for bit.
+        branch_strength: weights of branches besides the learnt α, e.g. {"vision": 0.5}; 1 where not named.
+        person_strength: a number per reference, 1 = as trained; 0 leaves the person out. regions: where each reference
+        belongs, a box in shares of the picture or a mask each; see `inputs.regions`.
         output_type: pil | np (B, H, W, 3 in [0, 1]) | pt (B, 3, H, W in [0, 1]) | latent.
         callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents.
         """
@@ -87,11 +92,13 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         count = len(texts) * num_images_per_prompt
         self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
         draws = inputs.generators(seeds, generator, count)
-        faces = self.see(inputs.references(reference, isinstance(prompt, str), len(texts)), face_cropper)
+        rows = inputs.references(reference, isinstance(prompt, str), len(texts))
+        faces = self.see(rows, face_cropper, inputs.person_weights(person_strength, rows),
+                         inputs.regions(regions, rows, height // self.vae_scale, width // self.vae_scale))
         words, blank = self.read(texts, inputs.negatives(negative_prompt, len(texts)), fixed_length)
         words, blank, faces = (repeat(part, num_images_per_prompt) for part in (words, blank, faces))
         identity = guidance_scale if identity_guidance_scale is None else identity_guidance_scale
-        guide = plan(self.model, words, blank, faces, guidance_scale, identity, guidance_rescale)
+        guide = plan(self.model, words, blank, faces, guidance_scale, identity, guidance_rescale, branch_strength)
         timesteps = self.schedule(num_inference_steps, 1.0 if image is None else strength)
         noise = self.noise(count, height, width, draws, latents)
         latents = self.start(image, noise, timesteps, len(texts), num_images_per_prompt, height, width)
@@ -113,13 +120,17 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         if output_type not in ("pil", "np", "pt", "latent"):
             raise UserError(f"output_type must be pil, np, pt or latent, got {output_type!r}")
 
-    def see(self, rows: list[list[inputs.Picture]], cropper: inputs.Cropper | None) -> Vision | None:
-        """Tokens and mask of each prompt's references."""
+    def see(self, rows: list[list[inputs.Picture]], cropper: inputs.Cropper | None, weights: torch.Tensor | None,
+            regions: torch.Tensor | None) -> Vision | None:
+        """Tokens and mask of each prompt's references, how strongly each is drawn (B, N), and where (B, N, h, w)."""
         seen = inputs.reference_pixels(rows, self.model.vision.image_size, cropper)
         if seen is None:
             return None
         pixels, present = seen
-        return self.model.vision_tokens(pixels.to(self.device, self.model.dtype), present.to(self.device))
+        vision = self.model.vision_tokens(pixels.to(self.device, self.model.dtype), present.to(self.device))
+        if weights is not None:
+            weights = weights.repeat_interleave(self.model.vision.tokens, 1).to(vision.tokens)
+        return vision._replace(weight=weights, regions=None if regions is None else regions.to(self.device))
 
     def read(self, texts: list[str], negatives: list[str | None], fixed_length: bool) -> tuple[Tokens, Tokens]:
         """States of the prompts, and of what guidance leads away from: the negative prompts, or no text."""
@@ -172,9 +183,11 @@ class ImagineYourselfPipeline(DiffusionPipeline):
 
 
 def repeat(part: Any, times: int) -> Any:
-    """Every row of a token map, or of a (tokens, mask) pair, `times` times in a row."""
+    """Every row of a token map, of a (tokens, mask) pair or of a `Vision`, `times` times in a row."""
     if part is None or times == 1:
         return part
     if isinstance(part, dict):
         return {name: repeat(pair, times) for name, pair in part.items()}
+    if isinstance(part, Vision):
+        return part.map(lambda x: x.repeat_interleave(times, 0))
     return tuple(x.repeat_interleave(times, 0) for x in part)
