@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from iy import lexicon
-from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders
-from iy.studio.foundation.train import fit
+from iy.studio.foundation import autoencoder, identity, language, probes, quality, recipe, renders
+from iy.studio.foundation.train import Plan, fit
 from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "studio"
@@ -80,10 +80,10 @@ def test_a_part_that_is_done_is_read_back_and_an_unfinished_one_goes_on(tmp_path
         return layer, loss
 
     layer, loss = training()
-    fit("line", layer, loss, 300, 0.05, tmp_path)
+    fit(Plan("line", tmp_path, 300, 0.05), layer, loss)
     torch.testing.assert_close(layer.weight[0].detach(), wanted, atol=0.2, rtol=0)
     again, loss = training(stop=0)
-    fit("line", again, loss, 300, 0.05, tmp_path)
+    fit(Plan("line", tmp_path, 300, 0.05), again, loss)
     assert torch.equal(again.weight, layer.weight), "no step was taken"
 
 
@@ -92,7 +92,7 @@ def test_the_autoencoder_learns_and_its_latents_have_unit_variance(tmp_path):
     flat = np.repeat(np.arange(0, 256, 16, dtype=np.uint8), 64 * 64 * 3).reshape(16, 64, 64, 3)
     boxes = np.full((16, 4), np.nan, np.float32)
     boxes[:8] = [16, 16, 48, 48]
-    vae = autoencoder.train(autoencoder.build(), flat, boxes, tmp_path, 30, batch=4)
+    vae = autoencoder.train(autoencoder.build(), flat, boxes, Plan("vae", tmp_path, 30, 2e-3), batch=4)
     assert autoencoder.psnr(vae, flat) > 12
     assert autoencoder.latents(vae, flat).std().item() == pytest.approx(1, abs=0.1)
 
@@ -133,6 +133,30 @@ def test_probes_see_pictures_moved_by_no_more_than_stated():
     assert 0.5 < rows.std() and (rows - 31.5).abs().max() < 32 * 1.1 * probes.SHIFT + 0.5
     areas = moved.sum((1, 2, 3)) / 64
     assert areas.min() > 0.85 and areas.max() < 1.15
+
+
+def test_parts_are_kept_begun_from_what_ships_or_made_anew(tmp_path, monkeypatch, root):
+    """Two steps of every part on six toy pictures: each lies under its own name, and what is kept is what ships."""
+    torch.set_num_threads(1)
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(recipe, "WORK", tmp_path)
+    start = ("vae", "clip", "unet")
+    made = recipe.Recipe(3, 2, steps=dict.fromkeys(recipe.STEPS, 2), keep=["byt5"], start=start)
+    rng = np.random.default_rng(0)
+    made.train = toy()
+    for row in made.train.attributes:
+        row |= {name: str(rng.choice(list(lexicon.LEXICON[name]))) for name in lexicon.PERSON}
+    boxes = np.tile(np.float32([16, 16, 48, 48]), (6, 1))
+    made.faces = renders.Faces(made.train.images, boxes, rng.normal(size=(6, 128)).astype(np.float32))
+    before = made.shipped.unet.conv_in.weight.clone()
+    for part in recipe.STEPS:
+        getattr(made, part)
+    assert made.byt5 is made.shipped.text["byt5"].encoder
+    names = {f"{part}-further" if part in start else part for part in recipe.STEPS if part != "byt5"}
+    assert {path.stem for path in made.work.glob("*.safetensors") if "latents-" not in path.stem} == names
+    moved = (made.unet.conv_in.weight - before).abs().max()
+    assert 0 < moved < 0.01, "it began with what ships, and learnt"
+    assert made.latents.shape == (6, 4, 16, 16)
 
 
 def test_the_shipped_weights_fit_their_size_and_are_not_pickles():

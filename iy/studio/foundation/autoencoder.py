@@ -1,13 +1,11 @@
 """The studio's AutoencoderKL: 64 x 64 x 3 pixels <-> 16 x 16 x 4 latents."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
 from iy.finetune.examples import face_map
-from iy.studio.foundation.train import fit
+from iy.studio.foundation.train import Plan, fit
 
 FACE = 6.0  # weight of the face's pixels
 RATE = 2e-3
@@ -42,12 +40,9 @@ def train(
     vae: AutoencoderKL,
     images: np.ndarray,
     boxes: np.ndarray,
-    folder: Path,
-    steps: int,
-    rate: float = RATE,
+    plan: Plan,
     batch: int = 16,
     seed: int = 1,
-    name: str = "vae",
 ) -> AutoencoderKL:
     """L1 + squared error on pixels and on their differences (edges), and a slight pull of the latents to unit variance.
 
@@ -67,7 +62,7 @@ def train(
             (error.abs() * weight).mean() + 2 * (error.square() * weight).mean() + edges + 1e-5 * code.kl().mean() / 64
         )
 
-    fit(name, vae, loss, steps, rate, folder, decay=0.998)
+    fit(plan, vae, loss, decay=0.998)
     vae.register_to_config(scaling_factor=scaling(vae, images[:1024]))
     return vae
 

@@ -5,8 +5,6 @@ people of a batch apart. So a training step can ask of its prediction "is this s
 The judge of the evaluation has no part in it.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -14,7 +12,9 @@ from torch.nn import functional as F
 from iy.finetune.identity import IdentityNet
 from iy.studio.foundation.language import contrast
 from iy.studio.foundation.renders import Faces, Renders
-from iy.studio.foundation.train import fit
+from iy.studio.foundation.train import Plan, fit
+
+RATE = 1e-3
 
 
 def people(renders: Renders, faces: Faces) -> np.ndarray:
@@ -26,9 +26,7 @@ def people(renders: Renders, faces: Faces) -> np.ndarray:
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
-def train(
-    renders: Renders, faces: Faces, latents: torch.Tensor, folder: Path, steps: int, seed: int = 8
-) -> IdentityNet:
+def train(renders: Renders, faces: Faces, latents: torch.Tensor, plan: Plan, seed: int = 8) -> IdentityNet:
     """Half of a batch's pictures are a second photo of the other half; all get the noise that predictions carry."""
     torch.manual_seed(seed)
     net, rng = IdentityNet(*latents.shape[1:3]), np.random.default_rng(seed)
@@ -44,7 +42,7 @@ def train(
         pointed = 1 - (seen * where[torch.from_numpy(who)].repeat(2, 1)).sum(1).mean()
         return pointed + 0.2 * contrast(12.0 * a @ b.T)
 
-    return fit("identity", net, loss, steps, 1e-3, folder, decay=0.99)
+    return fit(plan, net, loss, decay=0.99)
 
 
 @torch.no_grad()

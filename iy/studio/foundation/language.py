@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from iy import lexicon
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.renders import Renders
-from iy.studio.foundation.train import fit
+from iy.studio.foundation.train import Plan, fit
 
 WIDTH, LENGTH, LONG, BYTES = 192, 77, 128, 256
 RATE, READING = 8e-4, 2e-3  # learning rates of CLIP, and of a text encoder that learns to read
@@ -126,16 +126,7 @@ class Reader(nn.Module):
 
 
 def train_reader(
-    name: str,
-    tokenizer,
-    encoder: nn.Module,
-    width: int,
-    texts: list[str],
-    length: int,
-    folder: Path,
-    steps: int,
-    seed: int,
-    rate: float,
+    tokenizer, encoder: nn.Module, width: int, texts: list[str], length: int, plan: Plan, seed: int
 ) -> Reader:
     reader, rng, facts = Reader(encoder, width), np.random.default_rng(seed), [said(text) for text in texts]
 
@@ -148,7 +139,7 @@ def train_reader(
         hidden = reader.encoder(input_ids=tokens.input_ids, attention_mask=mask).last_hidden_state
         return reader.loss(hidden, mask, [facts[i] for i in pick])
 
-    return fit(name, reader, loss, steps, rate, folder, decay=0.99)
+    return fit(plan, reader, loss, decay=0.99)
 
 
 def clip_text(vocabulary: int, bos: int, eos: int, seed: int) -> transformers.CLIPTextModelWithProjection:
@@ -207,12 +198,9 @@ def train_clip(
     captions: list[list[str]],
     faces: np.ndarray,
     identities: np.ndarray,
-    folder: Path,
-    steps: int,
-    rate: float = RATE,
+    plan: Plan,
     batch: int = 40,
     seed: int = 3,
-    name: str = "clip",
 ) -> Clip:
     """`captions[i]`: several of render i. `faces` (N, 64, 64, 3): masked crops, as references are later.
 
@@ -247,7 +235,7 @@ def train_clip(
             + clip.reader.loss(words.last_hidden_state, tokens.attention_mask, facts)
         )
 
-    return fit(name, clip, loss, steps, rate, folder, decay=0.995)
+    return fit(plan, clip, loss, decay=0.995)
 
 
 def contrast(match: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,6 @@ that they read generated pictures too.
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,15 +12,14 @@ from torch.nn import functional as F
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import targets
 from iy.studio.foundation.renders import Renders
-from iy.studio.foundation.train import fit
+from iy.studio.foundation.train import Plan, fit
 from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
+RATE = 2e-3
 TURN, ZOOM, SHIFT = math.radians(4), 0.06, 0.05  # largest change of a picture; the shift in half pictures
 
 
-def train(
-    renders: Renders, decoded: Callable[[], np.ndarray], folder: Path, steps: int, seed: int = 5
-) -> ProbeNet:
+def train(renders: Renders, decoded: Callable[[], np.ndarray], plan: Plan, seed: int = 5) -> ProbeNet:
     """`decoded()` (N, 64, 64, 3): the renders after the autoencoder. Half of a batch comes from each."""
     torch.manual_seed(seed)
     net, rng, right = (
@@ -43,7 +41,7 @@ def train(
         logits = net(x)
         return sum(F.cross_entropy(logits[name], truth[name], label_smoothing=0.05) for name in READS)
 
-    return fit("probes", net, loss, steps, 2e-3, folder, decay=0.995)
+    return fit(plan, net, loss, decay=0.995)
 
 
 def moved(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch.nn import Module
 from tqdm import tqdm
 from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
 
@@ -19,6 +20,7 @@ from iy.diffusion import Base, load_base
 from iy.finetune import identity as identity_loss
 from iy.storage import atomic_path, sha256, write_json
 from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders, unet
+from iy.studio.foundation.train import Plan
 from iy.studio.probes import ProbeNet, Probes, save_probes
 
 WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
@@ -77,19 +79,21 @@ class Recipe:
     def shipped(self) -> Base:
         return load_base(params.load("studio").base)
 
-    def begin(self, part: str, shipped: Callable[[], torch.nn.Module], build: Callable[[], torch.nn.Module]) -> tuple:
-        """The module whose training begins, the part's name in the working folder, and its share of the rate."""
-        if part in self.start:
-            return shipped().requires_grad_(True).train(), part + SUFFIX, FURTHER
-        return build(), part, 1.0
+    def plan(self, part: str, rate: float) -> Plan:
+        """How `part` is trained; one that begins with what ships has a name of its own, and learns slower."""
+        name, share = (part + SUFFIX, FURTHER) if part in self.start else (part, 1.0)
+        return Plan(name, self.work, self.steps[part], share * rate)
+
+    def begin(self, part: str, shipped: Callable[[], Module], build: Callable[[], Module]) -> Module:
+        """The module that the training of `part` begins with."""
+        return shipped().requires_grad_(True).train() if part in self.start else build()
 
     @cached_property
     def vae(self) -> AutoencoderKL:
         if "vae" in self.keep:
             return self.shipped.vae
-        vae, name, share = self.begin("vae", lambda: self.shipped.vae, autoencoder.build)
-        rate, steps = share * autoencoder.RATE, self.steps["vae"]
-        return autoencoder.train(vae, self.train.images, self.faces.box, self.work, steps, rate, name=name)
+        vae = self.begin("vae", lambda: self.shipped.vae, autoencoder.build)
+        return autoencoder.train(vae, self.train.images, self.faces.box, self.plan("vae", autoencoder.RATE))
 
     @cached_property
     def latents(self) -> torch.Tensor:
@@ -104,7 +108,7 @@ class Recipe:
     @cached_property
     def probes(self) -> ProbeNet:
         decoded = cache(lambda: autoencoder.reconstructions(self.vae, self.latents))
-        return probes.train(self.train, decoded, self.work, self.steps["probes"])
+        return probes.train(self.train, decoded, self.plan("probes", probes.RATE))
 
     @cached_property
     def texts(self) -> list[list[str]]:
@@ -124,11 +128,11 @@ class Recipe:
     def clip_text(self) -> language.Reader:
         tokenizer = self.tokenizer
         encoder = language.clip_text(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, seed=3)
-        return self.reader("clip_text", tokenizer, encoder, language.WIDTH, language.LENGTH, 3, language.READING)
+        return self.reader("clip_text", tokenizer, encoder, language.WIDTH, language.LENGTH, 3)
 
     @cached_property
     def clip(self) -> language.Clip:
-        vision, name, share = self.begin("clip", lambda: self.shipped.vision, lambda: language.clip_vision(3))
+        vision = self.begin("clip", lambda: self.shipped.vision, lambda: language.clip_vision(3))
         return language.train_clip(
             self.tokenizer,
             language.Clip(self.clip_text, vision),
@@ -136,10 +140,7 @@ class Recipe:
             self.texts,
             self.faces.crops,
             identity.people(self.train, self.faces),
-            self.work,
-            self.steps["clip"],
-            share * language.RATE,
-            name=name,
+            self.plan("clip", language.RATE),
         )
 
     @cached_property
@@ -159,35 +160,31 @@ class Recipe:
     def t5_kind(self, part: str, tokenizer, length: int, seed: int) -> T5EncoderModel:
         if part in self.keep:
             return self.shipped.text[BRANCH[part]].encoder
-        encoder, name, share = self.begin(
+        encoder = self.begin(
             part,
             lambda: self.shipped.text[BRANCH[part]].encoder,
             lambda: language.t5_encoder(len(tokenizer), seed),
         )
-        width, rate = encoder.config.d_model, share * language.READING
-        return self.reader(name, tokenizer, encoder, width, length, seed, rate).encoder
+        return self.reader(part, tokenizer, encoder, encoder.config.d_model, length, seed).encoder
 
-    def reader(self, name: str, tokenizer, encoder, width: int, length: int, seed: int, rate: float) -> language.Reader:
+    def reader(self, part: str, tokenizer, encoder, width: int, length: int, seed: int) -> language.Reader:
         one_each = [many[i % CAPTIONS] for i, many in enumerate(self.texts)]
-        steps = self.steps[name.removesuffix(SUFFIX)]
-        return language.train_reader(
-            name, tokenizer, encoder, width, one_each, length, self.work, steps, seed, rate
-        )
+        plan = self.plan(part, language.READING)
+        return language.train_reader(tokenizer, encoder, width, one_each, length, plan, seed)
 
     @cached_property
     def unet(self) -> UNet2DConditionModel:
         encode = unet.text_encoder(self.tokenizer, self.clip.text)
-        model, name, share = self.begin("unet", lambda: self.shipped.unet, unet.build)
+        model = self.begin("unet", lambda: self.shipped.unet, unet.build)
         boxes = self.faces.box * self.latents.shape[-1] / renders.SIDE
-        steps, rate = self.steps["unet"], share * unet.RATE
-        return unet.train(model, self.latents, boxes, self.texts, encode, self.work, steps, rate, name=name)
+        return unet.train(model, self.latents, boxes, self.texts, encode, self.plan("unet", unet.RATE))
 
     @cached_property
     def identity(self) -> identity_loss.IdentityNet:
-        return identity.train(self.train, self.faces, self.latents, self.work, self.steps["identity"])
+        return identity.train(self.train, self.faces, self.latents, self.plan("identity", identity.RATE))
 
 
-def half(module: torch.nn.Module, folder: Path) -> None:
+def half(module: Module, folder: Path) -> None:
     """Save as fp16 safetensors; the loader widens them to the dtype the settings ask for."""
     module.half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
     module.float()
@@ -221,8 +218,8 @@ def save(recipe: Recipe, accuracy: dict[str, float]) -> None:
     out = WEIGHTS / "foundation"
     save_language(recipe, out)
     DDPMScheduler(**unet.SCHEDULE).save_pretrained(out / "scheduler")
+    half(recipe.unet, out / "unet")  # before the autoencoder is rounded: the U-Net's latents are the unrounded one's
     half(recipe.vae, out / "vae")
-    half(recipe.unet, out / "unet")
     save_probes(recipe.probes, accuracy, WEIGHTS / "probes")
     identity_loss.save(recipe.identity, WEIGHTS / "identity")
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -13,21 +14,28 @@ from tqdm import tqdm
 from iy.storage import atomic_path
 
 
+class Plan(NamedTuple):
+    """One part's training: its name in the working folder, that folder, how many steps, and the largest rate."""
+
+    name: str
+    folder: Path
+    steps: int
+    rate: float
+
+
 def fit(
-    name: str,
+    plan: Plan,
     module: torch.nn.Module,
     loss: Callable[[int], torch.Tensor],
-    steps: int,
-    rate: float,
-    folder: Path,
     decay: float = 0.999,
     weight_decay: float = 0.01,
 ) -> torch.nn.Module:
-    """Minimise `loss(step)` over `module`'s trainable weights for `steps` steps; it then holds the EMA weights.
+    """Minimise `loss(step)` over `module`'s trainable weights; it then holds the EMA weights.
 
     A finished part is read back from `folder/<name>.safetensors`; an unfinished one goes on from its last checkpoint
     (weights and EMA; the optimiser's moments start anew: an interrupted recipe is close to, not equal to, a whole one).
     """
+    name, folder, steps, rate = plan
     folder.mkdir(parents=True, exist_ok=True)
     done, part = folder / f"{name}.safetensors", folder / f"{name}.part.safetensors"
     if done.exists():

@@ -1,7 +1,5 @@
 """The studio's text-to-image U-Net: v-prediction on 16 x 16 x 4 latents, conditioned on CLIP text alone, as SD is."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -9,7 +7,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from iy.finetune.examples import face_map
 from iy.studio.foundation.language import LENGTH, WIDTH
-from iy.studio.foundation.train import fit
+from iy.studio.foundation.train import Plan, fit
 
 CONFIG = dict(
     sample_size=16,
@@ -48,12 +46,9 @@ def train(
     boxes: np.ndarray,
     texts: list[list[str]],
     encode,
-    folder: Path,
-    steps: int,
-    rate: float = RATE,
+    plan: Plan,
     batch: int = 32,
     seed: int = 4,
-    name: str = "unet",
 ) -> UNet2DConditionModel:
     """`latents` (N, 4, 16, 16) scaled; `texts[i]` several captions of render i; `encode`: see `text_encoder`.
 
@@ -79,7 +74,7 @@ def train(
         weight = torch.stack([face_map(box, clean.shape[2:], FACE) for box in boxes[pick]])
         return ((v - target).square() * weight).mean()
 
-    fit(name, unet, loss, steps, rate, folder, decay=0.9985)
+    fit(plan, unet, loss, decay=0.9985)
     unet.set_default_attn_processor()
     return unet
 
