@@ -61,7 +61,7 @@ def test_one_parent_with_a_child_per_stage(project, params):
     assert {found[name].data.tags["mlflow.parentRunId"] for name in ("curate", "finetune1")} == {parent.info.run_id}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert child.data.tags["iy.settings"] == params.digest() and len(child.data.tags["mlflow.source.git.commit"]) == 40
-    assert child.data.params["finetune.stages.1.steps"] == "150"
+    assert child.data.params["finetune.stages.1.steps"] == str(params.finetune.stages["1"].steps)
     curve = client.get_metric_history(child.info.run_id, "loss")
     assert [(metric.step, metric.value) for metric in curve] == [(0, 1), (1, 0.5), (2, 1 / 3)]
     data = child.inputs.dataset_inputs[0]
