@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from flows import environment, experiment, graph
+from iy import faces
 from iy.errors import UserError
 
 
@@ -72,6 +73,8 @@ def run(profile: str | None, changes: dict[str, Any], force: bool, stage: str | 
         report = root / params.report_dir("evaluate") / "index.html"
         print(f"{'Report':<12} {report}\n{'Runs':<12} `make ui` shows those that made it, in Prefect and MLflow")
         return 0
+    if not stage:
+        faces.require(params)
     return through_prefect(profile, changes, force, stage)
 
 

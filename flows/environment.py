@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from iy.errors import UserError
 from iy.stage import QUIET
 
 
@@ -26,7 +27,11 @@ def prepare() -> None:
     root = main_root()
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    os.environ.setdefault("PREFECT_HOME", str(root / ".iy" / "prefect"))
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(root / ".iy" / "prefect")))
+    try:
+        home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only, and fails without the one above
+    except OSError as error:
+        raise UserError(f"Prefect's folder {home} cannot be made ({error.strerror}): set PREFECT_HOME to another") from None
     os.environ.setdefault(
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180"
     )  # the first start takes 20 s, busy machines longer

@@ -118,6 +118,24 @@ def test_a_bad_argument_is_one_line_before_anything_starts(project, given, told)
     assert told in str(stopped.value) and str(stopped.value).startswith("error: ") and "\n" not in str(stopped.value)
 
 
+def test_missing_face_weights_are_told_before_anything_starts(project, tmp_path, monkeypatch):
+    from flows import command
+
+    monkeypatch.setenv("IY_WEIGHTS", str(tmp_path))
+    monkeypatch.chdir(project[0])
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--set", "seed=5"])
+    assert "face weights 'fr_feature' are not at" in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+def test_prefects_folder_is_made_where_the_whole_of_iy_is_gone(tmp_path, monkeypatch):
+    from flows import environment
+
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "gone" / "prefect"))
+    environment.prepare()
+    assert (tmp_path / "gone" / "prefect").is_dir()
+
+
 def test_ctrl_c_ends_the_stage_and_a_rerun_finishes(project):
     folder, _ = project
     longer = (*RUN, "--set", "finetune.stages.1.steps=40")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from iy import lexicon
-from iy.studio.foundation import autoencoder, identity, language, probes, quality, recipe, renders
+from iy.studio.foundation import autoencoder, identity, language, muon, probes, quality, reader, recipe, renders, unet
 from iy.studio.foundation.train import Plan, fit
 from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
@@ -135,6 +135,119 @@ def test_probes_see_pictures_moved_by_no_more_than_stated():
     assert areas.min() > 0.85 and areas.max() < 1.15
 
 
+def test_in_the_mirror_faces_change_sides_and_so_do_the_words():
+    made = toy(1, 2)
+    made.attributes[0] |= {"pose": "left", "gaze": "up", "hair": "long"}
+    found = renders.Faces(np.zeros(0), np.float32([[10, 5, 30, 40], [np.nan] * 4]), np.zeros(0))
+    turned, faces = renders.mirrored(made, found)
+    assert turned.attributes[0]["pose"] == "right" and turned.attributes[0]["gaze"] == "up"
+    assert turned.attributes[0]["hair"] == "long" and made.attributes[0]["pose"] == "left"
+    assert np.array_equal(turned.images[:, :, ::-1], made.images)
+    assert faces.box[0].tolist() == [34, 5, 54, 40] and np.isnan(faces.box[1]).all() and found.box[0, 0] == 10
+
+
+def test_the_window_that_is_read_holds_the_face():
+    boxes = np.float32([[20, 15, 48, 53], [0, 0, 20, 30], [40, 40, 64, 64], [np.nan] * 4])
+    starts = reader.windows(boxes)
+    assert starts.tolist() == [[2, 2], [0, 0], [4, 4], [2, 2]]
+    x0, y0 = starts[0] * reader.CELL + reader.CELL
+    assert x0 <= 20 and y0 <= 15 and x0 + reader.FACE >= 48 and y0 + reader.FACE >= 51
+    vae = autoencoder.build().eval()
+    whole = torch.randn(2, 4, 16, 16, requires_grad=True)
+    faces = reader.decoded(vae, whole, starts[:2])
+    assert faces.shape == (2, 3, 40, 40)
+    faces.sum().backward()
+    assert whole.grad[0, :, 2:14, 2:14].abs().sum() > 0 == whole.grad[0, :, :2].abs().sum()
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 4, 3, 3)])
+def test_muon_moves_as_pytorchs_own_does(shape):
+    """Theirs works in bfloat16 and on matrices."""
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(shape))
+    theirs = torch.nn.Parameter(ours.detach().flatten(1).clone())
+    known = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    mine = muon.Muon([ours], lr=0.02, momentum=0.95, weight_decay=0.01)
+    before = theirs.detach().clone()
+    for _ in range(3):
+        gradient = torch.randn(shape)
+        ours.grad, theirs.grad = gradient, gradient.flatten(1)
+        mine.step(), known.step()
+    moved, right = ours.detach().flatten(1) - before, theirs.detach() - before
+    assert (moved - right).norm() < 0.03 * right.norm()
+
+
+def test_the_orthogonal_matrix_keeps_directions_and_levels_sizes():
+    torch.manual_seed(1)
+    u, _, v = torch.linalg.svd(torch.randn(12, 30), full_matrices=False)
+    levelled = muon.orthogonal(u @ torch.diag(torch.linspace(1, 5, 12)) @ v)
+    sizes = torch.linalg.svdvals(levelled)
+    assert 0.6 < sizes.min() and sizes.max() < 1.3
+    torch.testing.assert_close(u.T @ levelled @ v.T, torch.diag((u.T @ levelled @ v.T).diag()), atol=1e-4, rtol=0)
+
+
+def lesson(count: int = 8) -> unet.Lesson:
+    texts = [["silent", "A smiling man.", "A sad man."] for _ in range(count)]
+    others = [np.array([1, 2])] * (count - 1) + [np.array([], int)]
+    rows = [{"gender": "man", "expression": "smiling"} for _ in range(count)]
+    boxes = np.tile(np.float32([16, 16, 48, 48]), (count, 1))
+    return unet.Lesson(torch.zeros(count, 4, 16, 16), boxes, texts, rows, torch.randn(count, 128), others, (None, None))
+
+
+def test_captions_leave_to_the_reference_who_it_is():
+    rng = np.random.default_rng(0)
+    known, words, references = unet.choose(lesson(), np.zeros(4000, int), rng)
+    assert set(references) == {1, 2} and known.mean() == pytest.approx(unet.REFERENCE, abs=0.03)
+    words = np.array(words)
+    assert (words == "").mean() == pytest.approx(unet.EMPTY, abs=0.02)
+    assert (words[known] == "silent").mean() > 0.7 and (words[~known] == "silent").mean() < 0.4
+    assert not unet.choose(lesson(), np.full(50, 7), rng)[0].any(), "nobody else's photo stands in for a missing one"
+
+
+def test_the_face_is_asked_for_what_is_known_of_it():
+    torch.manual_seed(0)
+    net, data, clear = reader.FaceReader(), lesson(), torch.ones(1)
+    features = torch.randn(1, reader.FEATURES)
+
+    def losses(known: bool, text: str):
+        return unet.face_loss(net, features, data, np.array([0]), np.array([known]), [text], clear)
+
+    assert losses(False, "") == (0, 0), "nothing said, nothing shown"
+    smiling, sad = (losses(False, text)[0] for text in ("A smiling person.", "A sad person."))
+    assert smiling != sad and smiling > 0
+    told, who = losses(True, "A smiling person.")
+    assert told > smiling and 0 < who < 2, "the reference shows a man"
+    with torch.no_grad():
+        net.heads.heads["expression"].bias[list(lexicon.LEXICON["expression"]).index("smiling")] += 10
+    assert losses(False, "A smiling person.")[0] < smiling
+
+
+def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):
+    from iy import params
+    from iy.diffusion import load_base
+    from iy.model import Personaliser
+    from iy.model.conditioning import Vision
+
+    monkeypatch.chdir(root)
+    settings = params.load("studio")
+    base = load_base(settings.base)
+    learnt = unet.personal(base, settings.model).eval()
+    for layer in learnt.cross_attentions():
+        torch.nn.init.normal_(layer.processor.out["vision"].weight, std=0.1)
+    x, t, text, mask = torch.randn(2, 4, 16, 16), torch.tensor([5, 500]), torch.randn(2, 7, 192), torch.ones(2, 7).bool()
+    crops = torch.rand(2, 1, 3, 64, 64)
+    with torch.no_grad():
+        alone = learnt.denoise(x, t, learnt.context({"clip": (text, mask)}))
+        stock = unet.plain(learnt)(x, t, text, encoder_attention_mask=mask).sample
+        torch.testing.assert_close(alone, stock, atol=1e-5, rtol=0)
+        model = Personaliser(base, settings.model).eval()
+        unet.begin(model, learnt)
+        seen = [one.denoise(x, t, one.context({"clip": (text, mask)}, Vision(*one.vision(crops, torch.ones(2, 1)))))
+                for one in (learnt, model)]
+        torch.testing.assert_close(seen[0], seen[1], atol=1e-5, rtol=0)
+        assert (seen[0] - alone).abs().max() > 1e-3
+
+
 def test_parts_are_kept_begun_from_what_ships_or_made_anew(tmp_path, monkeypatch, root):
     """Two steps of every part on six toy pictures: each lies under its own name, and what is kept is what ships."""
     torch.set_num_threads(1)
@@ -151,6 +264,7 @@ def test_parts_are_kept_begun_from_what_ships_or_made_anew(tmp_path, monkeypatch
     before = made.shipped.unet.conv_in.weight.clone()
     for part in recipe.STEPS:
         getattr(made, part)
+    assert {len(part) for part in (made.lesson.latents, made.lesson.texts, made.lesson.others, made.lesson.where)} == {12}
     assert made.byt5 is made.shipped.text["byt5"].encoder
     names = {f"{part}-further" if part in start else part for part in recipe.STEPS if part != "byt5"}
     assert {path.stem for path in made.work.glob("*.safetensors") if "latents-" not in path.stem} == names

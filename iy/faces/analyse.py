@@ -48,3 +48,17 @@ def load_analyser(faces: params.Faces, usage: weights.Usage) -> Analyser:
     from iy.faces.pack import Pack
 
     return Pack(faces, usage)
+
+
+def require(settings: params.Params) -> None:
+    """Refuse at once what a run would refuse when it gets there: weights that are missing, damaged or not allowed."""
+    names = [settings.evaluate.judge]
+    if settings.faces.analyser == "open":
+        names = ["centerface", "dlib", *names]
+    else:
+        from iy.faces.pack import allowed, checked_folder
+
+        allowed(checked_folder(settings.faces.pack), settings.usage)
+    for name in names:
+        weights.require(name, settings.usage)
+        weights.path(name)

@@ -31,10 +31,13 @@ class VisionBranch(nn.Module):
                             f"{tuple(present.shape)}")
         batch, count = present.shape
         seen = self.tower(pixel_values=self.normalise(references.flatten(0, 1)))
-        whole, patches = self.whole(seen.image_embeds), self.patch(seen.last_hidden_state[:, 1:])
-        tokens = self.norm(torch.cat([whole[:, None], patches], 1))
+        tokens = self.project(seen.image_embeds, seen.last_hidden_state[:, 1:])
         mask = present.bool()[:, :, None].expand(batch, count, self.tokens)
         return tokens.reshape(batch, count * self.tokens, -1), mask.reshape(batch, -1)
+
+    def project(self, whole: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """The tower's global (B, D_1) and patch embeddings (B, T - 1, D_2) as tokens (B, T, width)."""
+        return self.norm(torch.cat([self.whole(whole)[:, None], self.patch(patches)], 1))
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to the tower's size and statistics."""

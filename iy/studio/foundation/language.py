@@ -7,6 +7,7 @@ to tell people apart from their face crops.
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -171,6 +172,13 @@ def clip_vision(seed: int) -> transformers.CLIPVisionModelWithProjection:
         projection_dim=WIDTH,
     )
     return transformers.CLIPVisionModelWithProjection(config)
+
+
+class Towers(NamedTuple):
+    """CLIP's two towers as they ship."""
+
+    text: nn.Module
+    vision: nn.Module
 
 
 class Clip(nn.Module):

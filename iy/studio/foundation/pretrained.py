@@ -1,6 +1,8 @@
-"""Make the pretrained bundle: stage 1 run long, from nothing, on the foundation's own people.
+"""Train the pretrained bundle on: stage 1 run long on the foundation's own people, from where the bundle stands.
 
     python -m iy.studio.foundation.pretrained --steps 6000      # an hour or more on two cores
+
+The foundation's recipe writes the bundle's beginning: attention to references that the U-Net learnt with.
 
 The engine of the four stages with the studio's settings, on the renders that the foundation was made from; the studio's
 photos show other people. Writes weights/studio/pretrained, fp16. Killed and started again, it goes on from its last
@@ -20,7 +22,7 @@ from iy.diffusion import Base
 from iy.finetune.data import encode_captions
 from iy.finetune.examples import Examples
 from iy.finetune.trainer import Trainer
-from iy.model import Personaliser, bundle
+from iy.model import bundle
 from iy.storage import write_json
 from iy.studio.foundation import autoencoder, language, renders
 from iy.studio.foundation.recipe import WEIGHTS, WORK, Recipe
@@ -80,18 +82,13 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the foundation, to find its renders again")
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--further", action="store_true", help="start from the shipped bundle")
-    parser.add_argument("--tower", action="store_true", help="with --further: but from the foundation's vision tower")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen, recipe = settings(arguments.steps), Recipe(arguments.people, arguments.shots, arguments.scale, keep=["vae"])
     base = recipe.shipped
     train = examples(recipe.train, recipe.faces, recipe.latents, base)
     held = examples(recipe.held, recipe.held_faces, autoencoder.latents(base.vae, recipe.held.images), base)
-    before = read_card() if arguments.further else []
-    model = bundle.load(WEIGHTS / "pretrained", base) if before else Personaliser(base, chosen.model)
-    if arguments.tower:
-        model.vision.tower.load_state_dict(base.vision.state_dict())
+    before, model = read_card(), bundle.load(WEIGHTS / "pretrained", base)
     trainer = Trainer(
         model,
         base.scheduler,

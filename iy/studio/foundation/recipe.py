@@ -3,11 +3,13 @@
 A part in `keep` is taken as it ships; the training of one in `start` begins with what ships, at a somewhat lower rate.
 """
 
+import dataclasses
 import platform
 from collections.abc import Callable, Collection, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
@@ -18,16 +20,17 @@ from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
 from iy import params
 from iy.diffusion import Base, load_base
 from iy.finetune import identity as identity_loss
+from iy.model import Personaliser, bundle
 from iy.storage import atomic_path, sha256, write_json
-from iy.studio.foundation import autoencoder, identity, language, probes, quality, renders, unet
+from iy.studio.foundation import autoencoder, identity, language, probes, quality, reader, renders, unet
 from iy.studio.foundation.train import Plan
-from iy.studio.probes import ProbeNet, Probes, save_probes
+from iy.studio.probes import ProbeNet, Probes, load_probes, save_probes
 
 WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
 HELD_FIRST, HELD_PEOPLE, HELD_SHOTS = 900_000, 100, 6  # people whom no part ever learns from
 CAPTIONS = 3  # of each render
 WORKERS = 2
-KEEP, START = ("vae", "t5", "byt5"), ("vae", "clip", "t5", "byt5", "unet")
+KEEP, START = ("vae", "clip", "t5", "byt5", "probes", "identity"), ("vae", "clip", "t5", "byt5", "unet")
 BRANCH = {"t5": "ul2", "byt5": "byt5"}  # of the text encoders, in the settings
 FURTHER, SUFFIX = 0.8, "-further"  # share of the first training's rate, and what a part is then called
 STEPS = {  # what one to two hours on two CPU cores allow; the losses were still falling
@@ -37,6 +40,7 @@ STEPS = {  # what one to two hours on two CPU cores allow; the losses were still
     "t5": 800,
     "byt5": 300,
     "probes": 2500,
+    "reader": 1800,
     "unet": 3100,
     "identity": 2000,
 }
@@ -98,17 +102,31 @@ class Recipe:
     @cached_property
     def latents(self) -> torch.Tensor:
         """Of the renders, scaled as the U-Net sees them (N, 4, 16, 16)."""
+        return self.encoded("latents", self.train.images)
+
+    @cached_property
+    def mirrored(self) -> tuple[renders.Renders, renders.Faces]:
+        return renders.mirrored(self.train, self.faces)
+
+    def encoded(self, name: str, images: np.ndarray) -> torch.Tensor:
+        """The images' latents, kept under the autoencoder's own hash."""
         whose = sha256(b"".join(weight.detach().numpy().tobytes() for weight in self.vae.parameters()))[:12]
-        path = self.work / f"latents-{whose}.safetensors"
+        path = self.work / f"{name}-{whose}.safetensors"
         if not path.exists():
             with atomic_path(path) as aside:
-                save_file({"latents": autoencoder.latents(self.vae, self.train.images).contiguous()}, aside)
+                save_file({"latents": autoencoder.latents(self.vae, images).contiguous()}, aside)
         return load_file(path)["latents"]
 
     @cached_property
+    def decoded(self) -> np.ndarray:
+        """What the autoencoder makes of the renders."""
+        return autoencoder.reconstructions(self.vae, self.latents)
+
+    @cached_property
     def probes(self) -> ProbeNet:
-        decoded = cache(lambda: autoencoder.reconstructions(self.vae, self.latents))
-        return probes.train(self.train, decoded, self.plan("probes", probes.RATE))
+        if "probes" in self.keep:
+            return load_probes(WEIGHTS / "probes").net
+        return probes.train(self.train, lambda: self.decoded, self.plan("probes", probes.RATE))
 
     @cached_property
     def texts(self) -> list[list[str]]:
@@ -122,16 +140,20 @@ class Recipe:
 
     @cached_property
     def tokenizer(self):
+        if "clip" in self.keep:
+            return self.shipped.text["clip"].tokenizer
         return language.clip_tokenizer(self.words, self.work)
 
     @cached_property
     def clip_text(self) -> language.Reader:
         tokenizer = self.tokenizer
         encoder = language.clip_text(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, seed=3)
-        return self.reader("clip_text", tokenizer, encoder, language.WIDTH, language.LENGTH, 3)
+        return self.read_by("clip_text", tokenizer, encoder, language.WIDTH, language.LENGTH, 3)
 
     @cached_property
-    def clip(self) -> language.Clip:
+    def clip(self) -> language.Clip | language.Towers:
+        if "clip" in self.keep:
+            return language.Towers(self.shipped.text["clip"].encoder, self.shipped.vision)
         vision = self.begin("clip", lambda: self.shipped.vision, lambda: language.clip_vision(3))
         return language.train_clip(
             self.tokenizer,
@@ -165,22 +187,60 @@ class Recipe:
             lambda: self.shipped.text[BRANCH[part]].encoder,
             lambda: language.t5_encoder(len(tokenizer), seed),
         )
-        return self.reader(part, tokenizer, encoder, encoder.config.d_model, length, seed).encoder
+        return self.read_by(part, tokenizer, encoder, encoder.config.d_model, length, seed).encoder
 
-    def reader(self, part: str, tokenizer, encoder, width: int, length: int, seed: int) -> language.Reader:
+    def read_by(self, part: str, tokenizer, encoder, width: int, length: int, seed: int) -> language.Reader:
         one_each = [many[i % CAPTIONS] for i, many in enumerate(self.texts)]
         plan = self.plan(part, language.READING)
         return language.train_reader(tokenizer, encoder, width, one_each, length, plan, seed)
 
     @cached_property
-    def unet(self) -> UNet2DConditionModel:
+    def reader(self) -> reader.FaceReader:
+        starts, who = reader.windows(self.faces.box), self.where
+        return reader.train([self.train.images, self.decoded], starts, self.train.attributes, who, self.plan("reader", reader.RATE))
+
+    @property
+    def where(self) -> torch.Tensor:
+        """Where the filtering recogniser sees the person of each render (N, 128)."""
+        return torch.from_numpy(identity.people(self.train, self.faces)).float().repeat_interleave(self.shots, 0)
+
+    @cached_property
+    def lesson(self) -> unet.Lesson:
+        """The renders and their mirror images, with the other photos of the person as references."""
+        turned, faces = self.mirrored
+        texts = [[language.caption(turned, i, k) for k in range(CAPTIONS)] for i in tqdm(range(len(turned.images)), "captions")]
+        found = np.flatnonzero(np.isfinite(self.faces.box[:, 0]))
+        others = [found[(self.train.person[found] == who) & (found != i)] for i, who in enumerate(self.train.person)]
+        return unet.Lesson(
+            torch.cat([self.latents, self.encoded("mirrored-latents", turned.images)]),
+            np.concatenate([self.faces.box, faces.box]),
+            self.texts + texts,
+            self.train.attributes + turned.attributes,
+            self.where.repeat(2, 1),
+            others * 2,
+            unet.seen(self.clip.vision, self.faces.crops),
+        )
+
+    @cached_property
+    def personal(self) -> Personaliser:
+        """The U-Net, and the attention to references that it learnt with."""
+        base = dataclasses.replace(
+            self.shipped, unet=self.begin("unet", lambda: self.shipped.unet, unet.build), vae=self.vae, vision=self.clip.vision
+        )
+        model = unet.personal(base, params.load("studio").model)
+        if "unet" in self.start:
+            unet.begin(model, bundle.load(WEIGHTS / "pretrained", self.shipped))
         encode = unet.text_encoder(self.tokenizer, self.clip.text)
-        model = self.begin("unet", lambda: self.shipped.unet, unet.build)
-        boxes = self.faces.box * self.latents.shape[-1] / renders.SIDE
-        return unet.train(model, self.latents, boxes, self.texts, encode, self.plan("unet", unet.RATE))
+        return unet.train(model, self.lesson, encode, self.reader, self.vae, self.plan("unet", unet.RATE))
+
+    @cached_property
+    def unet(self) -> UNet2DConditionModel:
+        return unet.plain(self.personal)
 
     @cached_property
     def identity(self) -> identity_loss.IdentityNet:
+        if "identity" in self.keep:
+            return identity_loss.load(WEIGHTS / "identity", tuple(self.latents.shape[1:]))
         return identity.train(self.train, self.faces, self.latents, self.plan("identity", identity.RATE))
 
 
@@ -193,7 +253,7 @@ def half(module: Module, folder: Path) -> None:
 def publish(recipe: Recipe, command: str) -> None:
     """Make every part, write the weights, and measure them on held-out people for the card."""
     seen = probes.accuracy(recipe.probes, recipe.held)
-    save(recipe, seen)
+    save(recipe, seen, command)
     card = {
         "command": command,
         "steps": recipe.steps,
@@ -213,24 +273,38 @@ def publish(recipe: Recipe, command: str) -> None:
     write_json(WEIGHTS / "CARD.json", card)
 
 
-def save(recipe: Recipe, accuracy: dict[str, float]) -> None:
-    """Write every part; `accuracy`: the probes' own, kept beside them."""
+def save(recipe: Recipe, accuracy: dict[str, float], command: str) -> None:
+    """Write every part that was not kept; `accuracy`: the probes' own, kept beside them."""
     out = WEIGHTS / "foundation"
     save_language(recipe, out)
     DDPMScheduler(**unet.SCHEDULE).save_pretrained(out / "scheduler")
     half(recipe.unet, out / "unet")  # before the autoencoder is rounded: the U-Net's latents are the unrounded one's
-    half(recipe.vae, out / "vae")
-    save_probes(recipe.probes, accuracy, WEIGHTS / "probes")
-    identity_loss.save(recipe.identity, WEIGHTS / "identity")
+    if "vae" not in recipe.keep:
+        half(recipe.vae, out / "vae")
+    if "probes" not in recipe.keep:
+        save_probes(recipe.probes, accuracy, WEIGHTS / "probes")
+    if "identity" not in recipe.keep:
+        identity_loss.save(recipe.identity, WEIGHTS / "identity")
+    save_pretrained(recipe.personal, command)
+
+
+def save_pretrained(learnt: Personaliser, command: str) -> None:
+    """The pretrained bundle's beginning: the attention to references that was learnt with the U-Net, and nothing else."""
+    settings = params.load("studio")
+    model = Personaliser(load_base(settings.base), settings.model)
+    unet.begin(model, learnt)
+    bundle.save(model, WEIGHTS / "pretrained", {"commands": [command]}, fp16=True)
+    write_json(WEIGHTS / "PRETRAINED.json", {"commands": [command], "licence": "Apache-2.0"})
 
 
 def save_language(recipe: Recipe, out: Path) -> None:
-    recipe.tokenizer.save_pretrained(out / "text_clip")
-    half(recipe.clip.text, out / "text_clip")
-    half(recipe.clip.vision, out / "vision")
-    CLIPImageProcessor(
-        size={"shortest_edge": renders.SIDE}, crop_size=renders.SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(out / "vision")
+    if "clip" not in recipe.keep:
+        recipe.tokenizer.save_pretrained(out / "text_clip")
+        half(recipe.clip.text, out / "text_clip")
+        half(recipe.clip.vision, out / "vision")
+        CLIPImageProcessor(
+            size={"shortest_edge": renders.SIDE}, crop_size=renders.SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        ).save_pretrained(out / "vision")
     for part, tokenizer in (("t5", recipe.t5_tokenizer), ("byt5", ByT5Tokenizer(extra_ids=0))):
         if part not in recipe.keep:  # what is kept stays as it is, byte for byte
             folder = out / f"text_{BRANCH[part]}"

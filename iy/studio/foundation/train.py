@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from iy.storage import atomic_path
+from iy.studio.foundation.muon import Muon
 
 
 class Plan(NamedTuple):
@@ -29,8 +30,9 @@ def fit(
     loss: Callable[[int], torch.Tensor],
     decay: float = 0.999,
     weight_decay: float = 0.01,
+    muon: bool = False,
 ) -> torch.nn.Module:
-    """Minimise `loss(step)` over `module`'s trainable weights; it then holds the EMA weights.
+    """Minimise `loss(step)` over `module`'s trainable weights; it then holds the EMA weights. `muon`: for its matrices.
 
     A finished part is read back from `folder/<name>.safetensors`; an unfinished one goes on from its last checkpoint
     (weights and EMA; the optimiser's moments start anew: an interrupted recipe is close to, not equal to, a whole one).
@@ -42,21 +44,21 @@ def fit(
         module.load_state_dict(load_file(done))
         return module.eval()
     weights = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True)
+    optimisers = choose(weights, rate, weight_decay, muon)
     ema, first = EMAModel(weights, decay=decay, use_ema_warmup=True, power=0.75, foreach=True), 0
     if part.exists():
         first = restore(module, ema, weights, part)
     bar, saved, mean = tqdm(range(first, steps), name, initial=first, total=steps), time.monotonic(), None
     for step in bar:
-        for group in optimiser.param_groups:
-            group["lr"] = (
-                rate * min(1, (step - first + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-            )
+        now = rate * min(1, (step - first + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         value = loss(step)
         value.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = now
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         ema.step(weights)
         mean = float(value.detach()) if mean is None else 0.98 * mean + 0.02 * float(value.detach())
         if step % 20 == 0:
@@ -69,6 +71,17 @@ def fit(
         save_file({k: v.clone().contiguous() for k, v in module.state_dict().items()}, aside)
     part.unlink(missing_ok=True)
     return module.eval()
+
+
+def choose(weights: list, rate: float, decay: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW; or Muon for what has two dimensions and more, and AdamW for the rest."""
+    if not muon:
+        return [torch.optim.AdamW(weights, rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)]
+    matrices, others = [p for p in weights if p.ndim > 1], [p for p in weights if p.ndim <= 1]
+    return [
+        Muon(matrices, rate, weight_decay=decay),
+        torch.optim.AdamW(others, rate, weight_decay=0.0, betas=(0.9, 0.99), fused=True),
+    ]
 
 
 def save(module: torch.nn.Module, ema: EMAModel, step: int, path: Path) -> None:

@@ -1,12 +1,30 @@
-"""The studio's text-to-image U-Net: v-prediction on 16 x 16 x 4 latents, conditioned on CLIP text alone, as SD is."""
+"""The studio's text-to-image U-Net: v-prediction on 16 x 16 x 4 latents, conditioned on CLIP text, as SD is.
+
+It learns together with the attention to a reference that the pretrained bundle begins with: a share of the pictures
+comes with another photo of the person, the rest without, which is all that the foundation's U-Net is asked later. On two
+cores there is no time for learning to draw first and to draw *somebody* afterwards. (Our choice. The bundle's later
+training, and every stage, keep the U-Net frozen, as the paper does.)
+"""
+
+import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from torch.nn import functional as F
 
+from iy import lexicon, params
+from iy.diffusion import Base
+from iy.diffusion.base import TextEncoders
 from iy.finetune.examples import face_map
-from iy.studio.foundation.language import LENGTH, WIDTH
+from iy.finetune.identity import clean
+from iy.model import Personaliser
+from iy.model.conditioning import Vision
+from iy.studio.foundation.autoencoder import pixels
+from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
+from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, windows
 from iy.studio.foundation.train import Plan, fit
 
 CONFIG = dict(
@@ -21,8 +39,12 @@ CONFIG = dict(
     cross_attention_dim=WIDTH,
     attention_head_dim=(3, 4, 5),
 )
-RATE = 6e-4
-FACE = 3.0  # weight of the latent cells that the face is in
+RATE = 7.5e-4
+FACE = 6.0  # weight of the latent cells that the face is in
+BATCH, READ = 32, 16  # pictures of a step; those whose prediction is decoded and read
+CLEAR, NOISY = 650, 200  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
+REFERENCE, SILENT, EMPTY = 0.6, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
+SAID, WHO = 0.02, 0.1  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
     beta_schedule="scaled_linear",
@@ -35,48 +57,143 @@ SCHEDULE = dict(
 )
 
 
+class Lesson(NamedTuple):
+    """What the U-Net learns from: N pictures, M photos of the same people to be seen as references.
+
+    latents (N, 4, 16, 16) scaled; boxes (N, 4) of the faces in pixels, NaN without one; texts[i] several captions of
+    picture i, the first one silent about the person; attributes, one dict each; `where` (N, 128) the filtering
+    recogniser sees the person; others[i]: rows of `seen` that show the person elsewhere; seen: the vision tower's global
+    (M, D) and patch embeddings (M, T, D) of the references.
+    """
+
+    latents: torch.Tensor
+    boxes: np.ndarray
+    texts: list[list[str]]
+    attributes: list[dict[str, str]]
+    where: torch.Tensor
+    others: list[np.ndarray]
+    seen: tuple[torch.Tensor, torch.Tensor]
+
+
 def build(seed: int = 4) -> UNet2DConditionModel:
     torch.manual_seed(seed)
     return UNet2DConditionModel(**CONFIG).to(memory_format=torch.channels_last)
 
 
-def train(
-    unet: UNet2DConditionModel,
-    latents: torch.Tensor,
-    boxes: np.ndarray,
-    texts: list[list[str]],
-    encode,
-    plan: Plan,
-    batch: int = 32,
-    seed: int = 4,
-) -> UNet2DConditionModel:
-    """`latents` (N, 4, 16, 16) scaled; `texts[i]` several captions of render i; `encode`: see `text_encoder`.
+def personal(base: Base, settings: params.Model) -> Personaliser:
+    """`base` with attention to references and to its own text alone, of which U-Net and attention are trained."""
+    own = {base.own: base.text[base.own]}
+    only = dataclasses.replace(base, text=TextEncoders(own))
+    change = {"alpha": {"vision": 1.0, base.own: 1.0}, "lora_targets": []}
+    model = Personaliser(only, settings.model_copy(update=change))
+    model.unet.requires_grad_(True).to(memory_format=torch.channels_last)
+    model.vision.tower.requires_grad_(False)  # its answers are computed once
+    for layer in model.unet.modules():
+        if hasattr(layer, "set_processor") and not layer.is_cross_attention:
+            layer.set_processor(AttnProcessor())  # on CPUs faster to train than the fused attention's backward
+    for layer in model.cross_attentions():
+        layer.processor.alpha.requires_grad_(False)
+    return model
 
-    `boxes` (N, 4): faces in latent cells, NaN without one. The error of v, every timestep alike: Min-SNR all but
-    silences the noisiest ones, where pose and expression are settled. One caption in ten is empty, for classifier-free
-    guidance.
+
+def plain(model: Personaliser) -> UNet2DConditionModel:
+    """The U-Net alone, with diffusers' own attention."""
+    unet = UNet2DConditionModel.from_config(model.unet.config)
+    unet.load_state_dict({name: value for name, value in model.unet.state_dict().items() if ".processor." not in name})
+    return unet.eval()
+
+
+def begin(model: Personaliser, learnt: Personaliser) -> None:
+    """Give a fresh model the attention to references that was `learnt` with the U-Net."""
+    model.vision.load_state_dict(learnt.vision.state_dict())
+    for layer, other in zip(model.cross_attentions(), learnt.cross_attentions(), strict=True):
+        for part in ("key", "value", "out"):
+            getattr(layer.processor, part)["vision"].load_state_dict(getattr(other.processor, part)["vision"].state_dict())
+
+
+def train(
+    model: Personaliser, lesson: Lesson, encode, reader: FaceReader, vae: AutoencoderKL, plan: Plan, seed: int = 4
+) -> Personaliser:
+    """The error of v, every timestep alike: Min-SNR all but silences the noisiest ones, where pose is settled. And what
+    `reader` says of the face in the predicted picture: is it as the caption says, is it the reference's person?
     """
     schedule, rng = DDPMScheduler(**SCHEDULE), np.random.default_rng(seed)
-    unet.set_attn_processor(
-        AttnProcessor()
-    )  # on CPU, plain matrix products train faster than the fused attention's backward
     noise_source = torch.Generator().manual_seed(seed)
+    starts = windows(lesson.boxes)
 
     def loss(step: int) -> torch.Tensor:
-        pick = rng.integers(len(latents), size=batch)
-        words = ["" if rng.random() < 0.1 else texts[i][rng.integers(len(texts[i]))] for i in pick]
-        hidden, mask = encode(words)
-        clean = latents[torch.from_numpy(pick)]
-        noise = torch.randn(clean.shape, generator=noise_source)
-        t = torch.randint(0, 1000, (batch,), generator=noise_source)
-        noisy, target = schedule.add_noise(clean, noise, t), schedule.get_velocity(clean, noise, t)
-        v = unet(noisy.contiguous(memory_format=torch.channels_last), t, hidden, encoder_attention_mask=mask).sample
-        weight = torch.stack([face_map(box, clean.shape[2:], FACE) for box in boxes[pick]])
-        return ((v - target).square() * weight).mean()
+        pick = rng.integers(len(lesson.latents), size=BATCH)
+        known, words, references = choose(lesson, pick, rng)
+        rows, has = torch.from_numpy(pick), torch.from_numpy(known)
+        x, noise = lesson.latents[rows], torch.randn(BATCH, *lesson.latents.shape[1:], generator=noise_source)
+        t = timesteps(noise_source)
+        noisy, target = schedule.add_noise(x, noise, t), schedule.get_velocity(x, noise, t)
+        tokens = model.vision.project(*(part[torch.from_numpy(references)].float() for part in lesson.seen))
+        vision = Vision(tokens, has[:, None].expand(tokens.shape[:2]))
+        context = model.context({model.own: encode(words)}, vision)
+        v = model.denoise(noisy.contiguous(memory_format=torch.channels_last), t, context)
+        weight = torch.stack([face_map(box / CELL, x.shape[2:], FACE) for box in lesson.boxes[pick]])
+        features = reader(decoded(vae, clean(schedule, noisy, v, t)[:READ], starts[pick[:READ]]))
+        clear = schedule.alphas_cumprod[t[:READ]].sqrt()
+        shown, who = face_loss(reader, features, lesson, pick[:READ], known[:READ], words[:READ], clear)
+        return ((v - target).square() * weight).mean() + SAID * shown + WHO * who
 
-    fit(plan, unet, loss, decay=0.9985)
-    unet.set_default_attn_processor()
-    return unet
+    return fit(plan, model, loss, decay=0.998, muon=True)
+
+
+def timesteps(source: torch.Generator) -> torch.Tensor:
+    """(BATCH,), the first `READ` of them not too noisy to be read."""
+    read = torch.randint(0, CLEAR, (READ,), generator=source)
+    return torch.cat([read, torch.randint(NOISY, 1000, (BATCH - READ,), generator=source)])
+
+
+def choose(lesson: Lesson, pick: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """For each picture (B,): whether it comes with a reference, its caption, and the row of the reference."""
+    known, words, references = rng.random(len(pick)) < REFERENCE, [], []
+    for i, has in zip(pick, known, strict=True):
+        texts, empty, silent = lesson.texts[i], rng.random() < EMPTY, rng.random() < SILENT
+        words.append("" if empty else texts[0] if has and silent else texts[rng.integers(len(texts))])
+        references.append(rng.choice(lesson.others[i]) if len(lesson.others[i]) else -1)
+    references = np.array(references)
+    return known & (references >= 0), words, references
+
+
+def face_loss(
+    reader: FaceReader,
+    features: torch.Tensor,
+    lesson: Lesson,
+    pick: np.ndarray,
+    known: np.ndarray,
+    words: list[str],
+    clear: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far features (B, F) are from what the caption says and the reference shows, and from who that is.
+
+    clear (B,): weight of each picture. An expression counts as much as all the rest.
+    """
+    facts = [
+        said(text) | ({name: lesson.attributes[i].get(name) for name in lexicon.PERSON} if has else {})
+        for i, has, text in zip(pick, known, words, strict=True)
+    ]
+    right = targets(facts, NAMES)
+    wrong = {
+        name: F.cross_entropy(head(features), right[name], ignore_index=-1, reduction="none")
+        for name, head in reader.heads.heads.items()
+    }
+    told = ((wrong["expression"] + sum(wrong.values()) / len(wrong)) * clear).mean()
+    has = torch.from_numpy(known).float()
+    far = reader.person(features, lesson.where[torch.from_numpy(pick)])
+    return told, (far * has * clear).sum() / has.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def seen(tower, crops: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the vision tower answers to references uint8 (M, 64, 64, 3): global (M, D) and patches (M, T, D), fp16."""
+    answers = [tower(pixel_values=pixels(part)) for part in np.array_split(crops, max(1, len(crops) // 64))]
+    return (
+        torch.cat([answer.image_embeds for answer in answers]),
+        torch.cat([answer.last_hidden_state[:, 1:].half() for answer in answers]),
+    )
 
 
 def text_encoder(tokenizer, model):

@@ -1,0 +1,106 @@
+"""A network that reads faces off decoded latents, for the U-Net's training: is it the expression, the person asked for?
+
+The error of v hardly notices either: a few cells of 256, settled at the noisiest steps. This network does, and hands its
+gradient through the decoder to the prediction. What judges the drawings (probes, recognisers) has no part in it.
+"""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from torch.nn import functional as F
+
+from iy import lexicon
+from iy.studio.foundation.autoencoder import pixels
+from iy.studio.foundation.language import Heads, targets
+from iy.studio.foundation.renders import SIDE
+from iy.studio.foundation.train import Plan, fit
+from iy.studio.probes import mirror
+
+RATE = 1.5e-3
+NAMES = ["expression", "gaze", *lexicon.PERSON]
+CELL, WINDOW = 4, 12  # pixels of a latent cell; latent cells that are decoded
+FACE = (WINDOW - 2) * CELL  # pixels in the middle of the window: at its rim the decoder misses its neighbours
+WIDTHS, FEATURES = (32, 64, 96, 128), 256
+
+
+class FaceReader(nn.Module):
+    """Faces (B, 3, 40, 40) in [-1, 1] -> features (B, 256), which `heads` classify and `identity` points with."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1)
+        self.halve = nn.ModuleList([nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)])
+        self.norm = nn.ModuleList([nn.GroupNorm(8, width) for width in WIDTHS[1:]])
+        self.inner = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for width in WIDTHS[1:]])
+        self.out = nn.Linear(WIDTHS[-1] * 25, FEATURES)
+        self.heads, self.identity = Heads(FEATURES, NAMES), nn.Linear(FEATURES, 128)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.silu(self.stem(x))
+        for halve, norm, inner in zip(self.halve, self.norm, self.inner, strict=True):
+            x = F.silu(norm(halve(x)))
+            x = x + F.silu(inner(x))
+        return F.silu(self.out(x.flatten(1)))
+
+    def person(self, features: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """1 - cosine (B,) of the person seen and `where` (B, 128) the filtering recogniser sees them."""
+        return 1 - F.cosine_similarity(self.identity(features), where)
+
+
+def windows(boxes: np.ndarray) -> np.ndarray:
+    """First column and row (N, 2), in latent cells, of the window around each face; boxes (N, 4) in pixels."""
+    middle = np.nan_to_num((boxes[:, :2] + boxes[:, 2:]) / 2, nan=SIDE / 2)
+    return np.clip(np.round(middle / CELL - WINDOW / 2), 0, SIDE // CELL - WINDOW).astype(int)
+
+
+def decoded(vae: AutoencoderKL, latents: torch.Tensor, starts: np.ndarray) -> torch.Tensor:
+    """Faces (B, 3, 40, 40) of scaled latents (B, 4, 16, 16), with gradients."""
+    parts = [row[:, y : y + WINDOW, x : x + WINDOW] for row, (x, y) in zip(latents, starts, strict=True)]
+    seen = vae.decode(torch.stack(parts).contiguous(memory_format=torch.channels_last) / vae.config.scaling_factor)
+    return seen.sample[:, :, CELL:-CELL, CELL:-CELL]
+
+
+def train(
+    pictures: list[np.ndarray],
+    starts: np.ndarray,
+    attributes: list[dict[str, str]],
+    where: torch.Tensor,
+    plan: Plan,
+    seed: int = 11,
+) -> FaceReader:
+    """`pictures`: the renders (N, 64, 64, 3), and what the autoencoder makes of them; `where` (N, 128) each person is.
+
+    Faces are moved by up to three pixels, mirrored, blurred and noised, as predictions are.
+    """
+    torch.manual_seed(seed)
+    net, rng = FaceReader().to(memory_format=torch.channels_last), np.random.default_rng(seed)
+    right, swap = targets(attributes, NAMES), {name: torch.tensor([*mirror(name), -1]) for name in NAMES}  # -1: unknown
+
+    def loss(step: int) -> torch.Tensor:
+        pick = rng.integers(len(starts), size=64)
+        corner = starts[pick] * CELL + CELL + rng.integers(-3, 4, (len(pick), 2))
+        x = worn(pixels(np.stack([cut(pictures[rng.integers(2)][i], *xy) for i, xy in zip(pick, corner, strict=True)])), rng)
+        rows = torch.from_numpy(pick)
+        truth = {name: value[rows] for name, value in right.items()}
+        if rng.random() < 0.5:
+            x, truth = x.flip(3), {name: swap[name][value] for name, value in truth.items()}
+        features = F.dropout(net(x), 0.2)
+        told = net.heads.loss(features, truth)
+        expression = F.cross_entropy(net.heads.heads["expression"](features), truth["expression"])
+        return told + 0.5 * expression + net.person(features, where[rows]).mean()
+
+    return fit(plan, net, loss, decay=0.995, weight_decay=0.05)
+
+
+def cut(picture: np.ndarray, x: int, y: int) -> np.ndarray:
+    x, y = np.clip((x, y), 0, SIDE - FACE)
+    return picture[y : y + FACE, x : x + FACE]
+
+
+def worn(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Every picture a little blurred and noised, by its own measure."""
+    share, noise = (torch.from_numpy(rng.uniform(0, top, (len(x), 1, 1, 1))).float() for top in (0.9, 0.12))
+    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return torch.lerp(x, blurred, share) + noise * torch.randn_like(x)
+
