@@ -2,6 +2,7 @@
 PYTHON  ?= python3
 PROFILE ?=
 PHOTOS  ?=
+JOBS    ?= 2
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
@@ -34,8 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## the whole pipeline, photos to registered model [PROFILE=studio] [PHOTOS=dir]
 	@iy run $(if $(PROFILE),--profile '$(PROFILE)') $(if $(PHOTOS),--photos '$(PHOTOS)')
 
-test: $(STAMP) ## every test
-	@$(BIN)/python -m pytest -q
+test: $(STAMP) ## every test, two files at a time [JOBS=n]
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 ui: $(STAMP) ## Prefect and MLflow in the browser, with the flows ready to run
 	@iy ui

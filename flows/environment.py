@@ -31,7 +31,9 @@ def prepare() -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only, and fails without the one above
     except OSError as error:
-        raise UserError(f"Prefect's folder {home} cannot be made ({error.strerror}): set PREFECT_HOME to another") from None
+        raise UserError(
+            f"Prefect's folder {home} cannot be made ({error.strerror}): set PREFECT_HOME to another"
+        ) from None
     os.environ.setdefault(
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180"
     )  # the first start takes 20 s, busy machines longer

@@ -108,8 +108,14 @@ def test_captions_tell_the_readers_what_they_say_and_nothing_else():
 def test_in_the_mirror_left_and_right_change_places():
     poses = list(lexicon.POSES)
     assert [poses[i] for i in mirror("pose")] == [
-        {"left": "right", "right": "left", "up-left": "up-right", "up-right": "up-left", "tilt-left": "tilt-right",
-         "tilt-right": "tilt-left"}.get(pose, pose)
+        {
+            "left": "right",
+            "right": "left",
+            "up-left": "up-right",
+            "up-right": "up-left",
+            "tilt-left": "tilt-right",
+            "tilt-right": "tilt-left",
+        }.get(pose, pose)
         for pose in poses
     ]
     assert mirror("garment") == list(range(len(lexicon.GARMENTS)))
@@ -234,7 +240,12 @@ def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):
     learnt = unet.personal(base, settings.model).eval()
     for layer in learnt.cross_attentions():
         torch.nn.init.normal_(layer.processor.out["vision"].weight, std=0.1)
-    x, t, text, mask = torch.randn(2, 4, 16, 16), torch.tensor([5, 500]), torch.randn(2, 7, 192), torch.ones(2, 7).bool()
+    x, t, text, mask = (
+        torch.randn(2, 4, 16, 16),
+        torch.tensor([5, 500]),
+        torch.randn(2, 7, 192),
+        torch.ones(2, 7).bool(),
+    )
     crops = torch.rand(2, 1, 3, 64, 64)
     with torch.no_grad():
         alone = learnt.denoise(x, t, learnt.context({"clip": (text, mask)}))
@@ -242,8 +253,10 @@ def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):
         torch.testing.assert_close(alone, stock, atol=1e-5, rtol=0)
         model = Personaliser(base, settings.model).eval()
         unet.begin(model, learnt)
-        seen = [one.denoise(x, t, one.context({"clip": (text, mask)}, Vision(*one.vision(crops, torch.ones(2, 1)))))
-                for one in (learnt, model)]
+        seen = [
+            one.denoise(x, t, one.context({"clip": (text, mask)}, Vision(*one.vision(crops, torch.ones(2, 1)))))
+            for one in (learnt, model)
+        ]
         torch.testing.assert_close(seen[0], seen[1], atol=1e-5, rtol=0)
         assert (seen[0] - alone).abs().max() > 1e-3
 
@@ -264,7 +277,9 @@ def test_parts_are_kept_begun_from_what_ships_or_made_anew(tmp_path, monkeypatch
     before = made.shipped.unet.conv_in.weight.clone()
     for part in recipe.STEPS:
         getattr(made, part)
-    assert {len(part) for part in (made.lesson.latents, made.lesson.texts, made.lesson.others, made.lesson.where)} == {12}
+    assert {len(part) for part in (made.lesson.latents, made.lesson.texts, made.lesson.others, made.lesson.where)} == {
+        12
+    }
     assert made.byt5 is made.shipped.text["byt5"].encoder
     names = {f"{part}-further" if part in start else part for part in recipe.STEPS if part != "byt5"}
     assert {path.stem for path in made.work.glob("*.safetensors") if "latents-" not in path.stem} == names

@@ -85,7 +85,8 @@ class Probes:
         if not images:
             return {name: [] for name in READS}
         x = torch.from_numpy(np.stack([fit(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        sure = [self.sure(part) for part in x.split(64)]
+        device = next(self.net.parameters()).device
+        sure = [self.sure(part.to(device)) for part in x.split(64)]
         values = {name: list(lexicon.LEXICON[name]) for name in READS}
         return {name: [values[name][i] for part in sure for i in part[name].argmax(1).tolist()] for name in READS}
 

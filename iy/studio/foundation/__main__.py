@@ -32,10 +32,19 @@ def main() -> None:
     parser.add_argument("--steps", nargs="*", type=part_steps, default=[], metavar="PART=N", help="of single parts")
     parser.add_argument("--keep", nargs="*", choices=KEEP, default=[], help="take these parts as they ship")
     parser.add_argument("--start", nargs="*", choices=START, default=[], help="begin these parts with what ships")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--times", type=int, default=1, help="as many pictures a step as on a CPU: 8 or so for a GPU")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = Recipe(
-        options.people, options.shots, options.scale, dict(options.steps), keep=options.keep, start=options.start
+        options.people,
+        options.shots,
+        options.scale,
+        dict(options.steps),
+        keep=options.keep,
+        start=options.start,
+        device=options.device,
+        times=options.times,
     )
     if options.only:
         getattr(recipe, options.only)

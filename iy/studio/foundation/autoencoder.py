@@ -53,8 +53,9 @@ def train(
     rng = np.random.default_rng(seed)
 
     def loss(step: int) -> torch.Tensor:
-        pick = rng.integers(len(images), size=batch)
-        x, weight = pixels(images[pick]), torch.stack([face_map(box, images.shape[1:3], FACE) for box in boxes[pick]])
+        pick = rng.integers(len(images), size=batch * plan.times)
+        weight = torch.stack([face_map(box, images.shape[1:3], FACE) for box in boxes[pick]]).to(plan.device)
+        x = pixels(images[pick]).to(plan.device)
         code = vae.encode(x).latent_dist
         error = vae.decode(code.sample()).sample - x
         edges = sum((error.diff(dim=d).abs() * weight.narrow(d, 0, error.shape[d] - 1)).mean() for d in (2, 3))
@@ -71,21 +72,25 @@ def train(
 def scaling(vae: AutoencoderKL, images: np.ndarray) -> float:
     """One over the latents' standard deviation, so that the U-Net sees unit variance."""
     return float(
-        1 / torch.cat([vae.encode(pixels(part)).latent_dist.mode() for part in np.array_split(images, 16)]).std()
+        1
+        / torch.cat(
+            [vae.encode(pixels(part).to(vae.device)).latent_dist.mode() for part in np.array_split(images, 16)]
+        ).std()
     )
 
 
 @torch.no_grad()
 def latents(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
     """The posteriors' modes, scaled to unit variance (N, 4, 16, 16)."""
-    parts = [vae.encode(pixels(part)).latent_dist.mode() for part in np.array_split(images, max(1, len(images) // 64))]
+    batches = np.array_split(images, max(1, len(images) // 64))
+    parts = [vae.encode(pixels(part).to(vae.device)).latent_dist.mode().cpu() for part in batches]
     return torch.cat(parts) * vae.config.scaling_factor
 
 
 @torch.no_grad()
 def reconstructions(vae: AutoencoderKL, latents: torch.Tensor) -> np.ndarray:
     """Scaled latents (N, 4, 16, 16) as pictures uint8 (N, 64, 64, 3)."""
-    parts = [vae.decode(part / vae.config.scaling_factor).sample for part in latents.split(64)]
+    parts = [vae.decode(part.to(vae.device) / vae.config.scaling_factor).sample.cpu() for part in latents.split(64)]
     return np.concatenate(
         [((part.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for part in parts]
     )

@@ -95,6 +95,7 @@ class Heads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(lexicon.LEXICON[name])) for name in names})
 
     def loss(self, x: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        targets = {name: value.to(x.device) for name, value in targets.items()}
         known = {name: int((targets[name] >= 0).sum()) for name in self.heads}  # a caption need not say everything
         return sum(
             F.cross_entropy(head(x), targets[name], ignore_index=-1, reduction="sum") / max(1, known[name])
@@ -132,10 +133,10 @@ def train_reader(
     reader, rng, facts = Reader(encoder, width), np.random.default_rng(seed), [said(text) for text in texts]
 
     def loss(step: int) -> torch.Tensor:
-        pick = rng.integers(len(texts), size=32)
+        pick = rng.integers(len(texts), size=32 * plan.times)
         tokens = tokenizer(
             [texts[i] for i in pick], padding=True, truncation=True, max_length=length, return_tensors="pt"
-        )
+        ).to(plan.device)
         mask = tokens.attention_mask
         hidden = reader.encoder(input_ids=tokens.input_ids, attention_mask=mask).last_hidden_state
         return reader.loss(hidden, mask, [facts[i] for i in pick])
@@ -215,7 +216,7 @@ def train_clip(
     `identities` (P, 128): where the filtering recogniser sees each person; face crops learn to point there.
     """
     rng = np.random.default_rng(seed)
-    where = torch.from_numpy(identities).float()
+    where, batch = torch.from_numpy(identities).float().to(plan.device), batch * plan.times
     people, first = np.unique(renders.person, return_index=True)
     shots = len(renders.person) // len(people)
     everything = targets(renders.attributes, NAMES)
@@ -223,11 +224,11 @@ def train_clip(
     def loss(step: int) -> torch.Tensor:
         pick = rng.integers(len(renders.images), size=batch)
         texts = [captions[i][rng.integers(len(captions[i]))] for i in pick]
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt").to(plan.device)
         who = rng.permutation(len(people))[: batch // 2]
         pair = np.concatenate([first[who] + rng.integers(shots, size=len(who)) for _ in range(2)])
         words = clip.text(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
-        seen = clip.vision(pixels(np.concatenate([renders.images[pick], faces[pair]]))).image_embeds
+        seen = clip.vision(pixels(np.concatenate([renders.images[pick], faces[pair]])).to(plan.device)).image_embeds
         images, portraits = F.normalize(seen[:batch], dim=1), clip.identity(seen[batch:])
         match = clip.temperature.exp().clamp(max=100) * images @ F.normalize(words.text_embeds, dim=1).T
         portraits = F.normalize(portraits, dim=1)
@@ -248,5 +249,5 @@ def train_clip(
 
 def contrast(match: torch.Tensor) -> torch.Tensor:
     """CLIP's symmetric cross-entropy over a (B, B) similarity matrix whose diagonal is right."""
-    right = torch.arange(len(match))
+    right = torch.arange(len(match), device=match.device)
     return (F.cross_entropy(match, right) + F.cross_entropy(match.T, right)) / 2

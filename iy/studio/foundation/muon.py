@@ -24,7 +24,9 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """For weights of two dimensions and more; weight decay is decoupled."""
 
-    def __init__(self, weights: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+    def __init__(
+        self, weights: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+    ):
         super().__init__(weights, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()

@@ -30,8 +30,9 @@ def train(renders: Renders, decoded: Callable[[], np.ndarray], plan: Plan, seed:
     mirrored = {name: torch.tensor(mirror(name)) for name in READS}
 
     def loss(step: int) -> torch.Tensor:
-        pick = rng.integers(len(renders.images), size=64)
-        x = moved(pixels(np.concatenate([renders.images[pick[:32]], decoded()[pick[32:]]])), rng)
+        pick = rng.integers(len(renders.images), size=64 * plan.times)
+        half = len(pick) // 2
+        x = moved(pixels(np.concatenate([renders.images[pick[:half]], decoded()[pick[half:]]])).to(plan.device), rng)
         x = x * rng.uniform(0.85, 1.15) + rng.uniform(0, 0.08) * torch.randn_like(x)
         if step % 4 == 0:
             x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -39,7 +40,7 @@ def train(renders: Renders, decoded: Callable[[], np.ndarray], plan: Plan, seed:
         if rng.random() < 0.5:
             x, truth = x.flip(3), {name: mirrored[name][value] for name, value in truth.items()}
         logits = net(x)
-        return sum(F.cross_entropy(logits[name], truth[name], label_smoothing=0.05) for name in READS)
+        return sum(F.cross_entropy(logits[name], truth[name].to(x.device), label_smoothing=0.05) for name in READS)
 
     return fit(plan, net, loss, decay=0.995)
 
@@ -52,7 +53,7 @@ def moved(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         [zoom * np.cos(turn), -zoom * np.sin(turn), shift[:, 0], zoom * np.sin(turn), zoom * np.cos(turn), shift[:, 1]],
         1,
     ).reshape(-1, 2, 3)
-    places = F.affine_grid(torch.from_numpy(grid).float(), list(x.shape), align_corners=False)
+    places = F.affine_grid(torch.from_numpy(grid).float().to(x.device), list(x.shape), align_corners=False)
     return F.grid_sample(x, places, padding_mode="border", align_corners=False)
 
 

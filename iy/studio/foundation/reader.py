@@ -1,6 +1,6 @@
-"""A network that reads faces off decoded latents, for the U-Net's training: is it the expression, the person asked for?
+"""A network that reads faces off decoded latents, for the U-Net's training: is it the expression, the person asked?
 
-The error of v hardly notices either: a few cells of 256, settled at the noisiest steps. This network does, and hands its
+The error of v hardly notices either: a few cells of 256, settled at noisy steps. This network does, and hands its
 gradient through the decoder to the prediction. What judges the drawings (probes, recognisers) has no part in it.
 """
 
@@ -45,7 +45,7 @@ class FaceReader(nn.Module):
 
     def person(self, features: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """1 - cosine (B,) of the person seen and `where` (B, 128) the filtering recogniser sees them."""
-        return 1 - F.cosine_similarity(self.identity(features), where)
+        return 1 - F.cosine_similarity(self.identity(features), where.to(features.device))
 
 
 def windows(boxes: np.ndarray) -> np.ndarray:
@@ -78,13 +78,14 @@ def train(
     right, swap = targets(attributes, NAMES), {name: torch.tensor([*mirror(name), -1]) for name in NAMES}  # -1: unknown
 
     def loss(step: int) -> torch.Tensor:
-        pick = rng.integers(len(starts), size=64)
+        pick = rng.integers(len(starts), size=64 * plan.times)
         corner = starts[pick] * CELL + CELL + rng.integers(-3, 4, (len(pick), 2))
-        x = worn(pixels(np.stack([cut(pictures[rng.integers(2)][i], *xy) for i, xy in zip(pick, corner, strict=True)])), rng)
+        faces = [cut(pictures[rng.integers(2)][i], *xy) for i, xy in zip(pick, corner, strict=True)]
+        x = worn(pixels(np.stack(faces)).to(plan.device), rng)
         rows = torch.from_numpy(pick)
-        truth = {name: value[rows] for name, value in right.items()}
+        truth = {name: value[rows].to(plan.device) for name, value in right.items()}
         if rng.random() < 0.5:
-            x, truth = x.flip(3), {name: swap[name][value] for name, value in truth.items()}
+            x, truth = x.flip(3), {name: swap[name].to(value.device)[value] for name, value in truth.items()}
         features = F.dropout(net(x), 0.2)
         told = net.heads.loss(features, truth)
         expression = F.cross_entropy(net.heads.heads["expression"](features), truth["expression"])
@@ -100,7 +101,8 @@ def cut(picture: np.ndarray, x: int, y: int) -> np.ndarray:
 
 def worn(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Every picture a little blurred and noised, by its own measure."""
-    share, noise = (torch.from_numpy(rng.uniform(0, top, (len(x), 1, 1, 1))).float() for top in (0.9, 0.12))
+    share, noise = (
+        torch.from_numpy(rng.uniform(0, top, (len(x), 1, 1, 1))).float().to(x.device) for top in (0.9, 0.12)
+    )
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return torch.lerp(x, blurred, share) + noise * torch.randn_like(x)
-

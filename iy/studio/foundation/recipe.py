@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
 
 from iy import params
-from iy.diffusion import Base, load_base
+from iy.diffusion import Base, choose_device, load_base
 from iy.finetune import identity as identity_loss
 from iy.model import Personaliser, bundle
 from iy.storage import atomic_path, sha256, write_json
@@ -57,8 +57,11 @@ class Recipe:
         steps: Mapping[str, int] | None = None,
         keep: Collection[str] = (),
         start: Collection[str] = (),
+        device: str = "auto",
+        times: int = 1,
     ):
         self.people, self.shots, self.keep, self.start = people, shots, keep, start
+        self.device, self.times = choose_device(device), times
         self.steps = {name: max(10, round(count * scale)) for name, count in STEPS.items()} | dict(steps or {})
         self.work = WORK / f"{people}-{shots}-{scale:g}"
         self.work.mkdir(parents=True, exist_ok=True)
@@ -81,12 +84,12 @@ class Recipe:
 
     @cached_property
     def shipped(self) -> Base:
-        return load_base(params.load("studio").base)
+        return load_base(params.load("studio").base, self.device)
 
     def plan(self, part: str, rate: float) -> Plan:
         """How `part` is trained; one that begins with what ships has a name of its own, and learns slower."""
         name, share = (part + SUFFIX, FURTHER) if part in self.start else (part, 1.0)
-        return Plan(name, self.work, self.steps[part], share * rate)
+        return Plan(name, self.work, self.steps[part], share * rate, self.device, self.times)
 
     def begin(self, part: str, shipped: Callable[[], Module], build: Callable[[], Module]) -> Module:
         """The module that the training of `part` begins with."""
@@ -110,7 +113,7 @@ class Recipe:
 
     def encoded(self, name: str, images: np.ndarray) -> torch.Tensor:
         """The images' latents, kept under the autoencoder's own hash."""
-        whose = sha256(b"".join(weight.detach().numpy().tobytes() for weight in self.vae.parameters()))[:12]
+        whose = sha256(b"".join(weight.detach().cpu().numpy().tobytes() for weight in self.vae.parameters()))[:12]
         path = self.work / f"{name}-{whose}.safetensors"
         if not path.exists():
             with atomic_path(path) as aside:
@@ -125,7 +128,7 @@ class Recipe:
     @cached_property
     def probes(self) -> ProbeNet:
         if "probes" in self.keep:
-            return load_probes(WEIGHTS / "probes").net
+            return load_probes(WEIGHTS / "probes").net.to(self.device)
         return probes.train(self.train, lambda: self.decoded, self.plan("probes", probes.RATE))
 
     @cached_property
@@ -196,19 +199,21 @@ class Recipe:
 
     @cached_property
     def reader(self) -> reader.FaceReader:
-        starts, who = reader.windows(self.faces.box), self.where
-        return reader.train([self.train.images, self.decoded], starts, self.train.attributes, who, self.plan("reader", reader.RATE))
+        pictures, starts = [self.train.images, self.decoded], reader.windows(self.faces.box)
+        net = reader.train(pictures, starts, self.train.attributes, self.where, self.plan("reader", reader.RATE))
+        return net.requires_grad_(False)
 
     @property
     def where(self) -> torch.Tensor:
         """Where the filtering recogniser sees the person of each render (N, 128)."""
-        return torch.from_numpy(identity.people(self.train, self.faces)).float().repeat_interleave(self.shots, 0)
+        return torch.from_numpy(identity.people(self.train, self.faces)).float().repeat_interleave(self.train.shots, 0)
 
     @cached_property
     def lesson(self) -> unet.Lesson:
         """The renders and their mirror images, with the other photos of the person as references."""
         turned, faces = self.mirrored
-        texts = [[language.caption(turned, i, k) for k in range(CAPTIONS)] for i in tqdm(range(len(turned.images)), "captions")]
+        rows = tqdm(range(len(turned.images)), "captions")
+        texts = [[language.caption(turned, i, k) for k in range(CAPTIONS)] for i in rows]
         found = np.flatnonzero(np.isfinite(self.faces.box[:, 0]))
         others = [found[(self.train.person[found] == who) & (found != i)] for i, who in enumerate(self.train.person)]
         return unet.Lesson(
@@ -224,9 +229,8 @@ class Recipe:
     @cached_property
     def personal(self) -> Personaliser:
         """The U-Net, and the attention to references that it learnt with."""
-        base = dataclasses.replace(
-            self.shipped, unet=self.begin("unet", lambda: self.shipped.unet, unet.build), vae=self.vae, vision=self.clip.vision
-        )
+        net = self.begin("unet", lambda: self.shipped.unet, unet.build)
+        base = dataclasses.replace(self.shipped, unet=net, vae=self.vae, vision=self.clip.vision)
         model = unet.personal(base, params.load("studio").model)
         if "unet" in self.start:
             unet.begin(model, bundle.load(WEIGHTS / "pretrained", self.shipped))
@@ -240,7 +244,7 @@ class Recipe:
     @cached_property
     def identity(self) -> identity_loss.IdentityNet:
         if "identity" in self.keep:
-            return identity_loss.load(WEIGHTS / "identity", tuple(self.latents.shape[1:]))
+            return identity_loss.load(WEIGHTS / "identity", tuple(self.latents.shape[1:])).to(self.device)
         return identity.train(self.train, self.faces, self.latents, self.plan("identity", identity.RATE))
 
 
@@ -248,6 +252,11 @@ def half(module: Module, folder: Path) -> None:
     """Save as fp16 safetensors; the loader widens them to the dtype the settings ask for."""
     module.half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
     module.float()
+
+
+def hardware(device: torch.device) -> str:
+    named = f"{platform.machine()}, {torch.get_num_threads()} CPU threads"
+    return named if device.type == "cpu" else f"{named}, {torch.cuda.get_device_name(device)}"
 
 
 def publish(recipe: Recipe, command: str) -> None:
@@ -260,7 +269,7 @@ def publish(recipe: Recipe, command: str) -> None:
         "people": recipe.people,
         "renders": len(recipe.train.images),
         "data": f"renders of anny people (CC0 data), seeds 0 to {recipe.people - 1}",
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
+        "hardware": hardware(recipe.device),
         "licence": "Apache-2.0",
         "people_told_apart": quality.told_apart(recipe.held_faces.box, recipe.held_faces.embedding, HELD_SHOTS),
         "psnr_db_unseen_people": round(autoencoder.psnr(recipe.vae, recipe.held.images), 2),
@@ -289,7 +298,7 @@ def save(recipe: Recipe, accuracy: dict[str, float], command: str) -> None:
 
 
 def save_pretrained(learnt: Personaliser, command: str) -> None:
-    """The pretrained bundle's beginning: the attention to references that was learnt with the U-Net, and nothing else."""
+    """The pretrained bundle's beginning: the attention to references that was learnt with the U-Net."""
     settings = params.load("studio")
     model = Personaliser(load_base(settings.base), settings.model)
     unet.begin(model, learnt)

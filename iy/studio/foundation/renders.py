@@ -55,7 +55,10 @@ class Faces(NamedTuple):
 
 def mirrored(made: Renders, found: Faces) -> tuple[Renders, Faces]:
     """The renders and faces as a mirror shows them: "left" and "right" change places; crops and vectors stay."""
-    flip = {name: dict(zip(values, [list(values)[i] for i in mirror(name)], strict=True)) for name, values in lexicon.LEXICON.items()}
+    flip = {
+        name: dict(zip(values, [list(values)[i] for i in mirror(name)], strict=True))
+        for name, values in lexicon.LEXICON.items()
+    }
     box = found.box.copy()
     box[:, [0, 2]] = SIDE - found.box[:, [2, 0]]
     return (

@@ -16,12 +16,16 @@ from iy.studio.foundation.muon import Muon
 
 
 class Plan(NamedTuple):
-    """One part's training: its name in the working folder, that folder, how many steps, and the largest rate."""
+    """One part's training: its name in the working folder, that folder, how many steps, the largest rate, the device,
+    and how many times as many pictures a step takes as it does on a CPU.
+    """
 
     name: str
     folder: Path
     steps: int
     rate: float
+    device: torch.device = torch.device("cpu")
+    times: int = 1
 
 
 def fit(
@@ -37,7 +41,8 @@ def fit(
     A finished part is read back from `folder/<name>.safetensors`; an unfinished one goes on from its last checkpoint
     (weights and EMA; the optimiser's moments start anew: an interrupted recipe is close to, not equal to, a whole one).
     """
-    name, folder, steps, rate = plan
+    name, folder, steps, rate = plan[:4]
+    module.to(plan.device)
     folder.mkdir(parents=True, exist_ok=True)
     done, part = folder / f"{name}.safetensors", folder / f"{name}.part.safetensors"
     if done.exists():
@@ -94,7 +99,7 @@ def save(module: torch.nn.Module, ema: EMAModel, step: int, path: Path) -> None:
 def restore(module: torch.nn.Module, ema: EMAModel, weights: list, path: Path) -> int:
     state = load_file(path)
     step = int(state.pop("step"))
-    ema.shadow_params = [state.pop(f"ema.{i}") for i in range(len(weights))]
+    ema.shadow_params = [state.pop(f"ema.{i}").to(weight.device) for i, weight in enumerate(weights)]
     ema.optimization_step = step
     module.load_state_dict(state)
     return step

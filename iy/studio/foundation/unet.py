@@ -1,9 +1,9 @@
 """The studio's text-to-image U-Net: v-prediction on 16 x 16 x 4 latents, conditioned on CLIP text, as SD is.
 
 It learns together with the attention to a reference that the pretrained bundle begins with: a share of the pictures
-comes with another photo of the person, the rest without, which is all that the foundation's U-Net is asked later. On two
-cores there is no time for learning to draw first and to draw *somebody* afterwards. (Our choice. The bundle's later
-training, and every stage, keep the U-Net frozen, as the paper does.)
+comes with another photo of the person, the rest without, as the foundation draws later. On two cores there is no time
+for learning to draw first and to draw *somebody* afterwards. (Our choice. The bundle's later training, and every stage,
+keep the U-Net frozen, as the paper does.)
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ CONFIG = dict(
 )
 RATE = 7.5e-4
 FACE = 6.0  # weight of the latent cells that the face is in
-BATCH, READ = 32, 16  # pictures of a step; those whose prediction is decoded and read
+BATCH = 32  # pictures of a step; the prediction of half of them is decoded and read
 CLEAR, NOISY = 650, 200  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
 REFERENCE, SILENT, EMPTY = 0.6, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
 SAID, WHO = 0.02, 0.1  # weights: of what the face shows, of who it is
@@ -62,8 +62,8 @@ class Lesson(NamedTuple):
 
     latents (N, 4, 16, 16) scaled; boxes (N, 4) of the faces in pixels, NaN without one; texts[i] several captions of
     picture i, the first one silent about the person; attributes, one dict each; `where` (N, 128) the filtering
-    recogniser sees the person; others[i]: rows of `seen` that show the person elsewhere; seen: the vision tower's global
-    (M, D) and patch embeddings (M, T, D) of the references.
+    recogniser sees the person; others[i]: rows of `seen` that show the person elsewhere; seen: the vision tower's
+    global (M, D) and patch embeddings (M, T, D) of the references.
     """
 
     latents: torch.Tensor
@@ -108,7 +108,9 @@ def begin(model: Personaliser, learnt: Personaliser) -> None:
     model.vision.load_state_dict(learnt.vision.state_dict())
     for layer, other in zip(model.cross_attentions(), learnt.cross_attentions(), strict=True):
         for part in ("key", "value", "out"):
-            getattr(layer.processor, part)["vision"].load_state_dict(getattr(other.processor, part)["vision"].state_dict())
+            getattr(layer.processor, part)["vision"].load_state_dict(
+                getattr(other.processor, part)["vision"].state_dict()
+            )
 
 
 def train(
@@ -118,33 +120,34 @@ def train(
     `reader` says of the face in the predicted picture: is it as the caption says, is it the reference's person?
     """
     schedule, rng = DDPMScheduler(**SCHEDULE), np.random.default_rng(seed)
-    noise_source = torch.Generator().manual_seed(seed)
-    starts = windows(lesson.boxes)
+    noise_source, starts = torch.Generator().manual_seed(seed), windows(lesson.boxes)
+    batch, device = BATCH * plan.times, plan.device
+    read = batch // 2
 
     def loss(step: int) -> torch.Tensor:
-        pick = rng.integers(len(lesson.latents), size=BATCH)
+        pick = rng.integers(len(lesson.latents), size=batch)
         known, words, references = choose(lesson, pick, rng)
-        rows, has = torch.from_numpy(pick), torch.from_numpy(known)
-        x, noise = lesson.latents[rows], torch.randn(BATCH, *lesson.latents.shape[1:], generator=noise_source)
-        t = timesteps(noise_source)
+        x, has = lesson.latents[torch.from_numpy(pick)].to(device), torch.from_numpy(known).to(device)
+        noise = torch.randn(x.shape, generator=noise_source).to(device)
+        t = timesteps(batch, read, noise_source).to(device)
         noisy, target = schedule.add_noise(x, noise, t), schedule.get_velocity(x, noise, t)
-        tokens = model.vision.project(*(part[torch.from_numpy(references)].float() for part in lesson.seen))
+        tokens = model.vision.project(*(part[torch.from_numpy(references)].to(device).float() for part in lesson.seen))
         vision = Vision(tokens, has[:, None].expand(tokens.shape[:2]))
         context = model.context({model.own: encode(words)}, vision)
         v = model.denoise(noisy.contiguous(memory_format=torch.channels_last), t, context)
-        weight = torch.stack([face_map(box / CELL, x.shape[2:], FACE) for box in lesson.boxes[pick]])
-        features = reader(decoded(vae, clean(schedule, noisy, v, t)[:READ], starts[pick[:READ]]))
-        clear = schedule.alphas_cumprod[t[:READ]].sqrt()
-        shown, who = face_loss(reader, features, lesson, pick[:READ], known[:READ], words[:READ], clear)
+        weight = torch.stack([face_map(box / CELL, x.shape[2:], FACE) for box in lesson.boxes[pick]]).to(device)
+        features = reader(decoded(vae, clean(schedule, noisy, v, t)[:read], starts[pick[:read]]))
+        clear = schedule.alphas_cumprod.to(device)[t[:read]].sqrt()
+        shown, who = face_loss(reader, features, lesson, pick[:read], known[:read], words[:read], clear)
         return ((v - target).square() * weight).mean() + SAID * shown + WHO * who
 
     return fit(plan, model, loss, decay=0.998, muon=True)
 
 
-def timesteps(source: torch.Generator) -> torch.Tensor:
-    """(BATCH,), the first `READ` of them not too noisy to be read."""
-    read = torch.randint(0, CLEAR, (READ,), generator=source)
-    return torch.cat([read, torch.randint(NOISY, 1000, (BATCH - READ,), generator=source)])
+def timesteps(batch: int, read: int, source: torch.Generator) -> torch.Tensor:
+    """(batch,), the first `read` of them not too noisy to be read."""
+    clear = torch.randint(0, CLEAR, (read,), generator=source)
+    return torch.cat([clear, torch.randint(NOISY, 1000, (batch - read,), generator=source)])
 
 
 def choose(lesson: Lesson, pick: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -175,13 +178,13 @@ def face_loss(
         said(text) | ({name: lesson.attributes[i].get(name) for name in lexicon.PERSON} if has else {})
         for i, has, text in zip(pick, known, words, strict=True)
     ]
-    right = targets(facts, NAMES)
+    right = {name: value.to(features.device) for name, value in targets(facts, NAMES).items()}
     wrong = {
         name: F.cross_entropy(head(features), right[name], ignore_index=-1, reduction="none")
         for name, head in reader.heads.heads.items()
     }
     told = ((wrong["expression"] + sum(wrong.values()) / len(wrong)) * clear).mean()
-    has = torch.from_numpy(known).float()
+    has = torch.from_numpy(known).float().to(features.device)
     far = reader.person(features, lesson.where[torch.from_numpy(pick)])
     return told, (far * has * clear).sum() / has.sum().clamp(min=1)
 
@@ -189,10 +192,11 @@ def face_loss(
 @torch.no_grad()
 def seen(tower, crops: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """What the vision tower answers to references uint8 (M, 64, 64, 3): global (M, D) and patches (M, T, D), fp16."""
-    answers = [tower(pixel_values=pixels(part)) for part in np.array_split(crops, max(1, len(crops) // 64))]
+    batches = np.array_split(crops, max(1, len(crops) // 64))
+    answers = [tower(pixel_values=pixels(part).to(tower.device)) for part in batches]
     return (
-        torch.cat([answer.image_embeds for answer in answers]),
-        torch.cat([answer.last_hidden_state[:, 1:].half() for answer in answers]),
+        torch.cat([answer.image_embeds.cpu() for answer in answers]),
+        torch.cat([answer.last_hidden_state[:, 1:].half().cpu() for answer in answers]),
     )
 
 
@@ -201,7 +205,9 @@ def text_encoder(tokenizer, model):
 
     @torch.no_grad()
     def encode(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = tokenizer(texts, padding="longest", truncation=True, max_length=LENGTH, return_tensors="pt")
+        tokens = tokenizer(texts, padding="longest", truncation=True, max_length=LENGTH, return_tensors="pt").to(
+            model.device
+        )
         hidden = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         return hidden, tokens.attention_mask.bool()
 
