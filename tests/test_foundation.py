@@ -239,7 +239,7 @@ def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):
     base = load_base(settings.base)
     learnt = unet.personal(base, settings.model).eval()
     for layer in learnt.cross_attentions():
-        torch.nn.init.normal_(layer.processor.out["vision"].weight, std=0.1)
+        torch.nn.init.normal_(layer.processor.out["vision"], std=0.1)
     x, t, text, mask = (
         torch.randn(2, 4, 16, 16),
         torch.tensor([5, 500]),

@@ -57,7 +57,7 @@ def test_a_fresh_model_is_the_base_exactly(opened, text, faces, present):
 
 
 def formula(attention, query_states, tokens, own):
-    """METHOD §2, image by image, on the unmasked tokens alone: Σ_b α_b W_b softmax(Q K_bᵀ/√d) V_b, plus a bias."""
+    """METHOD §2, image by image, on the unmasked tokens alone: W_o Σ_b α_b softmax(Q K_bᵀ/√d) V_b M_b, plus a bias."""
     processor, rows = attention.processor, []
     for i in range(len(query_states)):
         total = 0
@@ -68,9 +68,10 @@ def formula(attention, query_states, tokens, own):
             k, v = ((attention.to_k, attention.to_v) if name == own else (processor.key[name], processor.value[name]))
             qkv = (x.chunk(attention.heads, -1) for x in (attention.to_q(query_states[i]), k(kept), v(kept)))
             heads = [(q @ k.T / math.sqrt(k.shape[1])).softmax(-1) @ v for q, k, v in zip(*qkv, strict=True)]
-            answer = processor.alpha[name] * torch.cat(heads, -1)
-            total = total + (attention.to_out[0](answer) if name == own else processor.out[name](answer))
-        rows.append(total)
+            if name != own:
+                heads = [head @ matrix for head, matrix in zip(heads, processor.out[name], strict=True)]
+            total = total + processor.alpha[name] * torch.cat(heads, -1)
+        rows.append(attention.to_out[0](total))
     return torch.stack(rows)
 
 

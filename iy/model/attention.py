@@ -1,10 +1,11 @@
 """Fully parallel attention, the paper's Fig. 4: every cross-attention layer asks all sources side by side.
 
-    out = Σ_b α_b · softmax(Q K_bᵀ/√d) V_b,   b ∈ {vision, clip, ul2, byt5}
+    out = W_o Σ_b α_b · softmax(Q K_bᵀ/√d) V_b,   b ∈ {vision, clip, ul2, byt5}
 
-Q is the base's. The base's own text branch keeps the base's K, V and output weights; every other branch has its own,
-its output starting at zero (vision: paper; the other text branches: our choice), so that a fresh model is the base.
-K and V do not depend on the timestep: a `Context` holds them for all layers and serves all denoising steps.
+Q and W_o are the base's, and so are K and V of its own text branch. Every other branch has its own K and V; its V passes
+through a matrix per head that starts at zero (vision: paper; the other text branches: our choice), so that a fresh model
+is the base. A matrix per head can be taken into V, where it costs nothing: K and V do not depend on the timestep, and a
+`Context` holds them for all layers and serves all denoising steps.
 
 Shapes: B images, S spatial positions, L tokens of a branch, D width of its tokens, H heads, d head width, C = H·d.
 """
@@ -88,14 +89,12 @@ class ParallelAttention(nn.Module):
 
     def __init__(self, attention: Attention, index: int, own: str, widths: dict[str, int], alpha: dict[str, float]):
         super().__init__()
-        inner, out = attention.to_q.out_features, attention.to_out[0].out_features
+        inner, size = attention.to_q.out_features, attention.to_q.out_features // attention.heads
         self.index, self.own, self.heads = index, own, attention.heads
         self.key = nn.ModuleDict({name: nn.Linear(width, inner, bias=False) for name, width in widths.items()})
         self.value = nn.ModuleDict({name: nn.Linear(width, inner, bias=False) for name, width in widths.items()})
-        self.out = nn.ModuleDict({name: nn.Linear(inner, out, bias=False) for name in widths})
+        self.out = nn.ParameterDict({name: nn.Parameter(torch.zeros(self.heads, size, size)) for name in widths})
         self.alpha = nn.ParameterDict({name: nn.Parameter(torch.tensor(float(alpha[name]))) for name in [own, *widths]})
-        for linear in self.out.values():
-            nn.init.zeros_(linear.weight)
 
     def copy_text_projections(self, attention: Attention, branch: str) -> None:
         """Start `branch` (vision, in the paper) from the base's own text K and V; its tokens must have their width."""
@@ -107,7 +106,7 @@ class ParallelAttention(nn.Module):
         def project(name: str, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             if name == self.own:
                 return self.split(attention.to_k(hidden)), self.split(attention.to_v(hidden))
-            return self.split(self.key[name](hidden)), self.split(self.value[name](hidden))
+            return self.split(self.key[name](hidden)), self.split(self.value[name](hidden)) @ self.out[name]
         return {name: project(name, hidden) for name, (hidden, _) in tokens.items()}
 
     def __call__(self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Context,
@@ -117,12 +116,12 @@ class ParallelAttention(nn.Module):
         kv, positions = context.layers[self.index], hidden_states.shape[1]
         query = self.split(attn.to_q(hidden_states))
         heard = self.attend(query, kv, {name: context.mask(name, positions) for name in kv})
-        out = attn.to_out[0](self.weight(self.own, context) * heard.pop(self.own))
+        total = self.weight(self.own, context) * heard.pop(self.own)
         for name, answer in heard.items():
-            term = self.weight(name, context) * self.out[name](answer)
+            term = self.weight(name, context) * answer
             present = context.presence(name, positions)
-            out = out + (term if present is None else term * present)
-        return attn.to_out[1](out)
+            total = total + (term if present is None else term * present)
+        return attn.to_out[1](attn.to_out[0](total))
 
     def weight(self, branch: str, context: Context) -> torch.Tensor:
         """α_b, times what the caller asks of the branch."""

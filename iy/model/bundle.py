@@ -15,7 +15,7 @@ from iy.errors import UserError
 from iy.model.personaliser import LORA, Personaliser
 from iy.storage import atomic_folder, write_json
 
-FORMAT = 1
+FORMAT = 2
 ADAPTER, LORA_FILE, TOWER = "adapter.safetensors", "lora.safetensors", "vision/model.safetensors"
 
 

@@ -4,6 +4,8 @@ The error of v hardly notices either: a few cells of 256, settled at noisy steps
 gradient through the decoder to the prediction. What judges the drawings (probes, recognisers) has no part in it.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -62,14 +64,15 @@ def decoded(vae: AutoencoderKL, latents: torch.Tensor, starts: np.ndarray) -> to
 
 
 def train(
-    pictures: list[np.ndarray],
+    images: np.ndarray,
+    decoded: Callable[[], np.ndarray],
     starts: np.ndarray,
     attributes: list[dict[str, str]],
     where: torch.Tensor,
     plan: Plan,
     seed: int = 11,
 ) -> FaceReader:
-    """`pictures`: the renders (N, 64, 64, 3), and what the autoencoder makes of them; `where` (N, 128) each person is.
+    """`images`: the renders (N, 64, 64, 3); `decoded()`: after the autoencoder; `where` (N, 128) each person is.
 
     Faces are moved by up to three pixels, mirrored, blurred and noised, as predictions are.
     """
@@ -80,6 +83,7 @@ def train(
     def loss(step: int) -> torch.Tensor:
         pick = rng.integers(len(starts), size=64 * plan.times)
         corner = starts[pick] * CELL + CELL + rng.integers(-3, 4, (len(pick), 2))
+        pictures = images, decoded()
         faces = [cut(pictures[rng.integers(2)][i], *xy) for i, xy in zip(pick, corner, strict=True)]
         x = worn(pixels(np.stack(faces)).to(plan.device), rng)
         rows = torch.from_numpy(pick)

@@ -199,8 +199,14 @@ class Recipe:
 
     @cached_property
     def reader(self) -> reader.FaceReader:
-        pictures, starts = [self.train.images, self.decoded], reader.windows(self.faces.box)
-        net = reader.train(pictures, starts, self.train.attributes, self.where, self.plan("reader", reader.RATE))
+        net = reader.train(
+            self.train.images,
+            lambda: self.decoded,
+            reader.windows(self.faces.box),
+            self.train.attributes,
+            self.where,
+            self.plan("reader", reader.RATE),
+        )
         return net.requires_grad_(False)
 
     @property
@@ -265,7 +271,7 @@ def publish(recipe: Recipe, command: str) -> None:
     save(recipe, seen, command)
     card = {
         "command": command,
-        "steps": recipe.steps,
+        "steps": {name: count for name, count in recipe.steps.items() if name not in recipe.keep},
         "people": recipe.people,
         "renders": len(recipe.train.images),
         "data": f"renders of anny people (CC0 data), seeds 0 to {recipe.people - 1}",

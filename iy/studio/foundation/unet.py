@@ -43,8 +43,8 @@ RATE = 7.5e-4
 FACE = 6.0  # weight of the latent cells that the face is in
 BATCH = 32  # pictures of a step; the prediction of half of them is decoded and read
 CLEAR, NOISY = 650, 200  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
-REFERENCE, SILENT, EMPTY = 0.6, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
-SAID, WHO = 0.02, 0.1  # weights: of what the face shows, of who it is
+REFERENCE, SILENT, EMPTY = 0.75, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
+SAID, WHO = 0.02, 0.15  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
     beta_schedule="scaled_linear",
@@ -107,7 +107,8 @@ def begin(model: Personaliser, learnt: Personaliser) -> None:
     """Give a fresh model the attention to references that was `learnt` with the U-Net."""
     model.vision.load_state_dict(learnt.vision.state_dict())
     for layer, other in zip(model.cross_attentions(), learnt.cross_attentions(), strict=True):
-        for part in ("key", "value", "out"):
+        layer.processor.out["vision"].data.copy_(other.processor.out["vision"])
+        for part in ("key", "value"):
             getattr(layer.processor, part)["vision"].load_state_dict(
                 getattr(other.processor, part)["vision"].state_dict()
             )
@@ -172,7 +173,7 @@ def face_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How far features (B, F) are from what the caption says and the reference shows, and from who that is.
 
-    clear (B,): weight of each picture. An expression counts as much as all the rest.
+    clear (B,): weight of each picture. The expression counts three times as much as any other attribute.
     """
     facts = [
         said(text) | ({name: lesson.attributes[i].get(name) for name in lexicon.PERSON} if has else {})
@@ -183,7 +184,7 @@ def face_loss(
         name: F.cross_entropy(head(features), right[name], ignore_index=-1, reduction="none")
         for name, head in reader.heads.heads.items()
     }
-    told = ((wrong["expression"] + sum(wrong.values()) / len(wrong)) * clear).mean()
+    told = ((wrong["expression"] + sum(wrong.values()) / 2) * clear).mean()
     has = torch.from_numpy(known).float().to(features.device)
     far = reader.person(features, lesson.where[torch.from_numpy(pick)])
     return told, (far * has * clear).sum() / has.sum().clamp(min=1)
