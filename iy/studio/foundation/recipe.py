@@ -237,9 +237,11 @@ class Recipe:
         """The U-Net, and the attention to references that it learnt with."""
         net = self.begin("unet", lambda: self.shipped.unet, unet.build)
         base = dataclasses.replace(self.shipped, unet=net, vae=self.vae, vision=self.clip.vision)
+        # Opened first: a bundle freezes the U-Net that it stands on.
+        learnt = bundle.load(WEIGHTS / "pretrained", self.shipped) if "unet" in self.start else None
         model = unet.personal(base, params.load("studio").model)
-        if "unet" in self.start:
-            unet.begin(model, bundle.load(WEIGHTS / "pretrained", self.shipped))
+        if learnt:
+            unet.begin(model, learnt)
         encode = unet.text_encoder(self.tokenizer, self.clip.text)
         return unet.train(model, self.lesson, encode, self.reader, self.vae, self.plan("unet", unet.RATE))
 

@@ -98,7 +98,8 @@ def personal(base: Base, settings: params.Model) -> Personaliser:
 
 def plain(model: Personaliser) -> UNet2DConditionModel:
     """The U-Net alone, with diffusers' own attention."""
-    unet = UNet2DConditionModel.from_config(model.unet.config)
+    config = {name: value for name, value in model.unet.config.items() if name != "_name_or_path"}
+    unet = UNet2DConditionModel.from_config(config)
     unet.load_state_dict({name: value for name, value in model.unet.state_dict().items() if ".processor." not in name})
     return unet.eval()
 
