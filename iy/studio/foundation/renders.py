@@ -24,7 +24,7 @@ from iy.studio.render import render_many
 from iy.studio.shots import sample_shot
 
 FIRST_RESERVED = 1_000_000
-CHUNK = 1000  # renders per file
+CHUNK = 200  # people per file
 PHOTO, SIDE = 128, 64  # pixels: as the studio photographs, and as the foundation draws
 
 
@@ -80,26 +80,21 @@ def jobs(first: int, people: int, shots: int) -> list[tuple]:
     ]
 
 
-def render(folder: Path, first: int, people: int, shots: int, workers: int, size: int = PHOTO) -> Renders:
-    """Renders of `people` persons from seed `first`, `shots` each; chunks already on disk are read, not made again.
-
-    `size` 64 instead of 128 takes a quarter of the time; such photos are the images, and no recogniser reads them.
-    """
+def render(folder: Path, first: int, people: int, shots: int, workers: int) -> Renders:
+    """Renders of `people` persons from seed `first`, `shots` each; chunks already on disk are read, not made again."""
     assert first + people <= FIRST_RESERVED
     folder = folder / looks()
     folder.mkdir(parents=True, exist_ok=True)
-    each = CHUNK // shots
-    starts = range(first, first + people, each)
-    paths = [folder / f"{start:06d}-{shots}-{size}.npz" for start in starts]
-    for start, path in zip(tqdm(starts, "rendering", unit=f"x{each} people"), paths, strict=True):
+    starts = range(first, first + people, CHUNK)
+    paths = [folder / f"{start:06d}-{shots}-{PHOTO}.npz" for start in starts]
+    for start, path in zip(tqdm(starts, "rendering", unit=f"x{CHUNK} people"), paths, strict=True):
         if not path.exists():
-            count = min(each, first + people - start)
+            count = min(CHUNK, first + people - start)
             with atomic_path(path) as aside, open(aside, "wb") as file:
-                np.savez(file, images=np.stack(list(render_many(jobs(start, count, shots), size, workers))))
+                np.savez(file, images=np.stack(list(render_many(jobs(start, count, shots), PHOTO, workers))))
     photos = np.concatenate([np.load(path)["images"] for path in paths])
     attributes = [a.attributes() | b.attributes() for a, b in jobs(first, people, shots)]
-    images = photos if size == SIDE else reduced(photos)
-    return Renders(photos, images, np.repeat(np.arange(first, first + people), shots), attributes)
+    return Renders(photos, reduced(photos), np.repeat(np.arange(first, first + people), shots), attributes)
 
 
 def reduced(photos: np.ndarray) -> np.ndarray:
