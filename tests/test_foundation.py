@@ -1,5 +1,6 @@
 """The recipe that makes the shipped weights, on toy data: what is trained, read back, and kept apart."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ def test_reduced_photos_are_the_mean_of_four_pixels():
     mean = made.photos[0].astype(float).reshape(64, 2, 64, 2, 3).mean((1, 3))
     assert made.images.shape == (1, 64, 64, 3) and np.abs(made.images[0] - mean).max() <= 0.5
     assert made.shots == 1 and toy(3, 2).shots == 2
+
+
+def test_neighbours_are_photographed_alike():
+    jobs, alike = renders.jobs(4, 4, 3), toy(4, 3).twins
+    assert alike.tolist() == [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]
+    for (person, shot), twin in zip(jobs, alike, strict=True):
+        assert jobs[twin][1] == shot and jobs[twin][0] != person
+    assert len({json.dumps(shot.attributes(), sort_keys=True) for _, shot in jobs}) == 6
+    assert toy(3, 2).twins.tolist() == [2, 3, 0, 1, 4, 5], "the last one has nobody"
 
 
 def test_a_person_points_away_from_the_mean_of_all_and_unseen_faces_do_not_count():
@@ -197,7 +207,22 @@ def lesson(count: int = 8) -> unet.Lesson:
     others = [np.array([1, 2])] * (count - 1) + [np.array([], int)]
     rows = [{"gender": "man", "expression": "smiling"} for _ in range(count)]
     boxes = np.tile(np.float32([16, 16, 48, 48]), (count, 1))
-    return unet.Lesson(torch.zeros(count, 4, 16, 16), boxes, texts, rows, torch.randn(count, 128), others, (None, None))
+    people = torch.nn.functional.normalize(torch.randn(count, 128), dim=1)
+    latents, who = torch.zeros(count, 4, 16, 16), np.arange(count)
+    return unet.Lesson(latents, who[::-1], boxes, texts, rows, who, people, others, (None, None))
+
+
+def test_the_pictures_error_is_that_of_v_but_for_those_who_were_swapped():
+    from diffusers import DDPMScheduler
+
+    torch.manual_seed(0)
+    schedule, t = DDPMScheduler(**unet.SCHEDULE), torch.tensor([30, 300, 600])
+    x, noise, v = (torch.randn(3, 4, 16, 16) for _ in range(3))
+    predicted = unet.clean(schedule, schedule.add_noise(x, noise, t), v, t)
+    error = unet.picture_error(predicted, x, schedule.alphas_cumprod[t], torch.tensor([False, False, True]))
+    right = (v - schedule.get_velocity(x, noise, t)).square()
+    torch.testing.assert_close(error[:2], right[:2], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(error[2], (predicted - x)[2].square())
 
 
 def test_captions_leave_to_the_reference_who_it_is():
@@ -222,10 +247,22 @@ def test_the_face_is_asked_for_what_is_known_of_it():
     smiling, sad = (losses(False, text)[0] for text in ("A smiling person.", "A sad person."))
     assert smiling != sad and smiling > 0
     told, who = losses(True, "A smiling person.")
-    assert told > smiling and 0 < who < 2, "the reference shows a man"
+    assert told > smiling and who > 0, "the reference shows a man"
     with torch.no_grad():
         net.heads.heads["expression"].bias[list(lexicon.LEXICON["expression"]).index("smiling")] += 10
     assert losses(False, "A smiling person.")[0] < smiling
+
+
+def test_a_face_is_told_from_everybody_elses():
+    """Cross-entropy of sharpened cosines over all people, written out."""
+    torch.manual_seed(0)
+    net, people = reader.FaceReader(), torch.nn.functional.normalize(torch.randn(5, 128), dim=1)
+    features, who = torch.randn(3, reader.FEATURES), torch.tensor([4, 0, 2])
+    seen = net.identity(features)
+    cosines = seen @ people.T / seen.norm(dim=1, keepdim=True)
+    odds = (reader.SHARPNESS * cosines).exp()
+    right = -(odds[range(3), who] / odds.sum(1)).log()
+    torch.testing.assert_close(net.person(features, people, who), right)
 
 
 def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):
@@ -277,9 +314,9 @@ def test_parts_are_kept_begun_from_what_ships_or_made_anew(tmp_path, monkeypatch
     before = made.shipped.unet.conv_in.weight.clone()
     for part in recipe.STEPS:
         getattr(made, part)
-    assert {len(part) for part in (made.lesson.latents, made.lesson.texts, made.lesson.others, made.lesson.where)} == {
-        12
-    }
+    taught = made.lesson
+    assert {len(part) for part in (taught.latents, taught.twins, taught.texts, taught.others, taught.who)} == {12}
+    assert taught.twins.tolist() == [2, 3, 0, 1, 4, 5, 8, 9, 6, 7, 10, 11], "mirror images have mirrored twins"
     assert made.byt5 is made.shipped.text["byt5"].encoder
     names = {f"{part}-further" if part in start else part for part in recipe.STEPS if part != "byt5"}
     assert {path.stem for path in made.work.glob("*.safetensors") if "latents-" not in path.stem} == names

@@ -32,7 +32,7 @@ CAPTIONS = 3  # of each render
 WORKERS = 2
 KEEP, START = ("vae", "clip", "t5", "byt5", "probes", "identity"), ("vae", "clip", "t5", "byt5", "unet")
 BRANCH = {"t5": "ul2", "byt5": "byt5"}  # of the text encoders, in the settings
-FURTHER, SUFFIX = 0.8, "-further"  # share of the first training's rate, and what a part is then called
+FURTHER, SUFFIX = 0.5, "-further"  # share of the first training's rate, and what a part is then called
 STEPS = {  # what one to two hours on two CPU cores allow; the losses were still falling
     "vae": 4200,
     "clip_text": 800,
@@ -205,14 +205,20 @@ class Recipe:
             reader.windows(self.faces.box),
             self.train.attributes,
             self.where,
+            self.who,
             self.plan("reader", reader.RATE),
         )
         return net.requires_grad_(False)
 
     @property
     def where(self) -> torch.Tensor:
-        """Where the filtering recogniser sees the person of each render (N, 128)."""
-        return torch.from_numpy(identity.people(self.train, self.faces)).float().repeat_interleave(self.train.shots, 0)
+        """Where the filtering recogniser sees each person (P, 128)."""
+        return torch.from_numpy(identity.people(self.train, self.faces)).float()
+
+    @property
+    def who(self) -> np.ndarray:
+        """The person of each render (N,), as a row of `where`."""
+        return self.train.person - self.train.person[0]
 
     @cached_property
     def lesson(self) -> unet.Lesson:
@@ -222,12 +228,15 @@ class Recipe:
         texts = [[language.caption(turned, i, k) for k in range(CAPTIONS)] for i in rows]
         found = np.flatnonzero(np.isfinite(self.faces.box[:, 0]))
         others = [found[(self.train.person[found] == who) & (found != i)] for i, who in enumerate(self.train.person)]
+        twins = self.train.twins
         return unet.Lesson(
             torch.cat([self.latents, self.encoded("mirrored-latents", turned.images)]),
+            np.concatenate([twins, len(twins) + twins]),
             np.concatenate([self.faces.box, faces.box]),
             self.texts + texts,
             self.train.attributes + turned.attributes,
-            self.where.repeat(2, 1),
+            np.tile(self.who, 2),
+            self.where,
             others * 2,
             unet.seen(self.clip.vision, self.faces.crops),
         )

@@ -25,12 +25,14 @@ from iy.studio.shots import sample_shot
 
 FIRST_RESERVED = 1_000_000
 CHUNK = 200  # people per file
+SHARED = 2  # people in a row are photographed alike: for every picture there is one that differs in the person alone
 PHOTO, SIDE = 128, 64  # pixels: as the studio photographs, and as the foundation draws
 
 
 class Renders(NamedTuple):
     """photos uint8 (N, 128, 128, 3); images uint8 (N, 64, 64, 3), the photos reduced; person int (N,);
-    attributes one dict of lexicon values per photo. `shots` photos in a row show the same person.
+    attributes one dict of lexicon values per photo. `shots` photos in a row show the same person; number k of a person
+    and number k of their neighbour in the same `SHARED` people show the same pose, expression, clothes, place and light.
     """
 
     photos: np.ndarray
@@ -41,6 +43,14 @@ class Renders(NamedTuple):
     @property
     def shots(self) -> int:
         return int((self.person == self.person[0]).sum())
+
+    @property
+    def twins(self) -> np.ndarray:
+        """Per photo the row of the next person of its `SHARED` (N,), photographed alike; itself for a last odd one."""
+        who, shot = np.divmod(np.arange(len(self.person)), self.shots)
+        first = who - who % SHARED
+        others = np.minimum(SHARED, len(self.person) // self.shots - first)
+        return (first + (who - first + 1) % others) * self.shots + shot
 
 
 class Faces(NamedTuple):
@@ -74,7 +84,7 @@ def mirrored(made: Renders, found: Faces) -> tuple[Renders, Faces]:
 
 def jobs(first: int, people: int, shots: int) -> list[tuple]:
     return [
-        (sample_person(seed), sample_shot(seed * 1009 + k))
+        (sample_person(seed), sample_shot((seed - seed % SHARED) * 1009 + k))
         for seed in range(first, first + people)
         for k in range(shots)
     ]
@@ -86,7 +96,7 @@ def render(folder: Path, first: int, people: int, shots: int, workers: int) -> R
     folder = folder / looks()
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(first, first + people, CHUNK)
-    paths = [folder / f"{start:06d}-{shots}-{PHOTO}.npz" for start in starts]
+    paths = [folder / f"{start:06d}-{shots}-{PHOTO}-{SHARED}.npz" for start in starts]
     for start, path in zip(tqdm(starts, "rendering", unit=f"x{CHUNK} people"), paths, strict=True):
         if not path.exists():
             count = min(CHUNK, first + people - start)

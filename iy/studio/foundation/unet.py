@@ -24,6 +24,7 @@ from iy.model import Personaliser
 from iy.model.conditioning import Vision
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
+from iy.studio.foundation.precision import mixed
 from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, windows
 from iy.studio.foundation.train import Plan, fit
 
@@ -41,10 +42,12 @@ CONFIG = dict(
 )
 RATE = 7.5e-4
 FACE = 6.0  # weight of the latent cells that the face is in
-BATCH = 32  # pictures of a step; the prediction of half of them is decoded and read
-CLEAR, NOISY = 650, 200  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
-REFERENCE, SILENT, EMPTY = 0.75, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
-SAID, WHO = 0.02, 0.15  # weights: of what the face shows, of who it is
+BATCH = 32  # pictures of a step
+READ = 0.625  # share of them whose prediction is decoded and read
+CLEAR, NOISY = 650, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
+SWAPPED, SWAPPABLE = 0.6, 150  # share of the noisy pictures that show somebody else, from this timestep
+REFERENCE, SILENT, EMPTY = 0.85, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
+SAID, WHO = 0.02, 0.03  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
     beta_schedule="scaled_linear",
@@ -60,17 +63,19 @@ SCHEDULE = dict(
 class Lesson(NamedTuple):
     """What the U-Net learns from: N pictures, M photos of the same people to be seen as references.
 
-    latents (N, 4, 16, 16) scaled; boxes (N, 4) of the faces in pixels, NaN without one; texts[i] several captions of
-    picture i, the first one silent about the person; attributes, one dict each; `where` (N, 128) the filtering
-    recogniser sees the person; others[i]: rows of `seen` that show the person elsewhere; seen: the vision tower's
-    global (M, D) and patch embeddings (M, T, D) of the references.
+    latents (N, 4, 16, 16) scaled; twins (N,): the row that shows somebody else, photographed alike; boxes (N, 4) of the faces in pixels, NaN without one; texts[i] several captions of
+    picture i, the first one silent about the person; attributes, one dict each; who (N,): row of `people` (P, 128),
+    where the filtering recogniser sees each person; others[i]: rows of `seen` that show the person elsewhere; seen: the
+    vision tower's global (M, D) and patch embeddings (M, T, D) of the references.
     """
 
     latents: torch.Tensor
+    twins: np.ndarray
     boxes: np.ndarray
     texts: list[list[str]]
     attributes: list[dict[str, str]]
-    where: torch.Tensor
+    who: np.ndarray
+    people: torch.Tensor
     others: list[np.ndarray]
     seen: tuple[torch.Tensor, torch.Tensor]
 
@@ -120,30 +125,50 @@ def train(
 ) -> Personaliser:
     """The error of v, every timestep alike: Min-SNR all but silences the noisiest ones, where pose is settled. And what
     `reader` says of the face in the predicted picture: is it as the caption says, is it the reference's person?
+
+    Part of the noisy pictures show somebody else, photographed alike, and are to become the reference's person. A noisy
+    picture of that very person says who it is, and the U-Net would learn to look there; but what it draws from begins
+    as nobody.
     """
     schedule, rng = DDPMScheduler(**SCHEDULE), np.random.default_rng(seed)
     noise_source, starts = torch.Generator().manual_seed(seed), windows(lesson.boxes)
     batch, device = BATCH * plan.times, plan.device
-    read = batch // 2
+    read = round(READ * batch)
 
     def loss(step: int) -> torch.Tensor:
         pick = rng.integers(len(lesson.latents), size=batch)
         known, words, references = choose(lesson, pick, rng)
-        x, has = lesson.latents[torch.from_numpy(pick)].to(device), torch.from_numpy(known).to(device)
-        noise = torch.randn(x.shape, generator=noise_source).to(device)
-        t = timesteps(batch, read, noise_source).to(device)
-        noisy, target = schedule.add_noise(x, noise, t), schedule.get_velocity(x, noise, t)
-        tokens = model.vision.project(*(part[torch.from_numpy(references)].to(device).float() for part in lesson.seen))
-        vision = Vision(tokens, has[:, None].expand(tokens.shape[:2]))
-        context = model.context({model.own: encode(words)}, vision)
-        v = model.denoise(noisy.contiguous(memory_format=torch.channels_last), t, context)
-        weight = torch.stack([face_map(box / CELL, x.shape[2:], FACE) for box in lesson.boxes[pick]]).to(device)
-        features = reader(decoded(vae, clean(schedule, noisy, v, t)[:read], starts[pick[:read]]))
-        clear = schedule.alphas_cumprod.to(device)[t[:read]].sqrt()
-        shown, who = face_loss(reader, features, lesson, pick[:read], known[:read], words[:read], clear)
-        return ((v - target).square() * weight).mean() + SAID * shown + WHO * who
+        t = timesteps(batch, read, noise_source)
+        swapped = known & (rng.random(batch) < SWAPPED) & (t >= SWAPPABLE).numpy()
+        source = np.where(swapped, lesson.twins[pick], pick)
+        wanted, shown = (lesson.latents[torch.from_numpy(rows)].to(device) for rows in (pick, source))
+        noise = torch.randn(shown.shape, generator=noise_source).to(device)
+        t, has = t.to(device), torch.from_numpy(known).to(device)
+        noisy = schedule.add_noise(shown, noise, t).contiguous(memory_format=torch.channels_last)
+        seen = [part[torch.from_numpy(references)].to(device).float() for part in lesson.seen]
+        with mixed(device):
+            tokens = model.vision.project(*seen)
+            vision = Vision(tokens, has[:, None].expand(tokens.shape[:2]))
+            v = model.denoise(noisy, t, model.context({model.own: encode(words)}, vision)).float()
+            predicted = clean(schedule, noisy, v, t)
+            features = reader(decoded(vae, predicted[:read], starts[pick[:read]])).float()
+        weight = torch.stack([face_map(box / CELL, wanted.shape[2:], FACE) for box in lesson.boxes[pick]]).to(device)
+        share = schedule.alphas_cumprod.to(device)[t]
+        error = picture_error(predicted, wanted, share, torch.from_numpy(swapped).to(device)) * weight
+        said, who = face_loss(reader, features, lesson, pick[:read], known[:read], words[:read], share[:read].sqrt())
+        return error.mean() + SAID * said + WHO * who
 
     return fit(plan, model, loss, decay=0.998, muon=True)
+
+
+def picture_error(
+    predicted: torch.Tensor, wanted: torch.Tensor, share: torch.Tensor, swapped: torch.Tensor
+) -> torch.Tensor:
+    """The squared error (B, 4, h, w) of v, which is the picture's over 1 - share; of the picture itself where somebody
+    else was `swapped` in (B,): no noise explains that difference. share (B,): of the picture in what was noisy.
+    """
+    scale = torch.where(swapped, 1.0, 1 / (1 - share))
+    return (predicted - wanted).square() * scale[:, None, None, None]
 
 
 def timesteps(batch: int, read: int, source: torch.Generator) -> torch.Tensor:
@@ -187,7 +212,7 @@ def face_loss(
     }
     told = ((wrong["expression"] + sum(wrong.values()) / 2) * clear).mean()
     has = torch.from_numpy(known).float().to(features.device)
-    far = reader.person(features, lesson.where[torch.from_numpy(pick)])
+    far = reader.person(features, lesson.people, torch.from_numpy(lesson.who[pick]))
     return told, (far * has * clear).sum() / has.sum().clamp(min=1)
 
 
