@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from iy.bench.commands import bench
 from iy.errors import UserError
 
 app = typer.Typer(name="iy", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Portraits of one particular person, from one photograph and a prompt.")
 
-bench = typer.Typer(no_args_is_help=True, help="Measure ours beside what you would otherwise run, in the same run.")
 app.add_typer(bench, name="bench")
 
 Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")]
@@ -148,31 +148,6 @@ def studio(out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("
     from iy.studio.__main__ import sheet
     sheet(people, seed, size).save(out)
     print(out)
-
-
-@bench.command("attention")
-def bench_attention(
-        shape: Annotated[list[str] | None, typer.Option(help="studio, sd15 or sdxl; several may be given, all are the default.")] = None,
-        rounds: Annotated[int, typer.Option(min=1, help="Measurements of each layer; the median counts.")] = 15,
-        batch: Annotated[int, typer.Option(min=1, help="2: guidance's two halves of one picture.")] = 2,
-        device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-        dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
-        out: Annotated[Path | None, typer.Option(help="JSON file; without it the JSON is printed.")] = None) -> None:
-    """Cross-attention of one denoising step: four branches, diffusers' IP-Adapter, and our own naive form."""
-    import json
-
-    from iy.bench import attention
-    from iy.storage import write_json
-
-    if unknown := set(shape or ()) - set(attention.SHAPES):
-        raise UserError(f"--shape {sorted(unknown)[0]}: the shapes are {', '.join(attention.SHAPES)}")
-    found = attention.run(shape or list(attention.SHAPES), rounds, batch, device, dtype)
-    for name in shape or attention.SHAPES:
-        print(f"{name:<8} ours / stock {found[name]['ours_to_stock']:.3f}   ours / naive {found[name]['ours_to_naive']:.3f}")
-    if out:
-        write_json(out, found)
-    else:
-        print(json.dumps(found, indent=1))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

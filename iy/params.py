@@ -27,10 +27,17 @@ class Component(Section):
     subfolder: str | None
 
 
-class TextBranch(Component):
+class TextEncoder(Component):
     tokenizer: str
+
+
+class TextBranch(TextEncoder):
+    """second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
+    embedding, all of them zero for an empty prompt.
+    """
     max_length: PositiveInt
     own: bool
+    second: TextEncoder | None
 
 
 class Base(Section):

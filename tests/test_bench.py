@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
-from iy.bench import attention, measure
+from iy.bench import attention, generate, measure, stock
 from iy.cli import app
+from iy.diffusion import load_base
+from tests.tiny import tiny_base, tiny_params
 
 SMALL = attention.Shape(48, 17, (attention.Layer(16, 64, 4, 2), attention.Layer(4, 64, 2, 1)))
 
@@ -45,3 +49,42 @@ def test_the_command_writes_ratios_of_whole_steps(tmp_path, monkeypatch):
 def test_an_unknown_shape_is_one_sentence():
     said = CliRunner().invoke(app, ["bench", "attention", "--shape", "sd3"])
     assert said.exit_code != 0 and "sd3" in said.output + str(said.exception)
+
+
+@pytest.fixture(scope="module", params=["studio", "sdxl"])
+def tiny(request, tmp_path_factory):
+    torch.set_num_threads(1)
+    return tiny_params(tiny_base(tmp_path_factory.mktemp("base"), like=request.param))
+
+
+def test_every_way_draws_and_naively_the_very_same(tiny):
+    base = load_base(tiny.base)
+    drawn = {way: generate.images(way, base, tiny.model, 3, 2)() for way in generate.WAYS}
+    assert {image.shape for image in drawn.values()} == {(2, 64, 64, 3)}
+    assert np.abs(drawn["ours"] - drawn["naive"]).max() < 1e-4 < np.abs(drawn["ours"] - drawn["stock"]).max()
+
+
+def test_the_stock_pipeline_listens_to_the_face_and_leaves_the_base_alone(tiny):
+    base = load_base(tiny.base)
+    names, pipeline = set(base.unet.state_dict()), stock.pipeline(base)
+    heard = []
+    pipeline.unet.encoder_hid_proj.register_forward_hook(lambda *call: heard.append(call[2][0].shape))
+    pipeline("a man", ip_adapter_image=Image.new("RGB", (32, 32)), num_inference_steps=2, height=64, width=64)
+    width, tokens = base.unet.config.cross_attention_dim, 1 + 4
+    assert heard == [(2, 1, tokens, width)] * 2, "both halves of guidance, every step"
+    assert set(base.unet.state_dict()) == names and base.unet.config.encoder_hid_dim_type is None
+
+
+def test_whole_generations_and_their_memory_are_compared(tmp_path, monkeypatch):
+    settings = tiny_params(tiny_base(tmp_path / "base"))
+    monkeypatch.setattr("iy.params.load", lambda profile: settings)
+    out = tmp_path / "generate.json"
+    said = CliRunner().invoke(
+        app, ["bench", "generate", "--steps", "2", "--rounds", "2", "--device", "cpu", "--out", str(out)]
+    )
+    assert said.exit_code == 0, said.output
+    found = json.loads(out.read_text())
+    assert set(found["seconds"]) == {"ours", "stock", "naive"} == set(found["memory"]["megabytes"])
+    assert found["ours_to_stock"] == pytest.approx(found["seconds"]["ours"] / found["seconds"]["stock"], rel=0.05)
+    for value in found["memory"]["megabytes"].values():
+        assert 50 < value["start"] <= value["peak"] < 20_000, "megabytes of a process with torch in it"

@@ -236,3 +236,68 @@ def test_cells_do_not_see_each_other(pipeline):
 def test_bad_input_is_one_sentence(pipeline, ask, message):
     with pytest.raises(UserError, match=message):
         pipeline(**ask)
+
+
+def test_kept_embeddings_draw_the_same_picture_without_the_encoders(pipeline, opened):
+    face, ask = FACE, dict(num_inference_steps=2, seeds=[3], output_type="np", fixed_length=True)
+    right = pipeline("a smiling man", face, negative_prompt="blurry", **ask).images
+    words = pipeline.encode_prompt("a smiling man", fixed_length=True)
+    away = pipeline.encode_negative("blurry", fixed_length=True)
+    seen = pipeline.encode_reference(face)
+    ask.pop("fixed_length")
+    light = type(pipeline).build(pipeline.model, opened[0])
+    light.free_text()
+    kept = light(prompt_embeds=words, negative_prompt_embeds=away, reference_embeds=seen, **ask).images
+    assert np.abs(kept - right).max() <= 1e-5
+    with pytest.raises(UserError, match="the text encoders were freed"):
+        light("a smiling man", face)
+    many = light(prompt_embeds={name: (h.repeat(2, 1, 1), m.repeat(2, 1)) for name, (h, m) in words.items()},
+                 negative_prompt_embeds=away, reference_embeds=seen, **ask | {"seeds": [3, 4]}).images
+    assert many.shape[0] == 2 and np.abs(many[0] - kept[0]).max() < 1e-4 < np.abs(many[1] - kept[0]).max()
+
+
+def test_embeddings_that_do_not_fit_are_one_sentence(pipeline):
+    words = pipeline.encode_prompt("a man")
+    seen = pipeline.encode_reference(FACE)
+    half = {name: (hidden.half(), mask) for name, (hidden, mask) in words.items()}
+    far = {name: (hidden.to("meta"), mask) for name, (hidden, mask) in words.items()}
+    for options, message in [
+        (dict(), "give prompt or prompt_embeds"),
+        (dict(prompt="a", prompt_embeds=words), "give prompt or prompt_embeds"),
+        (dict(prompt_embeds=half), "prompt_embeds: branch '.*' is float16, the model float32"),
+        (dict(prompt_embeds=far), "prompt_embeds: branch '.*' is on meta, the model on cpu"),
+        (dict(prompt_embeds={"ul2": words["ul2"]}), "the base's own text branch 'clip' is missing"),
+        (dict(prompt="a", negative_prompt="b", negative_prompt_embeds=words), "not both"),
+        (dict(prompt="a", reference=FACE, reference_embeds=seen), "give one or the other"),
+        (dict(prompt=["a", "b", "c"], reference_embeds=seen.map(lambda x: x.repeat_interleave(2, 0))), "2 rows for 3 prompts"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            pipeline(**options)
+
+
+@torch.no_grad()
+def test_the_denoising_step_compiles_into_one_graph(pipeline, opened):
+    from iy.diffusion import encode_text
+
+    model, generator = pipeline.model, torch.Generator().manual_seed(0)
+    latents, t = torch.randn(1, 4, 16, 16, generator=generator), torch.tensor([300])
+    vision = pipeline.encode_reference(FACE)
+    context = model.context(encode_text(opened[0], ["a man"]), vision)
+    step = torch.compile(model.denoise, fullgraph=True, backend="aot_eager")      # a break in the graph is an error
+    torch.testing.assert_close(step(latents, t, context), model.denoise(latents, t, context), atol=1e-5, rtol=1e-5)
+
+
+def test_images_are_decoded_in_slices_and_tiles_when_asked(pipeline):
+    ask = dict(num_inference_steps=2, seeds=[1, 2], output_type="np")
+    whole = pipeline(["a man", "a woman"], **ask).images
+    pipeline.vae.enable_slicing()
+    try:
+        assert np.abs(pipeline(["a man", "a woman"], **ask).images - whole).max() <= 1e-5
+    finally:
+        pipeline.vae.disable_slicing()
+    pipeline.vae.enable_tiling()
+    try:
+        large = pipeline("a man", height=128, width=128, num_inference_steps=1, seeds=[1], output_type="np").images
+    finally:
+        pipeline.vae.disable_tiling()
+    assert large.shape == (1, 128, 128, 3) and np.isfinite(large).all()

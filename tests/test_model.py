@@ -1,15 +1,17 @@
 """Parallel attention is the paper's formula, a fresh model is the base, training reaches what it should and no more."""
 import copy
+import functools
 import math
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iy.diffusion import encode_text, load_base, text_states
+from iy.diffusion import POOLED, encode_text, load_base, text_states
 from iy.errors import UserError
-from iy.model import Personaliser
+from iy.model import Personaliser, bundle, lora
 from iy.model.conditioning import Vision, stack, without_text, without_vision
 from tests.tiny import tiny_base, tiny_params
 
@@ -47,13 +49,59 @@ def model(opened):
     return trained(*opened)
 
 
+@pytest.fixture(scope="module")
+def shaped(tmp_path_factory):
+    """A base built like the published one of that name, opened once."""
+    @functools.cache
+    def opened(like):
+        settings = tiny_params(tiny_base(tmp_path_factory.mktemp(like), like=like))
+        return load_base(settings.base), settings.model
+    return opened
+
+
+@pytest.mark.parametrize("like", ["studio", "sd15", "sdxl"])
 @pytest.mark.parametrize("faces, present", [(None, None), (FACES, torch.ones(2, 3, dtype=torch.bool)), (FACES, SOME)])
 @torch.no_grad()
-def test_a_fresh_model_is_the_base_exactly(opened, text, faces, present):
-    base, model_settings = opened
+def test_a_fresh_model_is_the_base_exactly(shaped, like, faces, present):
+    base, model_settings = shaped(like)
+    text = encode_text(base, PROMPTS)
     hidden, mask = text["clip"]
-    expected = base.unet(LATENTS, TIMES, encoder_hidden_states=hidden, encoder_attention_mask=mask).sample
-    assert (Personaliser(base, model_settings)(LATENTS, TIMES, text, faces, present) - expected).abs().max() == 0
+    more = {}
+    if like == "sdxl":
+        sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * 2)
+        more = {"added_cond_kwargs": {"text_embeds": text[POOLED][0][:, 0], "time_ids": sizes}}
+    expected = base.unet(LATENTS, TIMES, encoder_hidden_states=hidden, encoder_attention_mask=mask, **more).sample
+    model = Personaliser(base, model_settings)
+    assert (model(LATENTS, TIMES, text, faces, present) - expected).abs().max() == 0
+    if like == "sdxl":
+        other = text | {POOLED: (text[POOLED][0].flip(0), text[POOLED][1])}
+        assert (model(LATENTS, TIMES, other) - expected).abs().max() > 1e-5, "the pooled text counts"
+
+
+@torch.no_grad()
+def test_sdxl_reads_two_encoders_as_diffusers_does(shaped):
+    base, model_settings = shaped("sdxl")
+    branch = base.text["clip"]
+    theirs = StableDiffusionXLPipeline(base.vae, branch.encoder, branch.second.encoder, branch.tokenizer,
+                                       branch.second.tokenizer, base.unet, base.scheduler)
+    hidden, blank, pooled, blank_pooled = theirs.encode_prompt(PROMPTS[0], device="cpu")
+    ours = encode_text(base, [PROMPTS[0], ""])
+    states, mask = ours["clip"]
+    length = int(mask[0].sum())
+    assert (states[0, :length] - hidden[0, :length]).abs().max() <= 1e-6
+    assert (ours[POOLED][0][0, 0] - pooled[0]).abs().max() <= 1e-6
+    assert states[1].abs().max() == 0 == blank.abs().max() and ours[POOLED][0][1].abs().max() == 0 == blank_pooled.abs().max()
+    dropped = without_text(encode_text(base, PROMPTS), encode_text(base, [""]), "clip", torch.tensor([False, True]))
+    assert dropped[POOLED][0][1].abs().max() == 0 < dropped[POOLED][0][0].abs().max()
+
+
+def test_a_unet_and_its_text_must_fit(shaped, opened):
+    (sdxl, settings_xl), (plain, settings) = shaped("sdxl"), opened
+    with pytest.raises(UserError, match="takes a pooled text embedding"):
+        model = Personaliser(sdxl, settings_xl)
+        model.context({"clip": encode_text(sdxl, PROMPTS)["clip"]})
+    with pytest.raises(UserError, match="takes no pooled text embedding"):
+        Personaliser(plain, settings).context(encode_text(plain, PROMPTS) | {POOLED: encode_text(sdxl, PROMPTS)[POOLED]})
 
 
 def formula(attention, query_states, tokens, own):
@@ -239,3 +287,64 @@ def test_stacked_texts_keep_their_rows(opened):
     for name, (hidden, mask) in stack([short, long]).items():
         assert mask.sum(1).tolist() == [short[name][1].sum(), long[name][1].sum()]
         assert torch.equal(hidden[0][mask[0]], short[name][0][0])
+
+
+@torch.no_grad()
+def test_merged_lora_draws_the_same_and_the_shared_base_is_left_alone(opened, text):
+    base, model_settings = opened
+    model, before = trained(base, model_settings), {name: w.clone() for name, w in base.unet.named_parameters()}
+    apart = model(LATENTS, TIMES, text, FACES, SOME)
+    lora.merge(model.unet)
+    assert (model(LATENTS, TIMES, text, FACES, SOME) - apart).abs().max() <= 1e-5
+    assert all(torch.equal(weight, before[name]) for name, weight in base.unet.named_parameters())
+    lora.unmerge(model.unet)
+    assert torch.equal(model(LATENTS, TIMES, text, FACES, SOME), apart)
+    frozen = {id(weight) for weight in base.unet.parameters()}
+    assert frozen <= {id(weight) for weight in model.parameters()}, "shared again"
+
+
+def style(model, scale=0.5):
+    """A LoRA of rank 2 on the self-attentions' queries, in diffusers' names."""
+    torch.manual_seed(3)
+    found = {}
+    for name, module in model.unet.named_modules():
+        if name.endswith("attn1.to_q"):
+            found[f"unet.{name}.lora_A.weight"] = torch.randn(2, module.in_features)
+            found[f"unet.{name}.lora_B.weight"] = scale * torch.randn(module.out_features, 2)
+    return found
+
+
+@torch.no_grad()
+def test_a_second_lora_adds_to_the_trained_one_and_is_not_saved_or_trained(opened, text, tmp_path):
+    base, model_settings = opened
+    model = trained(base, model_settings)
+    training = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    alone, tensors = model(LATENTS, TIMES, text), style(model)
+    lora.load(model.unet, tensors, "style", 1.0)
+    both = model(LATENTS, TIMES, text)
+    assert (both - alone).abs().max() > 1e-4
+    name, layer = next((n, m) for n, m in model.unet.named_modules() if n.endswith("attn1.to_q"))
+    x = torch.randn(3, layer.in_features)
+    more = x @ tensors[f"unet.{name}.lora_A.weight"].T @ tensors[f"unet.{name}.lora_B.weight"].T
+    with_style = layer(x)
+    lora.weigh(model.unet, {"style": 0.0})
+    torch.testing.assert_close(with_style - layer(x), more, atol=1e-5, rtol=1e-4)
+    assert (model(LATENTS, TIMES, text) - alone).abs().max() <= 1e-6
+    assert {name for name, weight in model.named_parameters() if weight.requires_grad} == training
+    bundle.save(model, tmp_path / "bundle", {})
+    assert (bundle.load(tmp_path / "bundle", base)(LATENTS, TIMES, text) - alone).abs().max() <= 1e-6
+
+
+def test_a_lora_that_does_not_fit_is_one_sentence(opened, tmp_path):
+    model = trained(*opened)
+    with pytest.raises(UserError, match="LoRA name 'personal' is taken"):
+        lora.load(model.unet, style(model), "personal", 1.0)
+    with pytest.raises(UserError, match="none was loaded"):
+        lora.load(model.unet, {"other.lora_A.weight": torch.zeros(2, 2)}, "style", 1.0)
+    with pytest.raises(UserError, match="does not fit this U-Net"):
+        lora.load(model.unet, {name: value[:, :1] for name, value in style(model).items()}, "style", 1.0)
+    with pytest.raises(UserError, match="no LoRA 'style' is loaded"):
+        lora.weigh(trained(*opened).unet, {"style": 1.0})
+    lora.merge(model.unet)
+    with pytest.raises(UserError, match=r"unmerge_lora\(\) first"):
+        lora.load(model.unet, style(model), "late", 1.0)

@@ -16,7 +16,7 @@ def keys(value, place=""):
     for key, inner in value.items():
         name = f"{place}.{key}".lstrip(".")
         yield name
-        if isinstance(inner, dict):
+        if isinstance(inner, dict) and key != "second":         # there or null
             yield from keys(inner, name)
 
 

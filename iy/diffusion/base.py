@@ -8,19 +8,26 @@ from torch import nn
 from iy import params
 from iy.errors import UserError
 
+POOLED = "pooled"           # beside the branches' states: one vector per prompt, for a U-Net that takes one
+
 
 class Branch(nn.Module):
-    """One text encoder with its tokenizer. `own`: the encoder that the base's own cross-attention was trained with."""
+    """One text encoder with its tokenizer. `own`: the encoder that the base's own cross-attention was trained with.
 
-    def __init__(self, tokenizer: Any, encoder: nn.Module, max_length: int, own: bool):
+    `second`: another one whose states stand beside the first one's, as in SDXL (see `params.TextBranch`).
+    """
+
+    def __init__(self, tokenizer: Any, encoder: nn.Module, max_length: int, own: bool, second: "Branch | None" = None):
         super().__init__()
         self.tokenizer, self.encoder, self.max_length, self.own = tokenizer, encoder, max_length, own
+        self.second = second
 
     @property
     def width(self) -> int:
-        """Size D of the encoder's hidden states (B, L, D)."""
+        """Size D of the hidden states (B, L, D)."""
         config = self.encoder.config
-        return config.hidden_size if hasattr(config, "hidden_size") else config.d_model
+        width = config.hidden_size if hasattr(config, "hidden_size") else config.d_model
+        return width + (self.second.width if self.second else 0)
 
 
 class TextEncoders(nn.ModuleDict):
@@ -92,9 +99,18 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
     transformers.utils.logging.disable_progress_bar()
     dtype = getattr(torch, base.dtype)
     mean, std = normalisation(base.vision)
-    text = {name: Branch(open_part(transformers, branch, f"text.{name}.tokenizer", branch.tokenizer),
-                         open_model(transformers, branch, f"text.{name}", dtype, device), branch.max_length, branch.own)
-            for name, branch in base.text.items()}
+    if taken := {"vision", POOLED} & set(base.text):
+        raise UserError(f"base.text: {sorted(taken)[0]!r} is not free as a branch's name")
+
+    def encoder(part: params.TextEncoder, key: str) -> tuple[Any, nn.Module]:
+        return (open_part(transformers, part, f"{key}.tokenizer", part.tokenizer),
+                open_model(transformers, part, key, dtype, device))
+
+    def branch(name: str, part: params.TextBranch) -> Branch:
+        second = part.second and Branch(*encoder(part.second, f"text.{name}.second"), part.max_length, own=False)
+        return Branch(*encoder(part, f"text.{name}"), part.max_length, part.own, second)
+
+    text = {name: branch(name, part) for name, part in base.text.items()}
     return Base(
         unet=open_model(diffusers, base.unet, "unet", dtype, device),
         vae=open_model(diffusers, base.vae, "vae", dtype, device),

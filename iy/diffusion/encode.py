@@ -1,12 +1,14 @@
 """Text to hidden states, images to latents and back. Everything here runs without gradients: these parts are frozen."""
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from iy.diffusion.base import Base, Branch, TextEncoders
+from iy.diffusion.base import POOLED, Base, Branch, TextEncoders
+from iy.errors import UserError
 
 TextStates = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -14,18 +16,41 @@ log = logging.getLogger(__name__)
 
 
 def encode_text(base: Base, prompts: Sequence[str]) -> TextStates:
-    """Hidden states (B, L, D) and mask (B, L; True = a real token) of every text branch, L the longest prompt."""
+    """Hidden states (B, L, D) and mask (B, L; True = a real token) of every text branch, L the longest prompt; and, for
+    bases that take one, the `POOLED` embedding (B, 1, D).
+    """
     return text_states(base.text, prompts)
 
 
 @torch.no_grad()
 def text_states(text: TextEncoders, prompts: Sequence[str], fixed_length: bool = False) -> TextStates:
     """`encode_text` for the branches alone; with `fixed_length`, L is each branch's limit whatever the prompts."""
-    return {name: branch_states(name, branch, list(prompts), fixed_length) for name, branch in text.items()}
+    states, listed = {}, list(prompts)
+    for name, branch in text.items():
+        output, mask = encoded(name, branch, listed, fixed_length, every_layer=branch.second is not None)
+        states[name] = output.last_hidden_state, mask
+        if branch.second:
+            states |= joined(name, branch, output, mask, listed, fixed_length)
+    return states
 
 
-def branch_states(name: str, branch: Branch, prompts: list[str],
-                  fixed_length: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def joined(name: str, branch: Branch, first: Any, mask: torch.Tensor, prompts: list[str],
+           fixed_length: bool) -> TextStates:
+    """SDXL's own text: two encoders' penultimate states side by side and the second one's pooled embedding (B, 1, D);
+    zeros for empty prompts (diffusers' `force_zeros_for_empty_prompt`).
+    """
+    second, other = encoded(f"{name}.second", branch.second, prompts, fixed_length, every_layer=True)
+    if other.shape != mask.shape:
+        raise UserError(f"base.text.{name}.second: its tokenizer cuts prompts elsewhere than the first one's")
+    hidden = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], 2)
+    said = torch.tensor([bool(prompt) for prompt in prompts], device=hidden.device)[:, None, None]
+    pooled = second.text_embeds[:, None] * said
+    return {name: (hidden * said, mask), POOLED: (pooled, torch.ones_like(mask[:, :1]))}
+
+
+def encoded(name: str, branch: Branch, prompts: list[str], fixed_length: bool,
+            every_layer: bool) -> tuple[Any, torch.Tensor]:
+    """The encoder's output, with the states of `every_layer` if asked, and the mask (B, L) of real tokens."""
     padding = "max_length" if fixed_length else "longest"
     limit = {"truncation": True, "max_length": branch.max_length}
     tokens = branch.tokenizer(prompts, padding=padding, return_tensors="pt", **limit)
@@ -33,8 +58,8 @@ def branch_states(name: str, branch: Branch, prompts: list[str],
     if bool(mask[:, -1].any()) and ids.shape[1] == branch.max_length:
         warn_cut(name, branch, prompts)
     device = branch.encoder.device
-    hidden = branch.encoder(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-    return hidden, mask.bool().to(device)
+    output = branch.encoder(input_ids=ids.to(device), attention_mask=mask.to(device), output_hidden_states=every_layer)
+    return output, mask.bool().to(device)
 
 
 def warn_cut(name: str, branch: Branch, prompts: list[str]) -> None:

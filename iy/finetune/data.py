@@ -144,8 +144,9 @@ def square(image: np.ndarray, box: list[float] | None, size: int) -> tuple[np.nd
 
 def encode_captions(captions: list[str], base: Base) -> Texts:
     """States of every caption without padding, on the CPU; captions of like length together pad least."""
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in base.text}
+    rows: dict[str, list[torch.Tensor]] = {}
     for first in range(0, len(captions), ENCODE):
         for name, (hidden, mask) in encode_text(base, captions[first:first + ENCODE]).items():
-            rows[name] += [states[:int(real.sum())].cpu().clone() for states, real in zip(hidden, mask, strict=True)]
+            kept = [states[:int(real.sum())].cpu().clone() for states, real in zip(hidden, mask, strict=True)]
+            rows.setdefault(name, []).extend(kept)
     return Texts(rows)

@@ -32,12 +32,14 @@ class Context:
     None when all are. `present[branch]` is (B, 1, 1), 0 for images that do not have the branch, or None when all do.
     `strength[branch]`: run-time weight besides α, 1 where not named. `places[branch][S]`: for branches that not every
     position may read, mask (B, 1, S, L) and presence (B, S, 1) at a layer of S positions; they stand in for the above.
+    `pooled` (B, D): what a U-Net with added conditions (SDXL's) takes of the text besides, or None.
     """
     layers: list[KeysValues]
     masks: dict[str, torch.Tensor | None]
     present: dict[str, torch.Tensor | None]
     strength: dict[str, float] = field(default_factory=dict)
     places: dict[str, dict[int, Place]] = field(default_factory=dict)
+    pooled: torch.Tensor | None = None
 
     def mask(self, branch: str, positions: int) -> torch.Tensor | None:
         return self.places[branch][positions][0] if branch in self.places else self.masks[branch]
@@ -52,7 +54,7 @@ class Context:
         places = {name: {size: (change(mask), change(flag)) for size, (mask, flag) in sizes.items()}
                   for name, sizes in self.places.items()}
         return Context([{name: (change(k), change(v)) for name, (k, v) in layer.items()} for layer in self.layers],
-                       optional, present, self.strength, places)
+                       optional, present, self.strength, places, None if self.pooled is None else change(self.pooled))
 
 
 def places(mask: torch.Tensor, regions: torch.Tensor, levels: int) -> dict[int, Place]:

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from iy import params
 from iy.diffusion import Base, load_base
 from iy.errors import UserError
-from iy.model.personaliser import LORA, Personaliser
+from iy.model.lora import PERSONAL
+from iy.model.personaliser import Personaliser
 from iy.storage import atomic_folder, write_json
 
-FORMAT = 2
+FORMAT = 3
 ADAPTER, LORA_FILE, TOWER = "adapter.safetensors", "lora.safetensors", "vision/model.safetensors"
 
 
@@ -43,7 +44,8 @@ def states(model: Personaliser) -> dict[str, dict[str, torch.Tensor]]:
     files: dict[str, dict[str, torch.Tensor]] = {ADAPTER: {}, LORA_FILE: {}, TOWER: {}}
     for name, value in model.named_parameters():
         if "lora_" in name:
-            files[LORA_FILE][name.replace(f".{LORA}.", ".")] = value
+            if f".{PERSONAL}." in name:         # others are not ours to save
+                files[LORA_FILE][name.replace(f".{PERSONAL}.", ".")] = value
         elif name.startswith("vision.tower."):
             files[TOWER][name.removeprefix("vision.tower.")] = value
         elif name.startswith("vision.") or ".processor." in name:

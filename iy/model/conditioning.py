@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from iy.diffusion import POOLED
 from iy.model.attention import Tokens
 
 
@@ -27,14 +28,16 @@ class Vision(NamedTuple):
 def without_text(text: Tokens, empty: Tokens, own: str, dropped: torch.Tensor) -> Tokens:
     """`text` (B rows) where the rows marked in `dropped` (B,) carry no prompt.
 
-    The base's own branch then reads the empty prompt, as it was trained to; `empty` holds its states (1, L, D). The
-    added branches have all tokens masked and contribute exactly 0.
+    The base's own branch, and the pooled embedding if it takes one, are then the empty prompt's, as it was trained;
+    `empty` holds them (1, L, D). The added branches have all tokens masked and contribute exactly 0.
     """
-    changed = {name: (hidden, mask & ~dropped[:, None]) for name, (hidden, mask) in text.items() if name != own}
-    (hidden, mask), (blank, blank_mask) = common_length([text[own], empty[own]])
-    blank, blank_mask = blank.to(hidden.dtype).expand_as(hidden), blank_mask.expand_as(mask)
-    changed[own] = (torch.where(dropped[:, None, None], blank, hidden), torch.where(dropped[:, None], blank_mask, mask))
-    return {name: changed[name] for name in text}
+    def change(name: str, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if name not in (own, POOLED):
+            return hidden, mask & ~dropped[:, None]
+        (hidden, mask), (blank, blank_mask) = common_length([(hidden, mask), empty[name]])
+        blank, blank_mask = blank.to(hidden.dtype).expand_as(hidden), blank_mask.expand_as(mask)
+        return torch.where(dropped[:, None, None], blank, hidden), torch.where(dropped[:, None], blank_mask, mask)
+    return {name: change(name, *pair) for name, pair in text.items()}
 
 
 def without_vision(vision: Vision, dropped: torch.Tensor) -> Vision:

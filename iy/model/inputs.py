@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from iy.diffusion import to_pixels
 from iy.errors import UserError
+from iy.model.conditioning import Vision
 from iy.model.vision import resize
 
 Picture = Image.Image | np.ndarray | torch.Tensor | str | Path
@@ -79,6 +80,31 @@ def reference_pixels(rows: list[list[Picture]], size: int,
             pixels[i, j] = resize(to_pixels([image if cropper is None else cropper(image)]), size)[0]
             present[i, j] = True
     return pixels, present
+
+
+def check_embeds(name: str, embeds: dict, own: str, device: torch.device, dtype: torch.dtype) -> None:
+    """One sentence for embeddings that do not belong together or not to the model that is to read them."""
+    if own not in embeds:
+        raise UserError(f"{name}: the base's own text branch {own!r} is missing; found {sorted(embeds)}")
+    rows = {len(mask) for _, mask in embeds.values()} | {len(hidden) for hidden, _ in embeds.values()}
+    if len(rows) != 1:
+        raise UserError(f"{name}: branches of {sorted(rows)} rows; give every branch the same prompts")
+    for branch, (hidden, mask) in embeds.items():
+        if hidden.device != device or mask.device != device:
+            raise UserError(f"{name}: branch {branch!r} is on {hidden.device}, the model on {device}: move one of them")
+        if hidden.dtype != dtype:
+            raise UserError(f"{name}: branch {branch!r} is {hidden.dtype}, the model {dtype}: convert one of them"
+                            .replace("torch.", ""))
+
+
+def seen(embeds: Vision, count: int, *pictures: object) -> Vision:
+    """Reference tokens that the caller kept, one row per prompt; nothing may be asked of their pictures any more."""
+    if any(asked is not None for asked in pictures):
+        raise UserError("reference_embeds stand in place of reference, person_strength and regions: give one or the other")
+    rows = len(embeds.mask)
+    if rows not in (1, count):
+        raise UserError(f"reference_embeds: {rows} rows for {count} prompts; give one, or one per prompt")
+    return embeds if rows == count else embeds.map(lambda part: part.repeat_interleave(count, 0))
 
 
 def person_weights(strength: Sequence | None, rows: list[list[Picture]]) -> torch.Tensor | None:

@@ -6,14 +6,14 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from iy import params
-from iy.diffusion import Base
+from iy.diffusion import POOLED, Base
 from iy.errors import UserError
+from iy.model import lora
 from iy.model.attention import KINDS, Context, Tokens, places, readable
 from iy.model.conditioning import Vision
 from iy.model.vision import VisionBranch
 
 VISION = "vision"
-LORA = "personal"
 
 
 class Personaliser(nn.Module):
@@ -31,11 +31,12 @@ class Personaliser(nn.Module):
             raise UserError(f"model.alpha: give one starting value for each of {names}, found {sorted(settings.alpha)}")
         self.settings, self.base_settings = settings, base.settings
         self.own, self.branches = base.own, list(base.text)
+        self.scale = base.image_size // base.latent_shape[1]        # pixels of a latent cell
         self.unet = share(base.unet)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.add_branches(base)
-            self.add_lora()
+            lora.add(self.unet, self.settings.lora_targets, self.settings.lora_rank)
         self.to(base.device, base.dtype)
         self.set_trainable()
 
@@ -48,15 +49,6 @@ class Personaliser(nn.Module):
             processor.copy_text_projections(attention, VISION)
             attention.set_processor(processor)
 
-    def add_lora(self) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
-
-        layers = "|".join({"self": "attn1", "text": "attn2"}[target] for target in self.settings.lora_targets)
-        if layers:
-            rank = self.settings.lora_rank
-            config = LoraConfig(r=rank, lora_alpha=rank, target_modules=rf".*\.({layers})\.(to_q|to_k|to_v|to_out\.0)")
-            inject_adapter_in_model(config, self.unet, adapter_name=LORA)
-
     def cross_attentions(self) -> list[Attention]:
         return [module for module in self.unet.modules() if isinstance(module, Attention) and module.is_cross_attention]
 
@@ -64,11 +56,16 @@ class Personaliser(nn.Module):
         self.requires_grad_(True)
         self.unet.requires_grad_(False)
         for name, parameter in self.unet.named_parameters():
-            parameter.requires_grad_(".processor." in name or "lora_" in name)
+            parameter.requires_grad_(".processor." in name or f".{lora.PERSONAL}." in name)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Vision tower, projection, added K/V/output, α and LoRA: all that training may change."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the U-Net takes a pooled text embedding, as SDXL's does."""
+        return self.unet.config.addition_embed_type == "text_time"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,8 +90,11 @@ class Personaliser(nn.Module):
             raise UserError(f"unknown branch {sorted(unknown)[0]!r}: this model has {[VISION, *self.branches]}")
         if self.own not in text:
             raise UserError(f"text branch {self.own!r} is the base's own and must be given; found {sorted(text)}")
-        if unknown := set(text) - set(self.branches):
+        if unknown := set(text) - {POOLED, *self.branches}:
             raise UserError(f"unknown text branch {sorted(unknown)[0]!r}: this model has {self.branches}")
+        if self.pooled != (POOLED in text):
+            raise UserError(f"this U-Net takes {'a' if self.pooled else 'no'} pooled text embedding: give its base's own "
+                            f"text branch {'a' if self.pooled else 'no'} second encoder (base.text.{self.own}.second)")
         tokens = {name: text[name] for name in self.branches if name in text}
         where = {}
         if vision is not None:
@@ -108,11 +108,21 @@ class Personaliser(nn.Module):
             share = vision.weight[:, None, :, None]
             layers = [layer | {VISION: (layer[VISION][0], layer[VISION][1] * share)} for layer in layers]
         return Context(layers, {name: mask for name, (mask, _) in read.items()},
-                       {name: flag for name, (_, flag) in read.items()}, dict(strength or {}), where)
+                       {name: flag for name, (_, flag) in read.items()}, dict(strength or {}), where,
+                       text[POOLED][0][:, 0] if self.pooled else None)
 
     def denoise(self, latents: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         """The U-Net's prediction (noise or v, as the scheduler says) for latents (B, 4, h, w) at timesteps t."""
-        return self.unet(latents, t, encoder_hidden_states=context).sample
+        return self.unet(latents, t, encoder_hidden_states=context,
+                         added_cond_kwargs=self.added(latents, context.pooled)).sample
+
+    def added(self, latents: torch.Tensor, pooled: torch.Tensor | None) -> dict[str, torch.Tensor] | None:
+        """SDXL's conditions besides the tokens: the pooled text, and original size, crop and target size in pixels."""
+        if pooled is None:
+            return None
+        height, width = (side * self.scale for side in latents.shape[2:])
+        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=pooled.dtype, device=pooled.device)
+        return {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
 
     def forward(self, latents: torch.Tensor, t: torch.Tensor, text: Tokens, references: torch.Tensor | None = None,
                 reference_mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -12,9 +12,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from iy import params
-from iy.diffusion import Base, TextEncoders, text_states, vae_decode, vae_encode
+from iy.diffusion import POOLED, Base, TextEncoders, text_states, vae_decode, vae_encode
 from iy.errors import UserError
-from iy.model import bundle, inputs
+from iy.model import bundle, inputs, lora
 from iy.model.attention import Tokens
 from iy.model.conditioning import Vision
 from iy.model.guidance import Guide, plan
@@ -62,7 +62,7 @@ class ImagineYourselfPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def __call__(
-        self, prompt: str | Sequence[str], reference: inputs.Picture | Sequence | None = None,
+        self, prompt: str | Sequence[str] | None = None, reference: inputs.Picture | Sequence | None = None,
         image: inputs.Picture | Sequence | None = None, strength: float = 0.5,
         negative_prompt: str | Sequence | None = None, height: int | None = None, width: int | None = None,
         num_inference_steps: int = 12, guidance_scale: float = 3.0,
@@ -70,7 +70,8 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         seeds: Sequence[int] | None = None, generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: torch.Tensor | None = None, face_cropper: inputs.Cropper | None = None, fixed_length: bool = False,
         branch_strength: dict[str, float] | None = None, person_strength: Sequence | None = None,
-        regions: Sequence | None = None,
+        regions: Sequence | None = None, prompt_embeds: Tokens | None = None,
+        negative_prompt_embeds: Tokens | None = None, reference_embeds: Vision | None = None,
         output_type: str = "pil", return_dict: bool = True, callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple:
@@ -83,31 +84,56 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         branch_strength: weights of branches besides the learnt α, e.g. {"vision": 0.5}; 1 where not named.
         person_strength: a number per reference, 1 = as trained; 0 leaves the person out. regions: where each reference
         belongs, a box in shares of the picture or a mask each; see `inputs.regions`.
+        prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the texts; reference_embeds: from
+        `encode_reference`, in place of the pictures. One row each per prompt.
         output_type: pil | np (B, H, W, 3 in [0, 1]) | pt (B, 3, H, W in [0, 1]) | latent.
         callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents.
         """
         side = self.model.unet.config.sample_size * self.vae_scale
         height, width = height or side, width or side
-        texts = inputs.prompts(prompt)
-        count = len(texts) * num_images_per_prompt
         self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
+        words, blank = self.read(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, fixed_length)
+        prompts = len(words[self.model.own][1])
+        count = prompts * num_images_per_prompt
         draws = inputs.generators(seeds, generator, count)
-        rows = inputs.references(reference, isinstance(prompt, str), len(texts))
-        faces = self.see(rows, face_cropper, inputs.person_weights(person_strength, rows),
-                         inputs.regions(regions, rows, height // self.vae_scale, width // self.vae_scale))
-        words, blank = self.read(texts, inputs.negatives(negative_prompt, len(texts)), fixed_length)
+        if reference_embeds is None:
+            rows = inputs.references(reference, isinstance(prompt, str), prompts)
+            faces = self.see(rows, face_cropper, inputs.person_weights(person_strength, rows),
+                             inputs.regions(regions, rows, height // self.vae_scale, width // self.vae_scale))
+        else:
+            faces = inputs.seen(reference_embeds, prompts, reference, person_strength, regions)
         words, blank, faces = (repeat(part, num_images_per_prompt) for part in (words, blank, faces))
         identity = guidance_scale if identity_guidance_scale is None else identity_guidance_scale
-        guide = plan(self.model, words, blank, faces, guidance_scale, identity, guidance_rescale, branch_strength)
+        guide = self.guide(words, blank, faces, guidance_scale, identity, guidance_rescale, branch_strength)
         timesteps = self.schedule(num_inference_steps, 1.0 if image is None else strength)
         noise = self.noise(count, height, width, draws, latents)
-        latents = self.start(image, noise, timesteps, len(texts), num_images_per_prompt, height, width)
+        latents = self.start(image, noise, timesteps, prompts, num_images_per_prompt, height, width)
         latents = self.denoise(latents, timesteps, guide, draws, callback_on_step_end,
                                callback_on_step_end_tensor_inputs)
         images = latents if output_type == "latent" else self.processor.postprocess(
             vae_decode(self.vae, latents).float(), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def load_lora(self, source: Path | str | dict[str, torch.Tensor], name: str, weight: float = 1.0) -> None:
+        """Draw with another LoRA, a style's say, beside the trained one; see `iy.model.lora.load`."""
+        lora.load(self.model.unet, source, name, weight)
+
+    def set_lora_weights(self, **weights: float) -> None:
+        """How much loaded LoRAs count, by name; 0 = not at all."""
+        lora.weigh(self.model.unet, weights)
+
+    def merge_lora(self) -> None:
+        """Add all LoRAs into the U-Net's weights, to draw faster; other pipelines on the same base do not change."""
+        lora.merge(self.model.unet)
+
+    def unmerge_lora(self) -> None:
+        lora.unmerge(self.model.unet)
+
+    def guide(self, words: Tokens, blank: Tokens, faces: Vision | None, guidance: float, identity: float,
+              rescale: float, strength: dict[str, float] | None) -> Guide:
+        """Everything that the denoising steps share; see `iy.model.guidance.plan`."""
+        return plan(self.model, words, blank, faces, guidance, identity, rescale, strength)
 
     def check(self, height: int, width: int, steps: int, strength: float, output_type: str, images: int) -> None:
         step = self.vae_scale * 2 ** (len(self.model.unet.config.block_out_channels) - 1)
@@ -132,15 +158,64 @@ class ImagineYourselfPipeline(DiffusionPipeline):
             weights = weights.repeat_interleave(self.model.vision.tokens, 1).to(vision.tokens)
         return vision._replace(weight=weights, regions=None if regions is None else regions.to(self.device))
 
-    def read(self, texts: list[str], negatives: list[str | None], fixed_length: bool) -> tuple[Tokens, Tokens]:
-        """States of the prompts, and of what guidance leads away from: the negative prompts, or no text."""
-        both = text_states(self.text, texts + [text or "" for text in negatives], fixed_length)
-        words, blank = ({name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
-                        for rows in (slice(len(texts)), slice(len(texts), None)))
+    def encode_prompt(self, prompt: str | Sequence[str], fixed_length: bool = False) -> Tokens:
+        """States and masks of the prompts for `prompt_embeds`: the text encoders need not run again."""
+        return text_states(self.encoders(), inputs.prompts(prompt), fixed_length)
+
+    def encode_negative(self, prompt: str | Sequence[str | None] | None, count: int = 1,
+                        fixed_length: bool = False) -> Tokens:
+        """What guidance leads away from, for `negative_prompt_embeds`: `count` negative prompts, or no text."""
+        texts = inputs.negatives(prompt, count)
+        return self.away(text_states(self.encoders(), [text or "" for text in texts], fixed_length), texts)
+
+    def away(self, states: Tokens, negatives: list[str | None]) -> Tokens:
         written = torch.tensor([text is not None for text in negatives], device=self.device)[:, None]
         # Without a negative prompt the own branch reads "", as the base was trained to; the added ones nothing.
-        return words, {name: (hidden, mask if name == self.model.own else mask & written)
-                       for name, (hidden, mask) in blank.items()}
+        return {name: (hidden, mask if name in (self.model.own, POOLED) else mask & written)
+                for name, (hidden, mask) in states.items()}
+
+    def encode_reference(self, reference: inputs.Picture | Sequence[inputs.Picture],
+                         face_cropper: inputs.Cropper | None = None) -> Vision:
+        """Tokens of one person's picture or pictures, for `reference_embeds`."""
+        return self.see(inputs.references(reference, True, 1), face_cropper, None, None)
+
+    def encoders(self) -> TextEncoders:
+        if self.text is None:
+            raise UserError("the text encoders were freed: give prompt_embeds and negative_prompt_embeds")
+        return self.text
+
+    def free_text(self) -> None:
+        """Give the text encoders' memory back; from here on prompts come as `prompt_embeds`."""
+        self.register_modules(text=None)
+
+    def read(self, prompt: str | Sequence[str] | None, negative: str | Sequence | None, embeds: Tokens | None,
+             negative_embeds: Tokens | None, fixed_length: bool) -> tuple[Tokens, Tokens]:
+        """States of the prompts and of what guidance leads away from, encoded or as they were given."""
+        if (prompt is None) == (embeds is None):
+            raise UserError("give prompt or prompt_embeds, and not both")
+        if negative is not None and negative_embeds is not None:
+            raise UserError("give negative_prompt or negative_prompt_embeds, not both")
+        if embeds is None and negative_embeds is None:         # one pass of the encoders for both
+            texts = inputs.prompts(prompt)
+            negatives = inputs.negatives(negative, len(texts))
+            both = text_states(self.encoders(), texts + [text or "" for text in negatives], fixed_length)
+            first, second = ({name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
+                             for rows in (slice(len(texts)), slice(len(texts), None)))
+            return first, self.away(second, negatives)
+        words = self.encode_prompt(prompt, fixed_length) if embeds is None else self.given("prompt_embeds", embeds)
+        count = len(words[self.model.own][1])
+        if negative_embeds is None:
+            return words, self.encode_negative(negative, count, fixed_length)
+        blank = self.given("negative_prompt_embeds", negative_embeds)
+        rows = len(blank[self.model.own][1])
+        if rows not in (1, count):
+            raise UserError(f"negative_prompt_embeds: {rows} rows for {count} prompts; give one, or one per prompt")
+        return words, blank if rows == count else repeat(blank, count)
+
+    def given(self, name: str, embeds: Tokens) -> Tokens:
+        """Embeddings of the caller, checked to be of this model's branches, on its device and in its dtype."""
+        inputs.check_embeds(name, embeds, self.model.own, self.model.device, self.model.dtype)
+        return embeds
 
     def schedule(self, steps: int, strength: float) -> torch.Tensor:
         """Timesteps to run: all of them, or the last `strength` (at least one)."""

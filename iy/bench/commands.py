@@ -1,0 +1,87 @@
+"""`iy bench …`: JSON out, ours beside the alternative in the same run."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iy.errors import UserError
+
+bench = typer.Typer(no_args_is_help=True, help="Measure ours beside what you would otherwise run, in the same run.")
+
+Out = Annotated[Path | None, typer.Option(help="JSON file; without it the JSON is printed.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Whose base to draw with; else params.yaml's.")]
+Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images drawn at once.")]
+
+
+@bench.command("attention")
+def attention(
+    shape: Annotated[
+        list[str] | None, typer.Option(help="studio, sd15 or sdxl; several may be given, all are the default.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each layer; the median counts.")] = 15,
+    batch: Annotated[int, typer.Option(min=1, help="2: guidance's two halves of one picture.")] = 2,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    out: Out = None,
+) -> None:
+    """Cross-attention of one denoising step: four branches, diffusers' IP-Adapter, and our own naive form."""
+    from iy.bench import attention
+
+    if unknown := set(shape or ()) - set(attention.SHAPES):
+        raise UserError(f"--shape {sorted(unknown)[0]}: the shapes are {', '.join(attention.SHAPES)}")
+    found = attention.run(shape or list(attention.SHAPES), rounds, batch, device, dtype)
+    for name in shape or attention.SHAPES:
+        ratios(name, found[name])
+    give(found, out)
+
+
+@bench.command("generate")
+def generate(
+    profile: Profile = None,
+    steps: Steps = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Generations of each kind; the median counts.")] = 7,
+    batch: Batch = 1,
+    device: Device = "auto",
+    out: Out = None,
+) -> None:
+    """A whole image: ours, diffusers' pipeline with IP-Adapter, and our own naive form; time, and peak memory beside."""
+    from iy import params
+    from iy.bench import generate, memory
+    from iy.diffusion import choose_device, load_base
+
+    settings = params.load(profile)
+    found = generate.run(load_base(settings.base, choose_device(device)), settings.model, steps, rounds, batch)
+    ratios("seconds", found)
+    found["memory"] = memory.run(settings, steps, batch, device)
+    ratios("memory", found["memory"])
+    give(found, out)
+
+
+@bench.command("memory")
+def memory(
+    profile: Profile = None, steps: Steps = 2, batch: Batch = 1, device: Device = "auto", out: Out = None
+) -> None:
+    """Peak memory of drawing, each way in a process of its own."""
+    from iy import params
+    from iy.bench import memory
+
+    found = memory.run(params.load(profile), steps, batch, device)
+    ratios("memory", found)
+    give(found, out)
+
+
+def ratios(name: str, found: dict) -> None:
+    print(f"{name:<8} ours / stock {found['ours_to_stock']:.3f}   ours / naive {found['ours_to_naive']:.3f}")
+
+
+def give(found: dict, out: Path | None) -> None:
+    from iy.storage import write_json
+
+    if out:
+        write_json(out, found)
+    else:
+        print(json.dumps(found, indent=1))
