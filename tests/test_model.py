@@ -82,6 +82,8 @@ def test_a_fresh_model_is_the_base_exactly(shaped, like, faces, present):
 def test_sdxl_reads_two_encoders_as_diffusers_does(shaped):
     base, model_settings = shaped("sdxl")
     branch = base.text["clip"]
+    for one in (branch, branch.second):
+        one.tokenizer.model_max_length = branch.max_length
     theirs = StableDiffusionXLPipeline(base.vae, branch.encoder, branch.second.encoder, branch.tokenizer,
                                        branch.second.tokenizer, base.unet, base.scheduler)
     hidden, blank, pooled, blank_pooled = theirs.encode_prompt(PROMPTS[0], device="cpu")

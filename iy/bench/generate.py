@@ -1,8 +1,8 @@
 """A whole image, prompt and face to pixels: ours beside diffusers' pipeline with IP-Adapter and our own naive form.
 
-ours   four branches, three text encoders, K and V once per generation, no padding
+ours   four branches, three text encoders, K and V once per generation, no padding, LoRA merged
 stock  diffusers' pipeline, one text encoder, IP-Adapter with the same vision tokens (see `iy.bench.stock`)
-naive  ours with every prompt padded to its tokenizer's limit and K and V computed anew at every step
+naive  ours with every prompt padded to its tokenizer's limit and K and V computed anew at every step, LoRA apart
 
 Both guide text and person together: two U-Net evaluations a step.
 """
@@ -82,6 +82,8 @@ def images(way: str, base: Base, settings: params.Model, steps: int, batch: int)
         kind = Naive if way == "naive" else ImagineYourselfPipeline
         pipeline = kind.build(touched(base, settings), base)
         pipeline.set_progress_bar_config(disable=True)
+        if way == "ours":
+            pipeline.merge_lora()
 
         def draw() -> np.ndarray:
             return pipeline(
