@@ -6,13 +6,15 @@ import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from iy import faces, params
 from iy.errors import UserError
-from iy.faces import dlibnet, weights
+from iy.faces import dlibnet, dlibtorch, weights
 from iy.faces.align import ARCFACE_112, DLIB_150, chip, similarity_transform
 from iy.faces.centerface import decode, overlap, prepare, strongest
 from iy.faces.crop import GREY, face_crop
@@ -214,6 +216,27 @@ def test_the_graph_computes_what_dlib_does():
     for picture in (noise, np.asarray(Image.fromarray(noise[:9, :9]).resize((150, 150)))):
         expected = np.array(theirs.compute_face_descriptor(picture))
         assert np.abs(ours.run(None, {"chip": dlibnet.blob(picture)})[0][0] - expected).max() < 1e-5
+
+
+def test_dlibs_network_in_torch_gives_the_same_numbers_and_gradients():
+    rng = np.random.default_rng(3)
+    net, graph = dlibtorch.DlibNet(weights.path("dlib")), dlibnet.load(weights.path("dlib"))
+    pictures = rng.integers(0, 256, (2, 150, 150, 3), np.uint8)
+    right = np.concatenate([graph.run(None, {"chip": dlibnet.blob(picture)})[0] for picture in pictures])
+    x = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1).requires_grad_(True)
+    seen = net(x)
+    assert np.abs(seen.detach().numpy() - right).max() < 1e-5
+    seen.square().sum().backward()
+    assert x.grad.abs().sum() > 0 and not any(weight.requires_grad for weight in net.parameters())
+
+
+def test_chips_in_torch_are_those_that_opencv_cuts():
+    picture = cv2.GaussianBlur(np.random.default_rng(4).integers(0, 256, (64, 64, 3), np.uint8), (0, 0), 2)
+    points = np.float32([[24, 26], [40, 28], [31, 36], [25, 46], [38, 47]])
+    right = chip(picture, points, DLIB_150, dlibnet.SIDE)
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1
+    ours = (dlibtorch.chips(x, points[None])[0].permute(1, 2, 0) + 1) * 127.5
+    assert np.abs(ours.numpy() - right).max() < 2, "OpenCV rounds places to 1/32 of a pixel"
 
 
 def test_similarity_transform_recovers_what_was_applied():

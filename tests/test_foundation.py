@@ -8,7 +8,19 @@ import pytest
 import torch
 
 from iy import lexicon
-from iy.studio.foundation import autoencoder, identity, language, muon, probes, quality, reader, recipe, renders, unet
+from iy.faces.dlibtorch import chips
+from iy.studio.foundation import (
+    autoencoder,
+    language,
+    muon,
+    probes,
+    quality,
+    reader,
+    recipe,
+    recogniser,
+    renders,
+    unet,
+)
 from iy.studio.foundation.train import Plan, fit
 from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
@@ -48,7 +60,7 @@ def test_a_person_points_away_from_the_mean_of_all_and_unseen_faces_do_not_count
     vectors = rng.normal(size=(6, 128)).astype(np.float32) + 5
     box = np.zeros((6, 4), np.float32)
     box[1] = np.nan
-    where = identity.people(made, renders.Faces(np.zeros(0), box, vectors))
+    where = recogniser.people(made, renders.Faces(np.zeros(0), box, np.zeros(0), vectors))
     np.testing.assert_allclose(np.linalg.norm(where, axis=1), 1, atol=1e-6)
     own = np.stack([vectors[0], vectors[2:4].mean(0), vectors[4:].mean(0)])
     own -= own.mean(0)
@@ -154,12 +166,14 @@ def test_probes_see_pictures_moved_by_no_more_than_stated():
 def test_in_the_mirror_faces_change_sides_and_so_do_the_words():
     made = toy(1, 2)
     made.attributes[0] |= {"pose": "left", "gaze": "up", "hair": "long"}
-    found = renders.Faces(np.zeros(0), np.float32([[10, 5, 30, 40], [np.nan] * 4]), np.zeros(0))
+    points = np.float32([[[15, 10], [25, 11], [20, 20], [16, 30], [24, 31]], [[np.nan] * 2] * 5])
+    found = renders.Faces(np.zeros(0), np.float32([[10, 5, 30, 40], [np.nan] * 4]), points, np.zeros(0))
     turned, faces = renders.mirrored(made, found)
     assert turned.attributes[0]["pose"] == "right" and turned.attributes[0]["gaze"] == "up"
     assert turned.attributes[0]["hair"] == "long" and made.attributes[0]["pose"] == "left"
     assert np.array_equal(turned.images[:, :, ::-1], made.images)
     assert faces.box[0].tolist() == [34, 5, 54, 40] and np.isnan(faces.box[1]).all() and found.box[0, 0] == 10
+    assert faces.landmarks[0].tolist() == [[38, 11], [48, 10], [43, 20], [39, 31], [47, 30]], "the left eye is left"
 
 
 def test_the_window_that_is_read_holds_the_face():
@@ -171,7 +185,8 @@ def test_the_window_that_is_read_holds_the_face():
     vae = autoencoder.build().eval()
     whole = torch.randn(2, 4, 16, 16, requires_grad=True)
     faces = reader.decoded(vae, whole, starts[:2])
-    assert faces.shape == (2, 3, 40, 40)
+    assert faces.shape == (2, 3, 48, 48)
+    assert torch.equal(reader.middle(faces), faces[:, :, 4:44, 4:44])
     faces.sum().backward()
     assert whole.grad[0, :, 2:14, 2:14].abs().sum() > 0 == whole.grad[0, :, :2].abs().sum()
 
@@ -207,9 +222,9 @@ def lesson(count: int = 8) -> unet.Lesson:
     others = [np.array([1, 2])] * (count - 1) + [np.array([], int)]
     rows = [{"gender": "man", "expression": "smiling"} for _ in range(count)]
     boxes = np.tile(np.float32([16, 16, 48, 48]), (count, 1))
-    people = torch.nn.functional.normalize(torch.randn(count, 128), dim=1)
+    points = np.tile(np.float32([[26, 28], [38, 28], [32, 35], [27, 42], [37, 42]]), (count, 1, 1))
     latents, who = torch.zeros(count, 4, 16, 16), np.arange(count)
-    return unet.Lesson(latents, who[::-1], boxes, texts, rows, who, people, others, (None, None))
+    return unet.Lesson(latents, who[::-1], boxes, points, texts, rows, who, others, (None, None))
 
 
 def test_the_pictures_error_is_that_of_v_but_for_those_who_were_swapped():
@@ -240,29 +255,36 @@ def test_the_face_is_asked_for_what_is_known_of_it():
     net, data, clear = reader.FaceReader(), lesson(), torch.ones(1)
     features = torch.randn(1, reader.FEATURES)
 
-    def losses(known: bool, text: str):
-        return unet.face_loss(net, features, data, np.array([0]), np.array([known]), [text], clear)
+    def wrong(known: bool, text: str) -> torch.Tensor:
+        return unet.said_loss(net, features, data, np.array([0]), np.array([known]), [text], clear)
 
-    assert losses(False, "") == (0, 0), "nothing said, nothing shown"
-    smiling, sad = (losses(False, text)[0] for text in ("A smiling person.", "A sad person."))
+    assert wrong(False, "") == 0, "nothing said, nothing shown"
+    smiling, sad = (wrong(False, text) for text in ("A smiling person.", "A sad person."))
     assert smiling != sad and smiling > 0
-    told, who = losses(True, "A smiling person.")
-    assert told > smiling and who > 0, "the reference shows a man"
+    assert wrong(True, "A smiling person.") > smiling, "the reference shows a man"
     with torch.no_grad():
         net.heads.heads["expression"].bias[list(lexicon.LEXICON["expression"]).index("smiling")] += 10
-    assert losses(False, "A smiling person.")[0] < smiling
+    assert wrong(False, "A smiling person.") < smiling
 
 
 def test_a_face_is_told_from_everybody_elses():
-    """Cross-entropy of sharpened cosines over all people, written out."""
+    """Cross-entropy of sharpened cosines over all people, written out; a face nowhere found is nobody's."""
     torch.manual_seed(0)
-    net, people = reader.FaceReader(), torch.nn.functional.normalize(torch.randn(5, 128), dim=1)
-    features, who = torch.randn(3, reader.FEATURES), torch.tensor([4, 0, 2])
-    seen = net.identity(features)
-    cosines = seen @ people.T / seen.norm(dim=1, keepdim=True)
-    odds = (reader.SHARPNESS * cosines).exp()
-    right = -(odds[range(3), who] / odds.sum(1)).log()
-    torch.testing.assert_close(net.person(features, people, who), right)
+    means, data, pick = np.random.default_rng(0).normal(size=(8, 128)), lesson(), np.array([4, 0, 2])
+    knows, faces = recogniser.Recogniser(means), torch.rand(3, 3, 48, 48, requires_grad=True)
+    starts = reader.windows(data.boxes)
+    seen = knows.net(chips(faces, data.landmarks[pick] - 8)).detach().numpy() - means.mean(0)
+    away = means - means.mean(0)
+    cosines = (seen @ away.T) / np.linalg.norm(seen, axis=1)[:, None] / np.linalg.norm(away, axis=1)
+    odds = np.exp(recogniser.SHARPNESS * cosines)
+    right = -np.log(odds[range(3), pick] / odds.sum(1))
+    asked = np.array([True, True, False])
+    who = unet.who_loss(knows, faces, data, pick, asked, starts)
+    assert who.item() == pytest.approx(right[:2].mean(), rel=1e-4)
+    who.backward()
+    assert faces.grad[:2].abs().amax((1, 2, 3)).min() > 0 == faces.grad[2].abs().max()
+    data.boxes[:] = np.nan
+    assert unet.who_loss(knows, faces, data, pick, asked, starts) == 0
 
 
 def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):
@@ -310,7 +332,8 @@ def test_parts_are_kept_begun_from_what_ships_or_made_anew(tmp_path, monkeypatch
     for row in made.train.attributes:
         row |= {name: str(rng.choice(list(lexicon.LEXICON[name]))) for name in lexicon.PERSON}
     boxes = np.tile(np.float32([16, 16, 48, 48]), (6, 1))
-    made.faces = renders.Faces(made.train.images, boxes, rng.normal(size=(6, 128)).astype(np.float32))
+    points = lesson(6).landmarks
+    made.faces = renders.Faces(made.train.images, boxes, points, rng.normal(size=(6, 128)).astype(np.float32))
     before = made.shipped.unet.conv_in.weight.clone()
     for part in recipe.STEPS:
         getattr(made, part)

@@ -11,19 +11,11 @@ from torch.nn import functional as F
 
 from iy.finetune.identity import IdentityNet
 from iy.studio.foundation.language import contrast
+from iy.studio.foundation.recogniser import people
 from iy.studio.foundation.renders import Faces, Renders
 from iy.studio.foundation.train import Plan, fit
 
 RATE = 1e-3
-
-
-def people(renders: Renders, faces: Faces) -> np.ndarray:
-    """Where the recogniser sees each person (P, 128): mean over their photos, less everybody's, at length 1."""
-    seen = faces.embedding.reshape(-1, renders.shots, faces.embedding.shape[1])
-    weight = np.isfinite(faces.box[:, 0]).reshape(-1, renders.shots, 1) + 1e-6
-    mean = (seen * weight).sum(1) / weight.sum(1)
-    mean = mean - mean.mean(0)
-    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
 def train(renders: Renders, faces: Faces, latents: torch.Tensor, plan: Plan, seed: int = 8) -> IdentityNet:

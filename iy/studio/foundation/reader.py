@@ -1,7 +1,7 @@
-"""A network that reads faces off decoded latents, for the U-Net's training: is it the expression, the person asked?
+"""A network that reads faces off decoded latents, for the U-Net's training: is it the expression, the age asked?
 
-The error of v hardly notices either: a few cells of 256, settled at noisy steps. This network does, and hands its
-gradient through the decoder to the prediction. What judges the drawings (probes, recognisers) has no part in it.
+The error of v hardly notices: a few cells of 256, settled at noisy steps. This network does, and hands its gradient
+through the decoder to the prediction. The probes, which judge the drawings, have no part in it.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,12 @@ from iy.studio.probes import mirror
 RATE = 1.5e-3
 NAMES = ["expression", "gaze", *lexicon.PERSON]
 CELL, WINDOW = 4, 12  # pixels of a latent cell; latent cells that are decoded
-FACE = (WINDOW - 2) * CELL  # pixels in the middle of the window: at its rim the decoder misses its neighbours
+FACE = (WINDOW - 2) * CELL  # pixels in the middle of the window that are read: its rim was decoded without neighbours
 WIDTHS, FEATURES = (32, 64, 96, 128), 256
-SHARPNESS = 16.0  # of the softmax over all people
 
 
 class FaceReader(nn.Module):
-    """Faces (B, 3, 40, 40) in [-1, 1] -> features (B, 256), which `heads` classify and `identity` points with."""
+    """Faces (B, 3, 40, 40) in [-1, 1] -> features (B, 256), which `heads` classify."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +36,7 @@ class FaceReader(nn.Module):
         self.norm = nn.ModuleList([nn.GroupNorm(8, width) for width in WIDTHS[1:]])
         self.inner = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for width in WIDTHS[1:]])
         self.out = nn.Linear(WIDTHS[-1] * 25, FEATURES)
-        self.heads, self.identity = Heads(FEATURES, NAMES), nn.Linear(FEATURES, 128)
+        self.heads = Heads(FEATURES, NAMES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.silu(self.stem(x))
@@ -45,15 +44,6 @@ class FaceReader(nn.Module):
             x = F.silu(norm(halve(x)))
             x = x + F.silu(inner(x))
         return F.silu(self.out(x.flatten(1)))
-
-    def person(self, features: torch.Tensor, people: torch.Tensor, who: torch.Tensor) -> torch.Tensor:
-        """How surprising (B,), in nats, that features (B, F) show the persons `who` (B,) of `people` (P, 128).
-
-        `people`: where the filtering recogniser sees each. The angle to one's own person alone says little: all faces
-        are alike, and half of it is had by drawing somebody of that age and skin. What counts is being told from others.
-        """
-        seen = SHARPNESS * F.normalize(self.identity(features), dim=1) @ people.to(features.device).T
-        return F.cross_entropy(seen, who.to(features.device), reduction="none")
 
 
 def windows(boxes: np.ndarray) -> np.ndarray:
@@ -63,10 +53,15 @@ def windows(boxes: np.ndarray) -> np.ndarray:
 
 
 def decoded(vae: AutoencoderKL, latents: torch.Tensor, starts: np.ndarray) -> torch.Tensor:
-    """Faces (B, 3, 40, 40) of scaled latents (B, 4, 16, 16), with gradients."""
+    """Windows (B, 3, 48, 48) of what scaled latents (B, 4, 16, 16) show, with gradients."""
     parts = [row[:, y : y + WINDOW, x : x + WINDOW] for row, (x, y) in zip(latents, starts, strict=True)]
     seen = vae.decode(torch.stack(parts).contiguous(memory_format=torch.channels_last) / vae.config.scaling_factor)
-    return seen.sample[:, :, CELL:-CELL, CELL:-CELL]
+    return seen.sample
+
+
+def middle(windows: torch.Tensor) -> torch.Tensor:
+    """The part (B, 3, 40, 40) of windows (B, 3, 48, 48) that is read."""
+    return windows[:, :, CELL:-CELL, CELL:-CELL]
 
 
 def train(
@@ -74,12 +69,10 @@ def train(
     decoded: Callable[[], np.ndarray],
     starts: np.ndarray,
     attributes: list[dict[str, str]],
-    people: torch.Tensor,
-    who: np.ndarray,
     plan: Plan,
     seed: int = 11,
 ) -> FaceReader:
-    """`images`: the renders (N, 64, 64, 3); `decoded()`: after the autoencoder; `who` (N,) of `people` (P, 128).
+    """`images`: the renders (N, 64, 64, 3); `decoded()`: after the autoencoder.
 
     Faces are moved by up to three pixels, mirrored, blurred and noised, as predictions are.
     """
@@ -100,7 +93,7 @@ def train(
         features = F.dropout(net(x), 0.2)
         told = net.heads.loss(features, truth)
         expression = F.cross_entropy(net.heads.heads["expression"](features), truth["expression"])
-        return told + 0.5 * expression + 0.3 * net.person(features, people, torch.from_numpy(who[pick])).mean()
+        return told + 0.5 * expression
 
     return fit(plan, net, loss, decay=0.995, weight_decay=0.05)
 

@@ -22,7 +22,7 @@ from iy.diffusion import Base, choose_device, load_base
 from iy.finetune import identity as identity_loss
 from iy.model import Personaliser, bundle
 from iy.storage import atomic_path, sha256, write_json
-from iy.studio.foundation import autoencoder, identity, language, probes, quality, reader, renders, unet
+from iy.studio.foundation import autoencoder, identity, language, probes, quality, reader, recogniser, renders, unet
 from iy.studio.foundation.train import Plan
 from iy.studio.probes import ProbeNet, Probes, load_probes, save_probes
 
@@ -164,7 +164,7 @@ class Recipe:
             self.train,
             self.texts,
             self.faces.crops,
-            identity.people(self.train, self.faces),
+            recogniser.people(self.train, self.faces),
             self.plan("clip", language.RATE),
         )
 
@@ -204,20 +204,17 @@ class Recipe:
             lambda: self.decoded,
             reader.windows(self.faces.box),
             self.train.attributes,
-            self.where,
-            self.who,
             self.plan("reader", reader.RATE),
         )
         return net.requires_grad_(False)
 
-    @property
-    def where(self) -> torch.Tensor:
-        """Where the filtering recogniser sees each person (P, 128)."""
-        return torch.from_numpy(identity.people(self.train, self.faces)).float()
+    @cached_property
+    def recogniser(self) -> recogniser.Recogniser:
+        return recogniser.Recogniser(recogniser.means(self.train, self.faces)).to(self.device)
 
     @property
     def who(self) -> np.ndarray:
-        """The person of each render (N,), as a row of `where`."""
+        """The person of each render (N,), counted from 0."""
         return self.train.person - self.train.person[0]
 
     @cached_property
@@ -233,10 +230,10 @@ class Recipe:
             torch.cat([self.latents, self.encoded("mirrored-latents", turned.images)]),
             np.concatenate([twins, len(twins) + twins]),
             np.concatenate([self.faces.box, faces.box]),
+            np.concatenate([self.faces.landmarks, faces.landmarks]),
             self.texts + texts,
             self.train.attributes + turned.attributes,
             np.tile(self.who, 2),
-            self.where,
             others * 2,
             unet.seen(self.clip.vision, self.faces.crops),
         )
@@ -252,7 +249,8 @@ class Recipe:
         if learnt:
             unet.begin(model, learnt)
         encode = unet.text_encoder(self.tokenizer, self.clip.text)
-        return unet.train(model, self.lesson, encode, self.reader, self.vae, self.plan("unet", unet.RATE))
+        critics = unet.Critics(self.vae, self.reader, self.recogniser)
+        return unet.train(model, self.lesson, encode, critics, self.plan("unet", unet.RATE))
 
     @cached_property
     def unet(self) -> UNet2DConditionModel:

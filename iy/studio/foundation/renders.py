@@ -55,11 +55,13 @@ class Renders(NamedTuple):
 
 class Faces(NamedTuple):
     """crops uint8 (N, 64, 64, 3): masked references, grey where no face is found; box float32 (N, 4) in pixels of the
-    64 px images, NaN without a face; embedding float32 (N, 128): the filtering recogniser's, zeros without a face.
+    64 px images, NaN without a face; landmarks float32 (N, 5, 2), likewise; embedding float32 (N, 128): the filtering
+    recogniser's, zeros without a face.
     """
 
     crops: np.ndarray
     box: np.ndarray
+    landmarks: np.ndarray
     embedding: np.ndarray
 
 
@@ -71,6 +73,8 @@ def mirrored(made: Renders, found: Faces) -> tuple[Renders, Faces]:
     }
     box = found.box.copy()
     box[:, [0, 2]] = SIDE - found.box[:, [2, 0]]
+    landmarks = found.landmarks[:, [1, 0, 2, 4, 3]]  # eyes and corners of the mouth change places
+    landmarks[..., 0] = SIDE - 1 - landmarks[..., 0]
     return (
         Renders(
             made.photos[:, :, ::-1],
@@ -78,7 +82,7 @@ def mirrored(made: Renders, found: Faces) -> tuple[Renders, Faces]:
             made.person,
             [{name: flip[name].get(value, value) for name, value in row.items()} for row in made.attributes],
         ),
-        found._replace(box=box),
+        found._replace(box=box, landmarks=landmarks),
     )
 
 
@@ -116,7 +120,7 @@ def reduced(photos: np.ndarray) -> np.ndarray:
 
 def faces(photos: np.ndarray, folder: Path, workers: int, name: str = "faces") -> Faces:
     """Every photo's face, found, cropped and embedded as the stages do it; kept in `folder`."""
-    path = folder / f"{name}-{opened()[1].recogniser.version}.npz"
+    path = folder / f"{name}-{opened()[1].recogniser.version}-landmarks.npz"
     if not path.exists():
         with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
             rows = list(tqdm(pool.map(face, photos, chunksize=50), "faces", len(photos)))
@@ -135,17 +139,19 @@ def opened() -> tuple[params.Model, Analyser]:
     return settings.model, load_analyser(settings.faces, settings.usage)
 
 
-def face(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def face(photo: np.ndarray) -> Faces:
+    """One row of them."""
     model, analyser = opened()
     found = analyser.detect(photo)
     if not found:
-        return np.full((SIDE, SIDE, 3), 128, np.uint8), np.full(4, np.nan, np.float32), np.zeros(128, np.float32)
-    first = found[0]
-    crop = face_crop(photo, first.box, first.landmarks, SIDE, model.crop_margin, model.mask_face)
-    return (
-        crop,
-        np.asarray(first.box * SIDE / len(photo), np.float32),
-        np.asarray(analyser.embed(photo, first), np.float32),
+        nowhere = np.full((7, 2), np.nan, np.float32)
+        return Faces(np.full((SIDE, SIDE, 3), 128, np.uint8), nowhere[:2].ravel(), nowhere[2:], np.zeros(128, np.float32))
+    first, scale = found[0], SIDE / len(photo)
+    return Faces(
+        face_crop(photo, first.box, first.landmarks, SIDE, model.crop_margin, model.mask_face),
+        np.float32(first.box * scale),
+        np.float32((first.landmarks + 0.5) * scale - 0.5),  # a pixel's place is its middle's
+        np.float32(analyser.embed(photo, first)),
     )
 
 

@@ -25,7 +25,8 @@ from iy.model.conditioning import Vision
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
 from iy.studio.foundation.precision import mixed
-from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, windows
+from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, middle, windows
+from iy.studio.foundation.recogniser import Recogniser
 from iy.studio.foundation.train import Plan, fit
 
 CONFIG = dict(
@@ -44,10 +45,10 @@ RATE = 7.5e-4
 FACE = 6.0  # weight of the latent cells that the face is in
 BATCH = 32  # pictures of a step
 READ = 0.625  # share of them whose prediction is decoded and read
-CLEAR, NOISY = 650, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
+CLEAR, NOISY = 700, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
 SWAPPED, SWAPPABLE = 0.6, 150  # share of the noisy pictures that show somebody else, from this timestep
 REFERENCE, SILENT, EMPTY = 0.85, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
-SAID, WHO = 0.02, 0.03  # weights: of what the face shows, of who it is
+SAID, WHO = 0.02, 0.008  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
     beta_schedule="scaled_linear",
@@ -63,21 +64,30 @@ SCHEDULE = dict(
 class Lesson(NamedTuple):
     """What the U-Net learns from: N pictures, M photos of the same people to be seen as references.
 
-    latents (N, 4, 16, 16) scaled; twins (N,): the row that shows somebody else, photographed alike; boxes (N, 4) of the faces in pixels, NaN without one; texts[i] several captions of
-    picture i, the first one silent about the person; attributes, one dict each; who (N,): row of `people` (P, 128),
-    where the filtering recogniser sees each person; others[i]: rows of `seen` that show the person elsewhere; seen: the
-    vision tower's global (M, D) and patch embeddings (M, T, D) of the references.
+    latents (N, 4, 16, 16) scaled; twins (N,): the row that shows somebody else, photographed alike; boxes (N, 4) and
+    landmarks (N, 5, 2) of the faces in pixels, NaN without one; texts[i] several captions of picture i, the first one
+    silent about the person; attributes, one dict each; who (N,): the person, as the recogniser counts them; others[i]:
+    rows of `seen` that show the person elsewhere; seen: the vision tower's global (M, D) and patch embeddings
+    (M, T, D) of the references.
     """
 
     latents: torch.Tensor
     twins: np.ndarray
     boxes: np.ndarray
+    landmarks: np.ndarray
     texts: list[list[str]]
     attributes: list[dict[str, str]]
     who: np.ndarray
-    people: torch.Tensor
     others: list[np.ndarray]
     seen: tuple[torch.Tensor, torch.Tensor]
+
+
+class Critics(NamedTuple):
+    """What decodes a prediction, reads the face and recognises the person."""
+
+    vae: AutoencoderKL
+    reader: FaceReader
+    recogniser: Recogniser
 
 
 def build(seed: int = 4) -> UNet2DConditionModel:
@@ -120,11 +130,9 @@ def begin(model: Personaliser, learnt: Personaliser) -> None:
             )
 
 
-def train(
-    model: Personaliser, lesson: Lesson, encode, reader: FaceReader, vae: AutoencoderKL, plan: Plan, seed: int = 4
-) -> Personaliser:
+def train(model: Personaliser, lesson: Lesson, encode, critics: Critics, plan: Plan, seed: int = 4) -> Personaliser:
     """The error of v, every timestep alike: Min-SNR all but silences the noisiest ones, where pose is settled. And what
-    `reader` says of the face in the predicted picture: is it as the caption says, is it the reference's person?
+    the critics say of the face in the predicted picture: is it as the caption says, is it the reference's person?
 
     Part of the noisy pictures show somebody else, photographed alike, and are to become the reference's person. A noisy
     picture of that very person says who it is, and the U-Net would learn to look there; but what it draws from begins
@@ -139,7 +147,8 @@ def train(
         pick = rng.integers(len(lesson.latents), size=batch)
         known, words, references = choose(lesson, pick, rng)
         t = timesteps(batch, read, noise_source)
-        swapped = known & (rng.random(batch) < SWAPPED) & (t >= SWAPPABLE).numpy()
+        hidden = known & (t >= SWAPPABLE).numpy()
+        swapped = hidden & (rng.random(batch) < SWAPPED)
         source = np.where(swapped, lesson.twins[pick], pick)
         wanted, shown = (lesson.latents[torch.from_numpy(rows)].to(device) for rows in (pick, source))
         noise = torch.randn(shown.shape, generator=noise_source).to(device)
@@ -151,11 +160,13 @@ def train(
             vision = Vision(tokens, has[:, None].expand(tokens.shape[:2]))
             v = model.denoise(noisy, t, model.context({model.own: encode(words)}, vision)).float()
             predicted = clean(schedule, noisy, v, t)
-            features = reader(decoded(vae, predicted[:read], starts[pick[:read]])).float()
+            faces = decoded(critics.vae, predicted[:read], starts[pick[:read]])
+            features = critics.reader(middle(faces)).float()
+            who = who_loss(critics.recogniser, faces, lesson, pick[:read], hidden[:read], starts)
         weight = torch.stack([face_map(box / CELL, wanted.shape[2:], FACE) for box in lesson.boxes[pick]]).to(device)
         share = schedule.alphas_cumprod.to(device)[t]
         error = picture_error(predicted, wanted, share, torch.from_numpy(swapped).to(device)) * weight
-        said, who = face_loss(reader, features, lesson, pick[:read], known[:read], words[:read], share[:read].sqrt())
+        said = said_loss(critics.reader, features, lesson, pick[:read], known[:read], words[:read], share[:read].sqrt())
         return error.mean() + SAID * said + WHO * who
 
     return fit(plan, model, loss, decay=0.998, muon=True)
@@ -188,7 +199,7 @@ def choose(lesson: Lesson, pick: np.ndarray, rng: np.random.Generator) -> tuple[
     return known & (references >= 0), words, references
 
 
-def face_loss(
+def said_loss(
     reader: FaceReader,
     features: torch.Tensor,
     lesson: Lesson,
@@ -196,8 +207,8 @@ def face_loss(
     known: np.ndarray,
     words: list[str],
     clear: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far features (B, F) are from what the caption says and the reference shows, and from who that is.
+) -> torch.Tensor:
+    """How far features (B, F) are from what the caption says and the reference shows.
 
     clear (B,): weight of each picture. The expression counts three times as much as any other attribute.
     """
@@ -210,10 +221,24 @@ def face_loss(
         name: F.cross_entropy(head(features), right[name], ignore_index=-1, reduction="none")
         for name, head in reader.heads.heads.items()
     }
-    told = ((wrong["expression"] + sum(wrong.values()) / 2) * clear).mean()
-    has = torch.from_numpy(known).float().to(features.device)
-    far = reader.person(features, lesson.people, torch.from_numpy(lesson.who[pick]))
-    return told, (far * has * clear).sum() / has.sum().clamp(min=1)
+    return ((wrong["expression"] + sum(wrong.values()) / 2) * clear).mean()
+
+
+def who_loss(
+    recogniser: Recogniser,
+    faces: torch.Tensor,
+    lesson: Lesson,
+    pick: np.ndarray,
+    asked: np.ndarray,
+    starts: np.ndarray,
+) -> torch.Tensor:
+    """How surprising that windows (B, 3, 48, 48) show their persons: the mean over those that are `asked` (B,)."""
+    rows = np.flatnonzero(asked & np.isfinite(lesson.boxes[pick, 0]))
+    if not len(rows):
+        return faces.new_zeros(())
+    which = pick[rows]
+    landmarks = lesson.landmarks[which] - CELL * starts[which][:, None]
+    return recogniser.surprise(faces[torch.from_numpy(rows)], landmarks, lesson.who[which]).mean()
 
 
 @torch.no_grad()
