@@ -236,7 +236,7 @@ def test_chips_in_torch_are_those_that_opencv_cuts():
     right = chip(picture, points, DLIB_150, dlibnet.SIDE)
     x = torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1
     ours = (dlibtorch.chips(x, points[None])[0].permute(1, 2, 0) + 1) * 127.5
-    assert np.abs(ours.numpy() - right).mean() < 1, "OpenCV rounds places to 1/32 of a pixel"
+    assert np.abs(ours.numpy() - right).max() < 2, "OpenCV rounds places to 1/32 of a pixel"
 
 
 def test_similarity_transform_recovers_what_was_applied():

@@ -58,7 +58,13 @@ def chips(pictures: torch.Tensor, landmarks: np.ndarray) -> torch.Tensor:
     size = torch.tensor([w - 1, h - 1])
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     place = torch.stack([x, y, torch.ones_like(x)], -1).double()
-    turns = np.stack([similarity_transform(DLIB_150, points) for points in landmarks])
+    # Inverted, as OpenCV does: the least squares of the way back are not the same.
+    turns = np.stack([inverse(similarity_transform(points, DLIB_150)) for points in landmarks])
     source = place @ torch.from_numpy(turns).transpose(1, 2)[:, None]
     grid = (2 * source / size - 1).float().to(pictures.device)  # bfloat16 would place it a quarter of a pixel off
     return F.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=True)
+
+
+def inverse(transform: np.ndarray) -> np.ndarray:
+    """Of points' transform (2, 3)."""
+    return np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
