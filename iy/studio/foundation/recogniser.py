@@ -5,8 +5,6 @@ recogniser saw them: 0.47 of 12 strangers told apart by it, 0.28 by dlib's, 0.25
 millions of faces looks at what makes them. The judge of the evaluation has no part in it.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import nn
@@ -36,9 +34,9 @@ def people(renders: Renders, faces: Faces) -> np.ndarray:
 class Recogniser(nn.Module):
     """Knows people by where dlib's network sees them, `means` (P, 128)."""
 
-    def __init__(self, means: np.ndarray, path: Path | None = None):
+    def __init__(self, means: np.ndarray):
         super().__init__()
-        self.net = DlibNet(path or weights.path("dlib")).to(memory_format=torch.channels_last)
+        self.net = DlibNet(weights.path("dlib")).to(memory_format=torch.channels_last)
         where = torch.from_numpy(means).float()
         self.register_buffer("middle", where.mean(0))
         self.register_buffer("people", F.normalize(where - self.middle, dim=1))
