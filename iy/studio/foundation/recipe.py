@@ -20,9 +20,20 @@ from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
 from iy import params
 from iy.diffusion import Base, choose_device, load_base
 from iy.finetune import identity as identity_loss
-from iy.model import Personaliser, bundle
+from iy.model import ImagineYourselfPipeline, Personaliser, bundle
 from iy.storage import atomic_path, sha256, write_json
-from iy.studio.foundation import autoencoder, identity, language, probes, quality, reader, recogniser, renders, unet
+from iy.studio.foundation import (
+    autoencoder,
+    identity,
+    language,
+    likeness,
+    probes,
+    quality,
+    reader,
+    recogniser,
+    renders,
+    unet,
+)
 from iy.studio.foundation.train import Plan
 from iy.studio.probes import ProbeNet, Probes, load_probes, save_probes
 
@@ -294,6 +305,8 @@ def publish(recipe: Recipe, command: str) -> None:
         ),
     }
     card |= quality.measure(Probes(recipe.probes, {}), recipe.train.attributes)
+    pretrained = ImagineYourselfPipeline.from_pretrained(WEIGHTS / "pretrained")
+    card["drawn_people_recognised"] = likeness.measure(pretrained, recipe.held, recipe.held_faces)
     write_json(WEIGHTS / "CARD.json", card)
 
 

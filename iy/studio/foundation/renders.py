@@ -145,7 +145,9 @@ def face(photo: np.ndarray) -> Faces:
     found = analyser.detect(photo)
     if not found:
         nowhere = np.full((7, 2), np.nan, np.float32)
-        return Faces(np.full((SIDE, SIDE, 3), 128, np.uint8), nowhere[:2].ravel(), nowhere[2:], np.zeros(128, np.float32))
+        return Faces(
+            np.full((SIDE, SIDE, 3), 128, np.uint8), nowhere[:2].ravel(), nowhere[2:], np.zeros(128, np.float32)
+        )
     first, scale = found[0], SIDE / len(photo)
     return Faces(
         face_crop(photo, first.box, first.landmarks, SIDE, model.crop_margin, model.mask_face),

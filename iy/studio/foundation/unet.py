@@ -47,8 +47,12 @@ BATCH = 32  # pictures of a step
 READ = 0.625  # share of them whose prediction is decoded and read
 CLEAR, NOISY = 700, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
 SWAPPED, SWAPPABLE = 0.6, 150  # share of the noisy pictures that show somebody else, from this timestep
-REFERENCE, SILENT, EMPTY = 0.85, 0.75, 0.08  # shares: with a reference; of those, silent on who it is; without a caption
-SAID, WHO = 0.02, 0.008  # weights: of what the face shows, of who it is
+REFERENCE, SILENT, EMPTY = (
+    0.85,
+    0.75,
+    0.08,
+)  # shares: with a reference; of those, silent on who it is; without a caption
+SAID, WHO = 0.02, 0.015  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
     beta_schedule="scaled_linear",

@@ -1,0 +1,69 @@
+"""Is it the person of the reference? The pretrained bundle's drawings of strangers, asked of both recognisers.
+
+The judge of the evaluation only reports here: nothing is trained or chosen by it.
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+from iy import lexicon, params
+from iy.evaluate import identity
+from iy.evaluate.look import Observer
+from iy.generate import Cell, draw
+from iy.model import ImagineYourselfPipeline
+from iy.studio.foundation.quality import ASKED, BATCH, GUIDANCE, combinations
+from iy.studio.foundation.renders import Faces, Renders
+
+PEOPLE, GALLERY, PROMPTS, STEPS = 48, 12, 4, 8
+RECOGNISERS = ("filter", "judge")
+
+
+def measure(pipeline: ImagineYourselfPipeline, held: Renders, faces: Faces) -> dict[str, float | str]:
+    """Share of drawings nearest to their own person among `GALLERY`: chance is 1 / GALLERY.
+
+    Each stands for the mean of their photos but the first one, which is the reference.
+    """
+    firsts = [who * held.shots for who in range(PEOPLE)]
+    drawn = drawings(pipeline, [faces.crops[i] for i in firsts])
+    observer = Observer(params.load("studio"))
+    looks = observer.look_all(tqdm(drawn, "recognising"))
+    known = [observer.look_all(held.photos[first + 1 : first + held.shots]) for first in firsts]
+    share = {}
+    for name in RECOGNISERS:
+        templates = [
+            identity.template([v for look in photos if (v := getattr(look, name)) is not None]) for photos in known
+        ]
+        seen = [getattr(look, name) for look in looks]
+        share[name] = round(float(np.mean(first_of_gallery(seen, templates))), 4)
+    return share | {
+        "how": f"{PEOPLE} strangers in galleries of {GALLERY}, {PROMPTS} drawings of one reference each, {STEPS} steps"
+    }
+
+
+def drawings(pipeline: ImagineYourselfPipeline, crops: list[np.ndarray]) -> list[np.ndarray]:
+    """`PROMPTS` of every reference (64, 64, 3), one after the other; the prompts say nothing of the person."""
+    asked, rng = combinations([]), np.random.default_rng(11)
+    cells = [
+        Cell(lexicon.describe({name: asked[seed][name] for name in ASKED}, rng, person=False), crop, seed)
+        for seed, crop in enumerate(crop for crop in crops for _ in range(PROMPTS))
+    ]
+    return draw(
+        pipeline,
+        cells,
+        steps=STEPS,
+        guidance=GUIDANCE,
+        identity_guidance=GUIDANCE,
+        batch=BATCH,
+        progress="drawing people",
+    )
+
+
+def first_of_gallery(seen: list[np.ndarray | None], templates: list[np.ndarray]) -> list[bool]:
+    """Whether each drawing, `PROMPTS` of every person in a row, is nearest to its person among their `GALLERY`."""
+    answers = []
+    for i, vector in enumerate(seen):
+        who = i // PROMPTS
+        start = who - who % GALLERY
+        gallery = {str(k): templates[k] for k in range(start, start + GALLERY)}
+        answers.append(identity.identified(vector, str(who), gallery))
+    return answers
