@@ -81,13 +81,16 @@ def settings() -> Iterator[Finding]:
         yield Finding("missing", "settings", str(error), "mend what it names, in the project folder")
         return
     yield Finding("ok", "settings", f"profile {found.profile}, {found.digest()[:12]}")
-    parts = [found.base.unet, found.base.vae, found.base.scheduler, found.base.vision, *found.base.text.values()]
+    texts = [part for branch in found.base.text.values() for part in (branch, branch.second) if part]
+    parts = [found.base.unet, found.base.vae, found.base.scheduler, found.base.vision, *texts]
     named = [*dict.fromkeys(part.path for part in parts), found.finetune.pretrained, found.evaluate.probes]
     for path in filter(None, named):
         if Path(path).exists():
             yield Finding("ok", "weights", path)
         elif path.startswith(("weights/", "/", ".")):
             yield Finding("missing", "weights", f"{path} is not here", "they come with the repository: `git checkout -- weights`")
+        elif path.startswith("s3://"):
+            yield Finding("note", "weights", f"{path} is in S3", "fetched at first use; needs keys where boto3 finds them")
         else:
             yield Finding("note", "weights", f"{path} is a hub name", "fetched at first use; needs the network and space")
 

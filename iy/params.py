@@ -28,7 +28,9 @@ class Component(Section):
 
 
 class TextEncoder(Component):
+    """int8: keep its linear layers in 8 bits, half the memory of bfloat16."""
     tokenizer: str
+    int8: bool
 
 
 class TextBranch(TextEncoder):

@@ -38,7 +38,7 @@ def used(folders: tuple[str, ...] = ("iy", "flows", "infra")) -> set[str]:
     return {owner for several in found.values() for owner in (several & known or sorted(several)[:1])}
 
 
-THROUGH = {"markupsafe": "jinja2", "starlette": "fastapi", "packaging": "mlflow"}  # part of their interface
+THROUGH = {"botocore": "boto3", "markupsafe": "jinja2", "starlette": "fastapi", "packaging": "mlflow"}  # part of their interface
 
 
 def test_imports_are_declared():

@@ -54,7 +54,7 @@ def tiny_settings(folder: Path) -> dict:
     if (folder / "text_second").exists():
         base["text"]["clip"] |= {"class": "CLIPTextModel"}
         base["text"]["clip"]["second"] = {"class": "CLIPTextModelWithProjection", "tokenizer": "CLIPTokenizer",
-                                          "path": str(folder), "subfolder": "text_second"}
+                                          "path": str(folder), "subfolder": "text_second", "int8": False}
     settings["finetune"] |= {"init": "none", "pretrained": None, "identity_model": None}
     return {"profile": "tiny", **settings}
 

@@ -6,7 +6,6 @@ them. The weights of its projection and of its keys and values are random: what 
 
 import copy
 
-import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import MultiIPAdapterImageProjection

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from iy import params
+from iy.diffusion.fetch import local
+from iy.diffusion.int8 import narrow
 from iy.errors import UserError
 
 POOLED = "pooled"           # beside the branches' states: one vector per prompt, for a U-Net that takes one
@@ -104,7 +106,7 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
 
     def encoder(part: params.TextEncoder, key: str) -> tuple[Any, nn.Module]:
         return (open_part(transformers, part, f"{key}.tokenizer", part.tokenizer),
-                open_model(transformers, part, key, dtype, device))
+                open_model(transformers, part, key, dtype, device, part.int8))
 
     def branch(name: str, part: params.TextBranch) -> Branch:
         second = part.second and Branch(*encoder(part.second, f"text.{name}.second"), part.max_length, own=False)
@@ -121,10 +123,11 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
 
 
 def open_model(library: Any, part: params.Component, key: str, dtype: torch.dtype,
-               device: torch.device | str) -> nn.Module:
+               device: torch.device | str, int8: bool = False) -> nn.Module:
+    """`int8`: its linear layers are narrowed before they go to the device."""
     named = {"torch_dtype": dtype} if library.__name__ == "diffusers" else {"dtype": dtype}
     model = open_part(library, part, key, part.cls, use_safetensors=True, **named)
-    return model.to(device).requires_grad_(False).eval()
+    return (narrow(model) if int8 else model).to(device).requires_grad_(False).eval()
 
 
 def open_part(library: Any, part: params.Component, key: str, name: str, **options: Any) -> Any:
@@ -135,8 +138,9 @@ def open_part(library: Any, part: params.Component, key: str, name: str, **optio
     place = f"{part.path}/{part.subfolder}" if part.subfolder else part.path
     if part.subfolder:
         options["subfolder"] = part.subfolder
+    folder = local(part.path, part.subfolder, key)
     try:
-        return cls.from_pretrained(part.path, **options)
+        return cls.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"base.{key}: cannot open {name} at {place}: {why[:300]}") from None
@@ -146,8 +150,9 @@ def normalisation(part: params.Component) -> tuple[tuple[float, ...], tuple[floa
     """Mean and standard deviation per colour that the vision tower's `preprocessor_config.json` states."""
     from transformers.image_processing_base import ImageProcessingMixin
 
+    folder = local(part.path, part.subfolder, "vision")
     try:
-        config, _ = ImageProcessingMixin.get_image_processor_dict(part.path, subfolder=part.subfolder or "")
+        config, _ = ImageProcessingMixin.get_image_processor_dict(folder, subfolder=part.subfolder or "")
         return tuple(config["image_mean"]), tuple(config["image_std"])
     except (OSError, KeyError) as error:
         raise UserError(f"base.vision: {part.path}/{part.subfolder or ''} lacks a preprocessor_config.json with "

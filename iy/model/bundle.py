@@ -16,7 +16,7 @@ from iy.model.lora import PERSONAL
 from iy.model.personaliser import Personaliser
 from iy.storage import atomic_folder, write_json
 
-FORMAT = 3
+FORMAT = 4
 ADAPTER, LORA_FILE, TOWER = "adapter.safetensors", "lora.safetensors", "vision/model.safetensors"
 
 
@@ -112,6 +112,7 @@ def locate(base: params.Base, folder: Path) -> params.Base:
         return next((str(above / path) for above in folder.resolve().parents if (above / path).exists()), path)
 
     def moved(part: params.Component) -> params.Component:
-        return part.model_copy(update={"path": find(part.path)})
+        second = getattr(part, "second", None)
+        return part.model_copy(update={"path": find(part.path)} | ({"second": moved(second)} if second else {}))
     parts = {name: moved(getattr(base, name)) for name in ("unet", "vae", "scheduler", "vision")}
     return base.model_copy(update=parts | {"text": {name: moved(branch) for name, branch in base.text.items()}})
