@@ -52,7 +52,7 @@ REFERENCE, SILENT, EMPTY = (
     0.75,
     0.08,
 )  # shares: with a reference; of those, silent on who it is; without a caption
-SAID, WHO = 0.02, 0.015  # weights: of what the face shows, of who it is
+SAID, WHO = 0.02, 0.01  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
     beta_schedule="scaled_linear",
