@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from iy import params
@@ -42,6 +43,11 @@ class TextEncoders(nn.ModuleDict):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
+
+    @apply_forward_hook
+    def ready(self) -> "TextEncoders":
+        """Themselves; where diffusers offloads models, this is when they come to the device that computes."""
+        return self
 
 
 @dataclass(kw_only=True, slots=True)

@@ -23,43 +23,49 @@ def encode_text(base: Base, prompts: Sequence[str]) -> TextStates:
 
 
 @torch.no_grad()
-def text_states(text: TextEncoders, prompts: Sequence[str], fixed_length: bool = False) -> TextStates:
-    """`encode_text` for the branches alone; with `fixed_length`, L is each branch's limit whatever the prompts."""
+def text_states(text: TextEncoders, prompts: Sequence[str], fixed_length: bool = False,
+                device: torch.device | None = None) -> TextStates:
+    """`encode_text` for the branches alone; with `fixed_length`, L is each branch's limit whatever the prompts.
+
+    device: where they compute, if not where their weights lie.
+    """
     states, listed = {}, list(prompts)
     for name, branch in text.items():
-        output, mask = encoded(name, branch, listed, fixed_length, every_layer=branch.second is not None)
-        states[name] = output.last_hidden_state, mask
+        tokens = tokenized(name, branch, listed, fixed_length, device)
+        output = branch.encoder(**tokens, output_hidden_states=branch.second is not None)
+        states[name] = output.last_hidden_state, tokens["attention_mask"].bool()
         if branch.second:
-            states |= joined(name, branch, output, mask, listed, fixed_length)
+            other = tokenized(f"{name}.second", branch.second, listed, fixed_length, device)
+            states |= joined(name, branch, output, tokens, other, listed)
     return states
 
 
-def joined(name: str, branch: Branch, first: Any, mask: torch.Tensor, prompts: list[str],
-           fixed_length: bool) -> TextStates:
+def joined(name: str, branch: Branch, first: Any, tokens: dict[str, torch.Tensor], other: dict[str, torch.Tensor],
+           prompts: list[str]) -> TextStates:
     """SDXL's own text: two encoders' penultimate states side by side and the second one's pooled embedding (B, 1, D);
     zeros for empty prompts (diffusers' `force_zeros_for_empty_prompt`).
     """
-    second, other = encoded(f"{name}.second", branch.second, prompts, fixed_length, every_layer=True)
-    if other.shape != mask.shape:
+    mask = tokens["attention_mask"].bool()
+    if other["attention_mask"].shape != mask.shape:
         raise UserError(f"base.text.{name}.second: its tokenizer cuts prompts elsewhere than the first one's")
+    second = branch.second.encoder(**other, output_hidden_states=True)
     hidden = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], 2)
     said = torch.tensor([bool(prompt) for prompt in prompts], device=hidden.device)[:, None, None]
     pooled = second.text_embeds[:, None] * said
     return {name: (hidden * said, mask), POOLED: (pooled, torch.ones_like(mask[:, :1]))}
 
 
-def encoded(name: str, branch: Branch, prompts: list[str], fixed_length: bool,
-            every_layer: bool) -> tuple[Any, torch.Tensor]:
-    """The encoder's output, with the states of `every_layer` if asked, and the mask (B, L) of real tokens."""
+def tokenized(name: str, branch: Branch, prompts: list[str], fixed_length: bool,
+              device: torch.device | None) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` (B, L) as the branch's encoder takes them."""
     padding = "max_length" if fixed_length else "longest"
     limit = {"truncation": True, "max_length": branch.max_length}
     tokens = branch.tokenizer(prompts, padding=padding, return_tensors="pt", **limit)
     ids, mask = tokens.input_ids, tokens.attention_mask
     if bool(mask[:, -1].any()) and ids.shape[1] == branch.max_length:
         warn_cut(name, branch, prompts)
-    device = branch.encoder.device
-    output = branch.encoder(input_ids=ids.to(device), attention_mask=mask.to(device), output_hidden_states=every_layer)
-    return output, mask.bool().to(device)
+    device = device or branch.encoder.device
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 def warn_cut(name: str, branch: Branch, prompts: list[str]) -> None:
@@ -73,7 +79,7 @@ def warn_cut(name: str, branch: Branch, prompts: list[str]) -> None:
 
 def encode_images(base: Base, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Pixels (B, 3, H, W) in [-1, 1] to latents at the U-Net's scale; with a generator sampled, without it the mode."""
-    return vae_encode(base.vae, pixels, generator)
+    return vae_encode(base.vae, pixels.to(base.device), generator)
 
 
 def decode_latents(base: Base, latents: torch.Tensor) -> torch.Tensor:
@@ -83,7 +89,7 @@ def decode_latents(base: Base, latents: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def vae_encode(vae: nn.Module, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
     latents = posterior.mode() if generator is None else posterior.sample(generator)
     return (latents - shift(vae)) * vae.config.scaling_factor
 

@@ -82,6 +82,11 @@ def reference_pixels(rows: list[list[Picture]], size: int,
     return pixels, present
 
 
+def check_callback(asked: Sequence[str], offered: Sequence[str]) -> None:
+    if unknown := set(asked) - set(offered):
+        raise UserError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)[0]!r} is not among {list(offered)}")
+
+
 def check_embeds(name: str, embeds: dict, own: str, device: torch.device, dtype: torch.dtype) -> None:
     """One sentence for embeddings that do not belong together or not to the model that is to read them."""
     if own not in embeds:

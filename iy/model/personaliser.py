@@ -3,6 +3,7 @@ import copy
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from iy import params
@@ -75,10 +76,12 @@ class Personaliser(nn.Module):
     def device(self) -> torch.device:
         return self.unet.device
 
+    @apply_forward_hook
     def vision_tokens(self, references: torch.Tensor, present: torch.Tensor) -> Vision:
         """Face crops (B, N, 3, H, W) in [-1, 1], presence (B, N) -> tokens (B, N·T, D) and their mask (B, N·T)."""
         return Vision(*self.vision(references, present))
 
+    @apply_forward_hook
     def context(self, text: Tokens, vision: Vision | None = None, strength: dict[str, float] | None = None) -> Context:
         """K and V of every branch and layer, once for all denoising steps.
 
@@ -111,6 +114,7 @@ class Personaliser(nn.Module):
                        {name: flag for name, (_, flag) in read.items()}, dict(strength or {}), where,
                        text[POOLED][0][:, 0] if self.pooled else None)
 
+    @apply_forward_hook
     def denoise(self, latents: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         """The U-Net's prediction (noise or v, as the scheduler says) for latents (B, 4, h, w) at timesteps t."""
         return self.unet(latents, t, encoder_hidden_states=context,

@@ -30,6 +30,10 @@ class ImagineYourselfPipeline(DiffusionPipeline):
     References are face crops (as `iy.faces.crop` makes them), or whole photos together with a `face_cropper`.
     """
 
+    model_cpu_offload_seq = "text->model->vae"
+    _exclude_from_cpu_offload = ["model"]       # its branches are more than modules with a forward: moved whole or not at all
+    _callback_tensor_inputs = ["latents"]
+
     def __init__(self, model: Personaliser, vae: nn.Module, text: TextEncoders, scheduler: Any):
         super().__init__()
         self.register_modules(model=model, vae=vae, text=text, scheduler=scheduler)
@@ -51,13 +55,18 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         return cls.build(Personaliser(base, settings), base)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> "ImagineYourselfPipeline":
-        """Open a bundle folder and the base that its config.json names, ready to draw."""
+    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu",
+                        torch_dtype: torch.dtype | None = None) -> "ImagineYourselfPipeline":
+        """Open a bundle folder and the base that its config.json names, ready to draw; `torch_dtype`: in another dtype."""
         model, base = bundle.open_bundle(folder, device)
-        return cls.build(model.requires_grad_(False).eval(), base)
+        pipeline = cls.build(model.requires_grad_(False).eval(), base)
+        return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
 
-    def save_pretrained(self, folder: Path | str, lineage: dict | None = None, fp16: bool = False) -> None:
+    def save_pretrained(self, folder: Path | str, lineage: dict | None = None, fp16: bool = False,
+                        safe_serialization: bool = True) -> None:
         """Write the adapter as a bundle; the base stays where its settings say."""
+        if not safe_serialization:
+            raise UserError("a bundle holds no pickles: leave safe_serialization at True")
         bundle.save(self.model, folder, lineage or {}, fp16)
 
     @torch.no_grad()
@@ -87,11 +96,13 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the texts; reference_embeds: from
         `encode_reference`, in place of the pictures. One row each per prompt.
         output_type: pil | np (B, H, W, 3 in [0, 1]) | pt (B, 3, H, W in [0, 1]) | latent.
-        callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents.
+        callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents; setting
+        `pipeline._interrupt = True` there ends the denoising after that step.
         """
         side = self.model.unet.config.sample_size * self.vae_scale
         height, width = height or side, width or side
         self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
+        inputs.check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         words, blank = self.read(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, fixed_length)
         prompts = len(words[self.model.own][1])
         count = prompts * num_images_per_prompt
@@ -153,23 +164,24 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         if seen is None:
             return None
         pixels, present = seen
-        vision = self.model.vision_tokens(pixels.to(self.device, self.model.dtype), present.to(self.device))
+        device = self._execution_device
+        vision = self.model.vision_tokens(pixels.to(device, self.model.dtype), present.to(device))
         if weights is not None:
             weights = weights.repeat_interleave(self.model.vision.tokens, 1).to(vision.tokens)
-        return vision._replace(weight=weights, regions=None if regions is None else regions.to(self.device))
+        return vision._replace(weight=weights, regions=None if regions is None else regions.to(device))
 
     def encode_prompt(self, prompt: str | Sequence[str], fixed_length: bool = False) -> Tokens:
         """States and masks of the prompts for `prompt_embeds`: the text encoders need not run again."""
-        return text_states(self.encoders(), inputs.prompts(prompt), fixed_length)
+        return self.states(inputs.prompts(prompt), fixed_length)
 
     def encode_negative(self, prompt: str | Sequence[str | None] | None, count: int = 1,
                         fixed_length: bool = False) -> Tokens:
         """What guidance leads away from, for `negative_prompt_embeds`: `count` negative prompts, or no text."""
         texts = inputs.negatives(prompt, count)
-        return self.away(text_states(self.encoders(), [text or "" for text in texts], fixed_length), texts)
+        return self.away(self.states([text or "" for text in texts], fixed_length), texts)
 
     def away(self, states: Tokens, negatives: list[str | None]) -> Tokens:
-        written = torch.tensor([text is not None for text in negatives], device=self.device)[:, None]
+        written = torch.tensor([text is not None for text in negatives], device=self._execution_device)[:, None]
         # Without a negative prompt the own branch reads "", as the base was trained to; the added ones nothing.
         return {name: (hidden, mask if name in (self.model.own, POOLED) else mask & written)
                 for name, (hidden, mask) in states.items()}
@@ -179,10 +191,10 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         """Tokens of one person's picture or pictures, for `reference_embeds`."""
         return self.see(inputs.references(reference, True, 1), face_cropper, None, None)
 
-    def encoders(self) -> TextEncoders:
+    def states(self, prompts: Sequence[str], fixed_length: bool) -> Tokens:
         if self.text is None:
             raise UserError("the text encoders were freed: give prompt_embeds and negative_prompt_embeds")
-        return self.text
+        return text_states(self.text.ready(), prompts, fixed_length, self._execution_device)
 
     def free_text(self) -> None:
         """Give the text encoders' memory back; from here on prompts come as `prompt_embeds`."""
@@ -198,7 +210,7 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         if embeds is None and negative_embeds is None:         # one pass of the encoders for both
             texts = inputs.prompts(prompt)
             negatives = inputs.negatives(negative, len(texts))
-            both = text_states(self.encoders(), texts + [text or "" for text in negatives], fixed_length)
+            both = self.states(texts + [text or "" for text in negatives], fixed_length)
             first, second = ({name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
                              for rows in (slice(len(texts)), slice(len(texts), None)))
             return first, self.away(second, negatives)
@@ -214,12 +226,12 @@ class ImagineYourselfPipeline(DiffusionPipeline):
 
     def given(self, name: str, embeds: Tokens) -> Tokens:
         """Embeddings of the caller, checked to be of this model's branches, on its device and in its dtype."""
-        inputs.check_embeds(name, embeds, self.model.own, self.model.device, self.model.dtype)
+        inputs.check_embeds(name, embeds, self.model.own, self._execution_device, self.model.dtype)
         return embeds
 
     def schedule(self, steps: int, strength: float) -> torch.Tensor:
         """Timesteps to run: all of them, or the last `strength` (at least one)."""
-        self.scheduler.set_timesteps(steps, device=self.device)
+        self.scheduler.set_timesteps(steps, device=self._execution_device)
         skipped = steps - max(1, min(steps, round(steps * strength)))
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(skipped * self.scheduler.order)
@@ -229,17 +241,17 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         """Standard normal (B, C, h, w), each image from its own generator; or the caller's."""
         shape = (count, self.model.unet.config.in_channels, height // self.vae_scale, width // self.vae_scale)
         if given is None:
-            return randn_tensor(shape, generator=draws, device=self.device, dtype=self.model.dtype)
+            return randn_tensor(shape, generator=draws, device=self._execution_device, dtype=self.model.dtype)
         if tuple(given.shape) != shape:
             raise UserError(f"latents must be {shape}, got {tuple(given.shape)}")
-        return given.to(self.device, self.model.dtype)
+        return given.to(self._execution_device, self.model.dtype)
 
     def start(self, image: Any, noise: torch.Tensor, timesteps: torch.Tensor, count: int, repeats: int, height: int,
               width: int) -> torch.Tensor:
         """Where denoising begins: pure noise, or the noised latents of the images to redraw."""
         if image is None:
             return noise * self.scheduler.init_noise_sigma
-        pixels = inputs.start_pixels(image, count, height, width).to(self.device)
+        pixels = inputs.start_pixels(image, count, height, width).to(self._execution_device)
         clean = vae_encode(self.vae, pixels).to(noise.dtype).repeat_interleave(repeats, 0)
         return self.scheduler.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
 
@@ -247,6 +259,7 @@ class ImagineYourselfPipeline(DiffusionPipeline):
                 callback: Callable | None, wanted: Sequence[str]) -> torch.Tensor:
         accepted = inspect.signature(self.scheduler.step).parameters
         options = {"generator": draws} if "generator" in accepted else {}
+        self._interrupt = False
         for i, t in enumerate(self.progress_bar(timesteps)):
             prediction = guide.denoise(self.model, self.scheduler.scale_model_input(latents, t), t)
             latents = self.scheduler.step(prediction, t, latents, **options, return_dict=False)[0]
@@ -254,6 +267,8 @@ class ImagineYourselfPipeline(DiffusionPipeline):
                 known = {"latents": latents}
                 changed = callback(self, i, t, {name: known[name] for name in wanted})
                 latents = (changed or known).get("latents", latents)
+            if self._interrupt:
+                break
         return latents
 
 
