@@ -167,6 +167,7 @@ class Evaluate(Section):
     judge: Literal["fr_feature", "dlib"]
     probes: str | None
     clip: str | None
+    together: int = Field(ge=0)
     bootstrap: PositiveInt
 
 

@@ -14,7 +14,7 @@ from tiny import tiny_base, tiny_settings
 from iy import lexicon, params, tracking
 from iy.diffusion import load_base
 from iy.errors import UserError
-from iy.evaluate import identity, measure
+from iy.evaluate import identity, measure, together
 from iy.evaluate.alignment import Clip, probe_scores
 from iy.evaluate.bootstrap import correlation, estimate
 from iy.evaluate.look import NOTHING, Look
@@ -142,6 +142,24 @@ def test_real_photos_are_a_ceiling_that_leaves_the_photo_itself_out(gallery):
     assert values["top1"].tolist() == [1, 1] and values["identity_other"] == pytest.approx([np.cos(np.radians(10))] * 2)
 
 
+def test_pairs_are_of_different_people_and_each_comes_before_one_comes_again():
+    pairs = together.choose(5, 14, seed=3)
+    assert pairs == together.choose(5, 14, seed=3) != together.choose(5, 14, seed=4)
+    unordered = [frozenset(pair) for pair in pairs]
+    assert len(set(unordered[:10])) == 10 and len(unordered) == 14 and all(len(pair) == 2 for pair in unordered)
+    assert any(a > b for a, b in pairs), "either of two stands at the left now and then"
+    assert together.choose(5, 0, seed=3) == []
+
+
+def test_two_people_are_both_to_be_nearer_to_their_own_reference():
+    references = look(0), look(90)
+    right, swapped = [look(20), look(70)], [look(70), look(20)]
+    assert together.verdict(right, references) == {"together_faces": 1, "together": 1, "together_judge": 1}
+    assert together.verdict(swapped, references) == {"together_faces": 1, "together": 0, "together_judge": 0}
+    assert together.verdict([look(20), look(30)], references)["together"] == 0, "one of them is not enough"
+    assert together.verdict(right[:1], references) == {"together_faces": 0, "together": 0, "together_judge": 0}
+
+
 def test_prompts_speak_of_the_shot_alone_and_use_every_value_evenly():
     found = prompts(12, 0)
     assert found == prompts(12, 0) != prompts(12, 1)
@@ -227,7 +245,7 @@ def tiny_project(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking.run.store, "connect", refuse)
     settings = tiny_settings(folder)
-    settings["evaluate"] |= {"people": 3, "prompts": 2, "steps": 2, "batch": 4, "bootstrap": 20, "probes": None}
+    settings["evaluate"] |= {"people": 3, "prompts": 2, "steps": 2, "batch": 4, "bootstrap": 20, "probes": None, "together": 4}
     settings = params.parse(settings, "tiny")
     att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "test", "s4": "test", "s5": "test"})
     model = Personaliser(load_base(settings.base), settings.model)
@@ -254,6 +272,7 @@ def test_the_whole_stage_twice_gives_the_same_files(tiny_project):
     metrics = json.loads(first["metrics.json"])
     assert set(metrics) == {"base", "stage1", "stage2", "stage3", "stage4", "real"}
     assert all(set(found) == {"value", "low", "high", "n"} for row in metrics.values() for found in row.values())
+    assert {metrics["stage4"][name]["n"] for name in ("together", "together_judge", "together_faces")} == {4}
     assert (
         metrics["stage4"]["identity"]["n"] == 6
         and metrics["stage4"]["prompt_alignment"] == metrics["stage4"]["clip_score"]

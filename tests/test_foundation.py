@@ -1,7 +1,9 @@
 """The recipe that makes the shipped weights, on toy data: what is trained, read back, and kept apart."""
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from iy.studio.foundation import (
     autoencoder,
     language,
     muon,
+    pairs,
     probes,
     quality,
     reader,
@@ -21,6 +24,7 @@ from iy.studio.foundation import (
     renders,
     unet,
 )
+from iy.studio.foundation import lesson as lessons
 from iy.studio.foundation.train import Plan, fit
 from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
@@ -217,14 +221,14 @@ def test_the_orthogonal_matrix_keeps_directions_and_levels_sizes():
     torch.testing.assert_close(u.T @ levelled @ v.T, torch.diag((u.T @ levelled @ v.T).diag()), atol=1e-4, rtol=0)
 
 
-def lesson(count: int = 8) -> unet.Lesson:
+def lesson(count: int = 8) -> lessons.Lesson:
     texts = [["silent", "A smiling man.", "A sad man."] for _ in range(count)]
     others = [np.array([1, 2])] * (count - 1) + [np.array([], int)]
     rows = [{"gender": "man", "expression": "smiling"} for _ in range(count)]
     boxes = np.tile(np.float32([16, 16, 48, 48]), (count, 1))
     points = np.tile(np.float32([[26, 28], [38, 28], [32, 35], [27, 42], [37, 42]]), (count, 1, 1))
     latents, who = torch.zeros(count, 4, 16, 16), np.arange(count)
-    return unet.Lesson(latents, who[::-1], boxes, points, texts, rows, who, others, (None, None))
+    return lessons.Lesson(latents, who[::-1], boxes, points, texts, rows, who, others, (None, None))
 
 
 def test_the_pictures_error_is_that_of_v_but_for_those_who_were_swapped():
@@ -234,7 +238,7 @@ def test_the_pictures_error_is_that_of_v_but_for_those_who_were_swapped():
     schedule, t = DDPMScheduler(**unet.SCHEDULE), torch.tensor([30, 300, 600])
     x, noise, v = (torch.randn(3, 4, 16, 16) for _ in range(3))
     predicted = unet.clean(schedule, schedule.add_noise(x, noise, t), v, t)
-    error = unet.picture_error(predicted, x, schedule.alphas_cumprod[t], torch.tensor([False, False, True]))
+    error = lessons.picture_error(predicted, x, schedule.alphas_cumprod[t], torch.tensor([False, False, True]))
     right = (v - schedule.get_velocity(x, noise, t)).square()
     torch.testing.assert_close(error[:2], right[:2], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(error[2], (predicted - x)[2].square())
@@ -242,12 +246,12 @@ def test_the_pictures_error_is_that_of_v_but_for_those_who_were_swapped():
 
 def test_captions_leave_to_the_reference_who_it_is():
     rng = np.random.default_rng(0)
-    known, words, references = unet.choose(lesson(), np.zeros(4000, int), rng)
-    assert set(references) == {1, 2} and known.mean() == pytest.approx(unet.REFERENCE, abs=0.03)
+    known, words, references = lessons.choose(lesson(), np.zeros(4000, int), rng)
+    assert set(references) == {1, 2} and known.mean() == pytest.approx(lessons.REFERENCE, abs=0.03)
     words = np.array(words)
-    assert (words == "").mean() == pytest.approx(unet.EMPTY, abs=0.02)
+    assert (words == "").mean() == pytest.approx(lessons.EMPTY, abs=0.02)
     assert (words[known] == "silent").mean() > 0.7 and (words[~known] == "silent").mean() < 0.4
-    assert not unet.choose(lesson(), np.full(50, 7), rng)[0].any(), "nobody else's photo stands in for a missing one"
+    assert not lessons.choose(lesson(), np.full(50, 7), rng)[0].any(), "nobody else's photo stands in for a missing one"
 
 
 def test_the_face_is_asked_for_what_is_known_of_it():
@@ -285,6 +289,46 @@ def test_a_face_is_told_from_everybody_elses():
     assert faces.grad[:2].abs().amax((1, 2, 3)).min() > 0 == faces.grad[2].abs().max()
     data.boxes[:] = np.nan
     assert unet.who_loss(knows, faces, data, pick, asked, starts) == 0
+
+
+def test_two_people_are_drawn_side_by_side_each_from_their_own_reference(monkeypatch):
+    from diffusers import DDPMScheduler
+
+    # Of black pictures the true v is known. A U-Net that gives it makes no error, and is told whose half is whose.
+    schedule, rng, source = DDPMScheduler(**unet.SCHEDULE), np.random.default_rng(0), torch.Generator().manual_seed(0)
+    data, told = lesson(), {}
+    data = data._replace(seen=(torch.arange(3.0)[:, None], torch.arange(3.0)[:, None, None].expand(3, 4, 1)))
+
+    def context(text, vision):
+        told.update(vision=vision, text=text)
+
+    def perfect(noisy, t, _):
+        assert noisy.shape == (400, 4, 16, 32)
+        share = schedule.alphas_cumprod[t][:, None, None, None]
+        return noisy * (share / (1 - share)).sqrt()
+
+    def project(whole, patches):
+        return torch.cat([whole[:, None], patches], 1)
+
+    model = SimpleNamespace(
+        own="clip",
+        context=context,
+        denoise=perfect,
+        device=torch.device("cpu"),
+        vision=SimpleNamespace(project=project),
+    )
+    monkeypatch.setattr(pairs, "mixed", lambda device: contextlib.nullcontext())
+    assert pairs.loss(model, data, schedule, lambda words: words, rng, source, 400) < 1e-6
+    vision = told["vision"]
+    left, right = vision.regions[0]
+    assert left[:, :16].all() and not left[:, 16:].any() and torch.equal(right, ~left)
+    assert vision.tokens.shape == (400, 10, 1) and set(told["text"]["clip"]) == {"silent", ""}
+    both = vision.mask.unflatten(1, (2, 5)).all(2)
+    assert both.all(1).float().mean() == pytest.approx(0.75 * lessons.REFERENCE, abs=0.06), (
+        "two of eight lack one photo"
+    )
+    model.denoise = lambda noisy, t, _: torch.zeros_like(noisy)
+    assert pairs.loss(model, data, schedule, lambda words: words, rng, source, 400) > 0.1
 
 
 def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):

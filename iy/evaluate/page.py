@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from iy import report
+from iy.evaluate import together
 from iy.evaluate.draw import Place, reference_crop
 from iy.storage import png, read_image, write_bytes
 
@@ -40,6 +41,7 @@ TABLES = {
         "expression_spread",
     ),
     "Appeal (a stand-in)": ("appeal",),
+    "Two people in one picture": ("together_faces", "together", "together_judge"),
     "Against the base": ("identity_gain", "identity_judge_gain", "top1_judge_gain", "prompt_alignment_gain"),
 }
 MEANING = (
@@ -70,6 +72,11 @@ MEANING = (
         "face detector's score × sharpness relative to real photos of the model's size, at most 1. No aesthetic model "
         "stands behind it: it sees blur and broken faces, not beauty. People must judge that",
     ),
+    (
+        "together",
+        "share of pictures of two people, each asked for in one half, in which either face is nearer to its own "
+        "reference than to the other's; together_faces: in which two faces are found. Intervals are over pictures",
+    ),
     ("…_gain", "stage minus base, same prompts and same noise"),
     (
         "real",
@@ -84,7 +91,12 @@ def shows(place: Place) -> bool:
 
 
 def write(
-    folder: Path, benchmark: "Benchmark", results: dict[str, "Result"], metrics: dict, plots: dict[str, bytes]
+    folder: Path,
+    benchmark: "Benchmark",
+    results: dict[str, "Result"],
+    metrics: dict,
+    plots: dict[str, bytes],
+    pairs: together.Together | None,
 ) -> None:
     """index.html and, for the first people, images/person-NN.png."""
     chance = 1 / len(benchmark.subjects)
@@ -100,6 +112,7 @@ def write(
         ),
         ("Numbers", tables(metrics, chance)),
         ("Images", pictures(benchmark, results)),
+        *([("Two people", [together.block(benchmark, pairs)])] if pairs else []),
         ("Curves", [report.picture(plots[name], name) for name in plots if name != "trade_off"]),
         ("What the numbers mean", meaning(benchmark)),
     ]

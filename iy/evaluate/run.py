@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from iy import records
 from iy.diffusion import Base, choose_device, load_base
 from iy.errors import UserError
-from iy.evaluate import draw, measure, page, plots
+from iy.evaluate import draw, measure, page, plots, together
 from iy.evaluate.alignment import Clip, probe_scores
 from iy.evaluate.look import Look, Observer
 from iy.evaluate.prompts import Prompt, Subject, prompts, subjects
@@ -67,8 +67,11 @@ def run(params: Params) -> None:
         for name, stage in [("base", None), *((f"stage{stage}", stage) for stage in STAGES)]:
             works.append(draw.work_folder(params, name, params.bundle_dir(stage) if stage else None))
             results[name] = evaluate_model(benchmark, base, name, stage, works[-1])
+        pairs = together.evaluate(benchmark, open_model(params, base, STAGES[-1]))
         metrics = all_metrics(benchmark, results)
-        folder = write(benchmark, results, metrics, works)
+        if pairs:
+            metrics["stage4"] |= pairs.metrics(params.evaluate.bootstrap, params.seed)
+        folder = write(benchmark, results, metrics, works, pairs)
         tracked.log_metrics(
             {f"{model}/{name}": found["value"] for model, row in metrics.items() for name, found in row.items()}
         )
@@ -166,13 +169,19 @@ def all_metrics(benchmark: Benchmark, results: dict[str, Result]) -> dict[str, d
     return found
 
 
-def write(benchmark: Benchmark, results: dict[str, Result], metrics: dict[str, dict], works: Sequence[Path]) -> Path:
+def write(
+    benchmark: Benchmark,
+    results: dict[str, Result],
+    metrics: dict[str, dict],
+    works: Sequence[Path],
+    pairs: together.Together | None,
+) -> Path:
     folder = benchmark.params.report_dir("evaluate")
     with atomic_folder(folder) as aside:
         write_json(aside / "metrics.json", metrics)
         pictures = plots.write(aside / "plots", metrics)
         pq.write_table(cells_table(benchmark, results), aside / "cells.parquet")
-        page.write(aside, benchmark, results, metrics, pictures)
+        page.write(aside, benchmark, results, metrics, pictures, pairs)
         for name, work in zip(results, works, strict=True):
             shutil.copytree(work, aside / "images" / name)
     return folder

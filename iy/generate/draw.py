@@ -5,6 +5,7 @@ that all batches run the same arithmetic: a cell's image is the same, bit for bi
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -15,17 +16,21 @@ from iy.model import ImagineYourselfPipeline
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
-    """One image to draw. reference: face crop uint8 (H, W, 3), or None for no person."""
+    """One image to draw. reference: face crop uint8 (H, W, 3), several of them, or None for no person."""
     prompt: str
-    reference: np.ndarray | None
+    reference: np.ndarray | Sequence[np.ndarray] | None
     seed: int
 
 
 def draw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], *, steps: int, guidance: float,
-         identity_guidance: float, batch: int, progress: str | None = None) -> list[np.ndarray]:
-    """One uint8 image (H, W, 3) per cell, drawn from noise. `progress`: its name while it runs; None is silent."""
+         identity_guidance: float, batch: int, progress: str | None = None, width: int | None = None,
+         regions: Sequence | None = None) -> list[np.ndarray]:
+    """One uint8 image (H, W, 3) per cell, drawn from noise. `progress`: its name while it runs; None is silent.
+
+    width: in pixels, the model's own where None; regions: where each of a cell's people belongs, as the pipeline takes it.
+    """
     return run(pipeline, cells, None, batch, progress, num_inference_steps=steps, guidance_scale=guidance,
-               identity_guidance_scale=identity_guidance)
+               identity_guidance_scale=identity_guidance, width=width, regions=regions)
 
 
 def redraw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray], *, strength: float,
@@ -40,7 +45,7 @@ def redraw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Seq
 
 
 def run(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray] | None, batch: int,
-        progress: str | None, **options: float) -> list[np.ndarray]:
+        progress: str | None, **options: Any) -> list[np.ndarray]:
     """Cells without a reference are drawn apart from those with one: they need fewer evaluations."""
     if batch < 1:
         raise UserError(f"batch must be at least 1, got {batch}")
@@ -55,7 +60,7 @@ def run(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequen
 
 
 def one_batch(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray] | None,
-              rows: list[int], batch: int, options: dict[str, float]) -> list[np.ndarray]:
+              rows: list[int], batch: int, options: dict[str, Any]) -> list[np.ndarray]:
     """The images of `rows`, from a batch filled up to `batch` with its last row."""
     filled = rows + rows[-1:] * (batch - len(rows))
     chosen = [cells[i] for i in filled]

@@ -34,6 +34,7 @@ from iy.studio.foundation import (
     renders,
     unet,
 )
+from iy.studio.foundation.lesson import Lesson
 from iy.studio.foundation.train import Plan
 from iy.studio.probes import ProbeNet, Probes, load_probes, save_probes
 
@@ -229,7 +230,7 @@ class Recipe:
         return self.train.person - self.train.person[0]
 
     @cached_property
-    def lesson(self) -> unet.Lesson:
+    def lesson(self) -> Lesson:
         """The renders and their mirror images, with the other photos of the person as references."""
         turned, faces = self.mirrored
         rows = tqdm(range(len(turned.images)), "captions")
@@ -237,7 +238,7 @@ class Recipe:
         found = np.flatnonzero(np.isfinite(self.faces.box[:, 0]))
         others = [found[(self.train.person[found] == who) & (found != i)] for i, who in enumerate(self.train.person)]
         twins = self.train.twins
-        return unet.Lesson(
+        return Lesson(
             torch.cat([self.latents, self.encoded("mirrored-latents", turned.images)]),
             np.concatenate([twins, len(twins) + twins]),
             np.concatenate([self.faces.box, faces.box]),

@@ -22,8 +22,10 @@ from iy.finetune.examples import face_map
 from iy.finetune.identity import clean
 from iy.model import Personaliser
 from iy.model.conditioning import Vision
+from iy.studio.foundation import pairs
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
+from iy.studio.foundation.lesson import FACE, SWAPPABLE, SWAPPED, Lesson, choose, picture_error
 from iy.studio.foundation.precision import mixed
 from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, middle, windows
 from iy.studio.foundation.recogniser import Recogniser
@@ -42,16 +44,9 @@ CONFIG = dict(
     attention_head_dim=(3, 4, 5),
 )
 RATE = 7.5e-4
-FACE = 6.0  # weight of the latent cells that the face is in
 BATCH = 32  # pictures of a step
 READ = 0.625  # share of them whose prediction is decoded and read
 CLEAR, NOISY = 700, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
-SWAPPED, SWAPPABLE = 0.6, 150  # share of the noisy pictures that show somebody else, from this timestep
-REFERENCE, SILENT, EMPTY = (
-    0.85,
-    0.75,
-    0.08,
-)  # shares: with a reference; of those, silent on who it is; without a caption
 SAID, WHO = 0.02, 0.01  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
@@ -63,27 +58,6 @@ SCHEDULE = dict(
     timestep_spacing="trailing",
     clip_sample=False,
 )
-
-
-class Lesson(NamedTuple):
-    """What the U-Net learns from: N pictures, M photos of the same people to be seen as references.
-
-    latents (N, 4, 16, 16) scaled; twins (N,): the row that shows somebody else, photographed alike; boxes (N, 4) and
-    landmarks (N, 5, 2) of the faces in pixels, NaN without one; texts[i] several captions of picture i, the first one
-    silent about the person; attributes, one dict each; who (N,): the person, as the recogniser counts them; others[i]:
-    rows of `seen` that show the person elsewhere; seen: the vision tower's global (M, D) and patch embeddings
-    (M, T, D) of the references.
-    """
-
-    latents: torch.Tensor
-    twins: np.ndarray
-    boxes: np.ndarray
-    landmarks: np.ndarray
-    texts: list[list[str]]
-    attributes: list[dict[str, str]]
-    who: np.ndarray
-    others: list[np.ndarray]
-    seen: tuple[torch.Tensor, torch.Tensor]
 
 
 class Critics(NamedTuple):
@@ -148,6 +122,8 @@ def train(model: Personaliser, lesson: Lesson, encode, critics: Critics, plan: P
     read = round(READ * batch)
 
     def loss(step: int) -> torch.Tensor:
+        if step % pairs.EVERY == pairs.EVERY - 1:
+            return pairs.loss(model, lesson, schedule, encode, rng, noise_source, batch // 2)
         pick = rng.integers(len(lesson.latents), size=batch)
         known, words, references = choose(lesson, pick, rng)
         t = timesteps(batch, read, noise_source)
@@ -176,31 +152,10 @@ def train(model: Personaliser, lesson: Lesson, encode, critics: Critics, plan: P
     return fit(plan, model, loss, decay=0.998, muon=True)
 
 
-def picture_error(
-    predicted: torch.Tensor, wanted: torch.Tensor, share: torch.Tensor, swapped: torch.Tensor
-) -> torch.Tensor:
-    """The squared error (B, 4, h, w) of v, which is the picture's over 1 - share; of the picture itself where somebody
-    else was `swapped` in (B,): no noise explains that difference. share (B,): of the picture in what was noisy.
-    """
-    scale = torch.where(swapped, 1.0, 1 / (1 - share))
-    return (predicted - wanted).square() * scale[:, None, None, None]
-
-
 def timesteps(batch: int, read: int, source: torch.Generator) -> torch.Tensor:
     """(batch,), the first `read` of them not too noisy to be read."""
     clear = torch.randint(0, CLEAR, (read,), generator=source)
     return torch.cat([clear, torch.randint(NOISY, 1000, (batch - read,), generator=source)])
-
-
-def choose(lesson: Lesson, pick: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """For each picture (B,): whether it comes with a reference, its caption, and the row of the reference."""
-    known, words, references = rng.random(len(pick)) < REFERENCE, [], []
-    for i, has in zip(pick, known, strict=True):
-        texts, empty, silent = lesson.texts[i], rng.random() < EMPTY, rng.random() < SILENT
-        words.append("" if empty else texts[0] if has and silent else texts[rng.integers(len(texts))])
-        references.append(rng.choice(lesson.others[i]) if len(lesson.others[i]) else -1)
-    references = np.array(references)
-    return known & (references >= 0), words, references
 
 
 def said_loss(

@@ -1,0 +1,118 @@
+"""Two held-out people in one picture, each in their half: does either face resemble its own reference more?"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iy import report
+from iy.evaluate import identity
+from iy.evaluate.bootstrap import Estimate, estimate
+from iy.evaluate.draw import reference_crop
+from iy.evaluate.look import Look
+from iy.evaluate.measure import RECOGNISERS
+from iy.evaluate.prompts import cell_seed
+from iy.generate import Cell, draw
+
+if TYPE_CHECKING:
+    from iy.evaluate.run import Benchmark
+
+HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))  # left and right, in shares of the picture
+SHOWN = 12
+
+
+@dataclass
+class Together:
+    """The pairs (indices of subjects, left and right), their pictures, and per measure 0 or 1 for each."""
+
+    pairs: list[tuple[int, int]]
+    images: list[np.ndarray]
+    values: dict[str, np.ndarray]
+
+    def metrics(self, rounds: int, seed: int) -> dict[str, Estimate]:
+        return {name: estimate(list(array[:, None]), rounds, seed) for name, array in self.values.items()}
+
+
+def evaluate(benchmark: "Benchmark", pipeline: Any) -> Together | None:
+    """Draw and judge as many pairs as the settings ask; None when they ask for none."""
+    params = benchmark.params
+    pairs = choose(len(benchmark.subjects), params.evaluate.together, params.seed)
+    if not pairs:
+        return None
+    images = pictures(benchmark, pipeline, pairs)
+    known = [benchmark.gallery.people[subject.person].reference for subject in benchmark.subjects]
+    rows = [
+        verdict(faces(benchmark, image), (known[left], known[right]))
+        for image, (left, right) in zip(images, pairs, strict=True)
+    ]
+    return Together(pairs, images, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def choose(people: int, count: int, seed: int) -> list[tuple[int, int]]:
+    """`count` pairs of different people in random order, every pair once before one comes again."""
+    every = list(itertools.combinations(range(people), 2))
+    rng = np.random.default_rng([seed, 8])
+    rounds = [every[i] for _ in range(-(-count // len(every))) for i in rng.permutation(len(every))]
+    return [(a, b) if rng.random() < 0.5 else (b, a) for a, b in rounds[:count]]
+
+
+def pictures(benchmark: "Benchmark", pipeline: Any, pairs: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """One picture (S, 2 S, 3) of each pair; the prompts take turns."""
+    params, prompts = benchmark.params, benchmark.prompts
+    crops = [reference_crop(params, subject.reference) for subject in benchmark.subjects]
+    cells = []
+    for i, (left, right) in enumerate(pairs):
+        people = f"{benchmark.subjects[left].person}+{benchmark.subjects[right].person}"
+        which = i % len(prompts)
+        seed = cell_seed(params.seed, people, which, i)
+        cells.append(Cell(prompts[which].text, (crops[left], crops[right]), seed))
+    settings = params.evaluate
+    return draw(
+        pipeline,
+        cells,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        identity_guidance=settings.identity_guidance,
+        batch=min(settings.batch, len(cells)),
+        progress="two people",
+        width=params.base.image_size * 2,
+        regions=HALVES,
+    )
+
+
+def faces(benchmark: "Benchmark", image: np.ndarray) -> list[Look]:
+    """The two biggest faces from left to right; fewer where fewer are found."""
+    observer = benchmark.observer
+    found = observer.analyser.detect(image)[:2]
+    return [observer.read(image, face) for face in sorted(found, key=lambda face: float(face.box[0] + face.box[2]))]
+
+
+def verdict(seen: Sequence[Look], references: tuple[Look, Look]) -> dict[str, float]:
+    """1 where both faces are there, and nearer to their own reference than to the other's."""
+    row = {"together_faces": float(len(seen) == 2)}
+    for suffix, name in RECOGNISERS.items():
+        own = [getattr(look, name) for look in references]
+        row["together" + suffix] = float(
+            len(seen) == 2
+            and all(
+                identity.cosine(getattr(face, name), own[i]) > identity.cosine(getattr(face, name), own[1 - i])
+                for i, face in enumerate(seen)
+            )
+        )
+    return row
+
+
+def block(benchmark: "Benchmark", found: Together) -> report.Block:
+    """For the report: both references and the picture, pair by pair."""
+    crops = [reference_crop(benchmark.params, subject.reference) for subject in benchmark.subjects]
+    rows = [
+        [
+            report.thumbnail(crops[left], "left reference"),
+            report.thumbnail(crops[right], "right reference"),
+            report.thumbnail(image, ", ".join(f"{name} {array[i]:.0f}" for name, array in found.values.items())),
+        ]
+        for i, ((left, right), image) in enumerate(zip(found.pairs[:SHOWN], found.images, strict=False))
+    ]
+    return report.strip(["left", "right", "stage 4"], rows)
