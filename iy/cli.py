@@ -8,12 +8,14 @@ import typer
 
 from iy.bench.commands import bench
 from iy.errors import UserError
+from iy.review.commands import review
 
 app = typer.Typer(name="iy", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Portraits of one particular person, from one photograph and a prompt.")
 
 app.add_typer(bench, name="bench")
+app.add_typer(review, name="review")
 
 Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")]
 

@@ -1,0 +1,87 @@
+"""`iy review`: the page; `iy review export` and `import`: its judgements out and in."""
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iy.errors import UserError
+
+review = typer.Typer(invoke_without_command=True, help="Choose the photos and pairs of stages 3 and 4 by eye, on a local page.")
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")]
+HOST = "127.0.0.1"
+
+
+def log_path(profile: str) -> Path:
+    return Path("reviews", profile, "log.jsonl")
+
+
+@review.callback()
+def serve(context: typer.Context, profile: Profile = None,
+          port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 4290) -> None:
+    """Open http://127.0.0.1:4290 : reference beside candidate; a accepts, r or a number rejects, u takes back."""
+    if context.invoked_subcommand:
+        return
+    import uvicorn
+
+    from iy import params
+    from iy.review.log import Log
+    from iy.review.server import application
+    from iy.review.things import Things
+
+    settings = params.load(profile)
+    path, listening = log_path(settings.profile), taken(port)
+    app = application(Things(settings), Log(path), {f"{HOST}:{port}", f"localhost:{port}"})
+    print(f"Review on http://{HOST}:{port}   every judgement goes to {path}   Ctrl-C ends it", flush=True)
+    with listening:
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])
+
+
+def taken(port: int):
+    """A socket that listens on this machine alone; one sentence when somebody else does."""
+    import socket
+
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError as error:
+        raise UserError(f"port {port}: {error.strerror}: end what listens there, or choose another --port") from None
+    return listening
+
+
+@review.command()
+def export(out: Annotated[Path, typer.Argument(help=".csv: what select.decisions names; .json: for Label Studio.")],
+           profile: Profile = None) -> None:
+    """Write the majority's decisions (ties are left to the ranking), or every judgement as Label Studio tasks."""
+    from iy import params
+    from iy.review import labelstudio, verdicts
+    from iy.review.log import Log
+
+    settings = params.load(profile)
+    path = log_path(settings.profile)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: nobody has judged anything yet; start with `iy review`")
+    judged = Log(path).judged
+    if out.suffix == ".json":
+        from iy.review.things import Things
+
+        count = labelstudio.export(judged, Things(settings), out)
+        print(f"{out}: {count} tasks, for Label Studio's import")
+        return
+    decided, tied = verdicts.export(judged, out)
+    print(f"{out}: {decided} decided, {tied} tied and left to the ranking. Use them: "
+          f"iy run --set select.decisions={out}")
+
+
+@review.command("import")
+def take(file: Annotated[Path, typer.Argument(help=".csv or .parquet of decisions; .json: Label Studio's export.")],
+         profile: Profile = None) -> None:
+    """Add judgements from a file to the review's log."""
+    from iy import params
+    from iy.review import labelstudio, verdicts
+    from iy.review.log import Log
+
+    settings = params.load(profile)
+    found = labelstudio.load(file) if file.suffix == ".json" else verdicts.load(file)
+    Log(log_path(settings.profile)).add(*found)
+    print(f"{len(found)} judgements added to {log_path(settings.profile)}")
