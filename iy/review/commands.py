@@ -50,7 +50,8 @@ def taken(port: int):
 
 
 @review.command()
-def export(out: Annotated[Path, typer.Argument(help=".csv: what select.decisions names; .json: for Label Studio.")],
+def export(out: Annotated[Path | None, typer.Argument(help=".csv: what select.decisions names; .json: for Label Studio; "
+                                                              "decisions/<profile>.csv if not given.")] = None,
            profile: Profile = None) -> None:
     """Write the majority's decisions (ties are left to the ranking), or every judgement as Label Studio tasks."""
     from iy import params
@@ -61,7 +62,7 @@ def export(out: Annotated[Path, typer.Argument(help=".csv: what select.decisions
     path = log_path(settings.profile)
     if not path.exists():
         raise UserError(f"{path} does not exist: nobody has judged anything yet; start with `iy review`")
-    judged = Log(path).judged
+    judged, out = Log(path).judged, out or Path("decisions", f"{settings.profile}.csv")
     if out.suffix == ".json":
         from iy.review.things import Things
 
