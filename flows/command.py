@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
         help="change a setting for this run, e.g. finetune.stages.4.steps=40",
     )
     parsed.add_argument(
-        "--photos", metavar="DIR", help="your own photographs: the same as photos.source=folder and photos.path=DIR"
+        "--photos",
+        metavar="PLACE",
+        help="your own photographs, a folder or s3://bucket/folder: the same as photos.source and photos.path",
     )
     parsed.add_argument("--force", action="store_true", help="run also what has not changed")
     parsed.add_argument("--stage", help="this stage and what it needs only")
@@ -53,7 +55,9 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         if not sign:
             raise UserError(f"--set {one}: write KEY=VALUE, for example --set finetune.stages.4.steps=40")
         found[key.strip()] = yaml.safe_load(value)
-    if options.photos:
+    if options.photos and options.photos.startswith("s3://"):
+        found |= {"photos.source": "s3", "photos.path": options.photos}
+    elif options.photos:
         folder = Path(options.photos).expanduser().resolve()
         if not folder.is_dir():
             raise UserError(f"--photos {options.photos}: there is no such folder")

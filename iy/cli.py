@@ -40,7 +40,7 @@ def main() -> None:
 
 @app.command()
 def run(profile: Profile = None,
-        photos: Annotated[Path | None, typer.Option(help="Folder of your own photographs; a sub-folder per person, or none.")] = None,
+        photos: Annotated[str | None, typer.Option(help="Your own photographs: a folder or s3://bucket/folder; a sub-folder per person, or none.")] = None,
         change: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting for this run only.")] = None,
         stage: Annotated[str | None, typer.Option(help="Only this stage and what it needs.")] = None,
         force: Annotated[bool, typer.Option(help="Run also what has not changed.")] = False) -> None:
@@ -71,12 +71,19 @@ def project_flows():
     return flows
 
 
-def own_photos(folder: Path) -> list[str]:
-    """Settings that read `folder`; the snapshot changes with its files, so that new photographs are noticed."""
+def own_photos(place: str) -> list[str]:
+    """Settings that read a folder, here or in S3; the snapshot changes with its files, so that new ones are noticed."""
     import json
 
+    from iy import s3
     from iy.storage import sha256
-    folder = folder.expanduser().resolve()
+    if place.startswith(s3.SCHEME):
+        bucket, below = s3.place(place, "--photos")
+        with s3.told(place, "--photos"):
+            items = [list(item) for item in s3.listed(s3.client(), bucket, below)]
+        snapshot = sha256(json.dumps(items).encode())[:16]
+        return ["photos.source=s3", f"photos.path={json.dumps(place)}", f'photos.snapshot="{snapshot}"']
+    folder = Path(place).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"--photos {folder}: there is no such folder")
     try:

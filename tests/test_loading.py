@@ -4,15 +4,12 @@ import pytest
 import torch
 from botocore.exceptions import ClientError
 
-from flows.services import some_ports
-from infra import services
 from iy import params
 from iy.diffusion import encode_text, load_base
 from iy.diffusion.int8 import Int8Linear
 from iy.errors import UserError
+from tests.s3_store import store  # noqa: F401 (a fixture)
 from tests.tiny import tiny_base, tiny_settings
-
-KEYS = {"s3_key": "a-key", "s3_secret": "a-very-secret-one"}
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +49,6 @@ def test_encoders_asked_for_in_8_bits_are_and_say_nearly_the_same(folder):
     for (name, (a, _)), (b, _) in zip(encode_text(wide, prompts).items(), encode_text(narrow, prompts).values(), strict=True):
         difference = float((a - b).abs().max())
         assert difference < 0.1 * float(a.std()) and (difference > 0) == (name != "byt5"), name
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An S3 client, of a store with a bucket `models`; the environment says where it is."""
-    state, (port,) = tmp_path_factory.mktemp("s3"), some_ports(1)
-    service = services.s3(state, port, KEYS)
-    service.start(state)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1",
-                            **services.s3_keys(KEYS)}.items():
-            patch.setenv(name, value)
-        try:
-            service.wait(state)
-            client = boto3.client("s3")
-            client.create_bucket(Bucket="models")
-            yield client
-        finally:
-            services.services.stop_all([service])
 
 
 @pytest.fixture

@@ -63,9 +63,15 @@ def walk(root: Path) -> Iterator[Found]:
             if Path(folder, name).is_symlink():
                 yield Found(Path(folder, name), "a link to a folder: not followed")
         for name in files:
-            if not name.startswith(".") and not name.lower().endswith((*sidecar.SUFFIXES, "thumbs.db", "desktop.ini")):
+            if is_photo((name,)):
                 yield Found(Path(folder, name), None)
     yield from failed
+
+
+def is_photo(parts: tuple[str, ...]) -> bool:
+    """May the file of that path be a photo? Not what is hidden, a sidecar, or made by a file manager."""
+    hidden = any(part.startswith(".") for part in parts)
+    return not hidden and not parts[-1].lower().endswith((*sidecar.SUFFIXES, "thumbs.db", "desktop.ini"))
 
 
 def cannot_list(error: OSError) -> Found:
@@ -82,10 +88,22 @@ def read(root: Path, settings: params.Photos, found: Found) -> Photo:
         if found.reason:
             raise Unreadable(found.reason)
         data = contents(found.path)
-        columns |= {"id": sha256(data)} | sidecar.read(found.path)
+        columns |= {"id": sha256(data)} | sidecar.read(found.path, beside)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)
+
+
+def beside(file: Path) -> bytes | None:
+    """A sidecar, None where there is none."""
+    try:
+        if not file.is_file():
+            return None
+        if file.stat().st_size > sidecar.MAXIMUM_BYTES:
+            raise Unreadable(sidecar.TOO_LARGE.format(file.name))
+        return file.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"its sidecar {file.name} cannot be read: {error.strerror}") from None
 
 
 def contents(path: Path) -> bytes:

@@ -1,0 +1,101 @@
+"""Photographs in S3, named and labelled as those in a folder are: `photos: {source: s3, path: s3://bucket/folder}`.
+
+What is fetched is kept in `.iy/` until the stage has read everything: killed, it goes on with what is missing.
+"""
+import hashlib
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tqdm import tqdm
+
+from iy import params, s3
+from iy.errors import UserError
+from iy.photos import sidecar
+from iy.photos.decode import Unreadable, decode
+from iy.photos.folder import BATCH, is_photo
+from iy.photos.photo import Photo, readable, unreadable
+from iy.storage import sha256, write_bytes
+
+STREAMS = 16            # photos on their way at a time: what waits is the network
+LARGEST = 512 * 2**20   # bytes; a larger object is no photograph
+KEPT = Path(".iy", "resume", "s3")
+
+
+class Bucket:
+    """The objects below one folder of a bucket, by their path within it."""
+
+    def __init__(self, url: str):
+        self.name, self.folder = s3.place(url, "photos.path")
+        self.store = s3.client(STREAMS)
+        start = len(self.folder) + 1 if self.folder else 0
+        self.items = {item.key[start:]: item for item in s3.listed(self.store, self.name, self.folder)}
+        self.kept = KEPT / self.name
+
+    def contents(self, path: str) -> bytes:
+        item = self.items[path]
+        kept = self.kept / hashlib.sha256(f"{item.key}\0{item.etag}".encode()).hexdigest()
+        if kept.exists():
+            return kept.read_bytes()
+        data = s3.contents(self.store, self.name, item.key)
+        write_bytes(kept, data)
+        return data
+
+    def text(self, path: PurePosixPath) -> bytes | None:
+        """A sidecar, None where there is none."""
+        if str(path) not in self.items:
+            return None
+        if self.items[str(path)].size > sidecar.MAXIMUM_BYTES:
+            raise Unreadable(sidecar.TOO_LARGE.format(path.name))
+        return self.contents(str(path))
+
+
+def photos(settings: params.Photos) -> Iterator[Photo]:
+    """The bucket's photos, ordered by path."""
+    if settings.path is None:
+        raise UserError("photos.source: s3 needs photos.path: name the place, s3://bucket/folder")
+    with s3.told(settings.path, "photos.path"):
+        bucket = Bucket(settings.path)
+        names = sorted(path for path in bucket.items if is_photo(PurePosixPath(path).parts))
+        if not names:
+            raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
+                            "person or all in one folder")
+        yield from read_all(bucket, names, settings)
+    shutil.rmtree(bucket.kept, ignore_errors=True)
+
+
+def read_all(bucket: Bucket, names: list[str], settings: params.Photos) -> Iterator[Photo]:
+    with ThreadPoolExecutor(STREAMS) as pool, tqdm(total=len(names), desc="photos", mininterval=1) as bar:
+        for start in range(0, len(names), BATCH):
+            for photo in pool.map(partial(read, bucket, settings), names[start:start + BATCH]):
+                bar.update()
+                yield photo
+
+
+def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
+    """One object as a photo. What is wrong with it is the reason of a rejected row; a store that fails ends the stage."""
+    place = PurePosixPath(path)
+    columns = {"id": sha256(path.encode()), "uri": f"{settings.path.rstrip('/')}/{path}", "licence": settings.licence,
+               "consent": settings.consent, "label": place.parts[0] if len(place.parts) > 1 else None}
+    try:
+        if bucket.items[path].size > LARGEST:
+            raise Unreadable(f"{bucket.items[path].size} bytes: too large for a photograph")
+        data = contents(bucket, path)
+        columns |= {"id": sha256(data)} | sidecar.read(place, bucket.text)
+        return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
+    except Unreadable as reason:
+        return unreadable(str(reason), **columns)
+
+
+def contents(bucket: Bucket, path: str) -> Any:
+    from botocore.exceptions import ClientError
+
+    try:
+        return bucket.contents(path)
+    except ClientError as error:
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (403, 404, 412):
+            raise Unreadable(f"the object cannot be read: {error.response['Error'].get('Code', 'unknown')}") from None
+        raise
