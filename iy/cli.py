@@ -122,6 +122,22 @@ def generate(reference: Annotated[Path, typer.Option(help="A photograph of one p
 
 
 @app.command()
+def push(place: Annotated[str, typer.Argument(help="s3://bucket/folder")], profile: Profile = None) -> None:
+    """Send stage 4's model and the reports to S3; what is there already is not sent again."""
+    from iy import params, transfer
+    files, sent = transfer.push(params.load(profile), place)
+    print(f"{place}: {files} files, {sent} of them new")
+
+
+@app.command()
+def pull(place: Annotated[str, typer.Argument(help="s3://bucket/folder, where `iy push` sent a model.")],
+         out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")]) -> None:
+    """Bring a pushed model and its reports back, every file checked against its hash."""
+    from iy import transfer
+    print(f"{out}: {transfer.pull(place, out)} files; draw with `iy generate --bundle {out}/models/…`")
+
+
+@app.command()
 def params(profile: Annotated[str | None, typer.Argument(help="A profile; else the one that params.yaml names.")] = None) -> None:
     """The resolved settings, as YAML, with their hash."""
     import yaml

@@ -40,7 +40,7 @@ def client(connections: int = 10) -> Any:
 
 
 @contextlib.contextmanager
-def told(url: str, setting: str) -> Iterator[None]:
+def told(url: str, setting: str, doing: str = "fetch") -> Iterator[None]:
     """What still fails after all attempts is one sentence; botocore's own never hold a key."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -50,7 +50,7 @@ def told(url: str, setting: str) -> Iterator[None]:
     except (Boto3Error, BotoCoreError, ClientError) as error:
         why, refused = " ".join(str(error).split())[:200], isinstance(error, (ClientError, NoCredentialsError))
         check = "the bucket and your keys" if refused else "the connection and AWS_ENDPOINT_URL"
-        raise UserError(f"{setting}: cannot fetch {url}: {why}: check {check}") from None
+        raise UserError(f"{setting}: cannot {doing} {url}: {why}: check {check}") from None
 
 
 def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator[Item]:

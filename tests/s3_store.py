@@ -63,7 +63,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def handle_one(self):
-        kind = self.server.fault()
+        kind, length = self.server.fault(), int(self.headers.get("Content-Length") or 0)
+        sent = self.rfile.read(length) if length else None
         if kind == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
@@ -73,14 +74,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif kind == "throttled":
             self.answer(503, {"Content-Type": "application/xml"}, THROTTLED)
         else:
-            self.hand_on(kind)
+            self.hand_on(kind, sent)
 
     do_GET = do_HEAD = do_PUT = do_POST = handle_one
 
-    def hand_on(self, kind):
-        length = int(self.headers.get("Content-Length") or 0)
+    def hand_on(self, kind, sent):
         there = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=30)
-        there.request(self.command, self.path, self.rfile.read(length) if length else None, dict(self.headers))
+        there.request(self.command, self.path, sent, dict(self.headers))
         reply = there.getresponse()
         body = reply.read()
         there.close()
