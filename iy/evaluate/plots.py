@@ -9,6 +9,13 @@ from iy import report
 from iy.storage import write_bytes, write_json
 
 MODELS = ("base", "stage1", "stage2", "stage3", "stage4")
+CORNERS = {  # where a model's name stands beside its point, in points of type: near ones keep apart
+    "base": (0, -30),
+    "stage1": (-38, 20),
+    "stage2": (38, 20),
+    "stage3": (-38, -20),
+    "stage4": (38, -20),
+}
 CURVES = {
     "identity": ("identity_judge", "identity_judge_other", "identity", "identity_other"),
     "identification": ("top1", "top1_judge"),
@@ -74,7 +81,16 @@ def trade_off(metrics: dict[str, dict]) -> bytes:
                 alpha=0.9,
                 color="grey" if base else "#1f6feb",
             )
-            axes.annotate(model, (x["value"], y["value"]), (6, 6), textcoords="offset points", fontsize=9)
+            axes.annotate(
+                model,
+                (x["value"], y["value"]),
+                CORNERS[model],
+                textcoords="offset points",
+                fontsize=9,
+                ha="center",
+                va="center",
+                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "grey"},
+            )
             if not base:
                 path.append((x["value"], y["value"]))
         for start, end in zip(path, path[1:], strict=False):
