@@ -11,10 +11,10 @@ from iy.storage import write_bytes, write_json
 MODELS = ("base", "stage1", "stage2", "stage3", "stage4")
 CORNERS = {  # where a model's name stands beside its point, in points of type: near ones keep apart
     "base": (0, -30),
-    "stage1": (-38, 20),
+    "stage1": (-38, 36),
     "stage2": (38, 20),
     "stage3": (-38, -20),
-    "stage4": (38, -20),
+    "stage4": (38, -36),
 }
 CURVES = {
     "identity": ("identity_judge", "identity_judge_other", "identity", "identity_other"),
