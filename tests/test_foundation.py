@@ -271,7 +271,21 @@ def test_the_face_is_asked_for_what_is_known_of_it():
     assert wrong(False, "A smiling person.") < smiling
 
 
-def test_a_face_is_told_from_everybody_elses():
+def test_a_face_seen_in_a_mirror_keeps_its_landmarks():
+    data, rng = lesson(), np.random.default_rng(0)
+    landmarks, pictures = data.landmarks - 8.0, torch.zeros(8, 3, 48, 48)
+    for i, points in enumerate(landmarks.astype(int)):
+        pictures[i, :, points[:, 1], points[:, 0]] = torch.arange(1.0, 6)  # each landmark has a colour of its own
+    seen, moved = unet.from_elsewhere(pictures, landmarks, rng)
+    turned = ~(seen == pictures).flatten(1).all(1)
+    assert 0 < turned.sum() < 8, "some are turned, some are not"
+    for picture, points, mirrored in zip(seen, moved.round().astype(int), turned, strict=True):
+        colours = [2, 1, 3, 5, 4] if mirrored else [1, 2, 3, 4, 5]
+        assert [round(float(picture[0, y - 1 : y + 2, x - 1 : x + 2].max())) for x, y in points] == colours
+    assert 0.1 < np.abs(moved - landmarks)[~turned.numpy()].max() <= unet.OFF
+
+
+def test_a_face_is_told_from_everybody_elses(monkeypatch):
     """Cross-entropy of sharpened cosines over all people, written out; a face nowhere found is nobody's."""
     torch.manual_seed(0)
     means, data, pick = np.random.default_rng(0).normal(size=(8, 128)), lesson(), np.array([4, 0, 2])
@@ -283,12 +297,14 @@ def test_a_face_is_told_from_everybody_elses():
     odds = np.exp(recogniser.SHARPNESS * cosines)
     right = -np.log(odds[range(3), pick] / odds.sum(1))
     asked = np.array([True, True, False])
-    who = unet.who_loss(knows, faces, data, pick, asked, starts)
+    monkeypatch.setattr(unet, "worn", lambda pictures, *_: pictures)
+    rng = SimpleNamespace(random=np.ones, uniform=lambda low, high, shape: np.zeros(shape))  # from where it is, unturned
+    who = unet.who_loss(knows, faces, data, pick, asked, starts, rng)
     assert who.item() == pytest.approx(right[:2].mean(), rel=1e-4)
     who.backward()
     assert faces.grad[:2].abs().amax((1, 2, 3)).min() > 0 == faces.grad[2].abs().max()
     data.boxes[:] = np.nan
-    assert unet.who_loss(knows, faces, data, pick, asked, starts) == 0
+    assert unet.who_loss(knows, faces, data, pick, asked, starts, rng) == 0
 
 
 def test_two_people_are_drawn_side_by_side_each_from_their_own_reference(monkeypatch):

@@ -103,10 +103,10 @@ def cut(picture: np.ndarray, x: int, y: int) -> np.ndarray:
     return picture[y : y + FACE, x : x + FACE]
 
 
-def worn(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Every picture a little blurred and noised, by its own measure."""
+def worn(x: torch.Tensor, rng: np.random.Generator, most: float = 1.0) -> torch.Tensor:
+    """Every picture a little blurred and noised, by its own measure, up to `most`."""
     share, noise = (
-        torch.from_numpy(rng.uniform(0, top, (len(x), 1, 1, 1))).float().to(x.device) for top in (0.9, 0.12)
+        torch.from_numpy(rng.uniform(0, most * top, (len(x), 1, 1, 1))).float().to(x.device) for top in (0.9, 0.12)
     )
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return torch.lerp(x, blurred, share) + noise * torch.randn_like(x)

@@ -27,7 +27,7 @@ from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
 from iy.studio.foundation.lesson import FACE, SWAPPABLE, SWAPPED, Lesson, choose, picture_error
 from iy.studio.foundation.precision import mixed
-from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, middle, windows
+from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, middle, windows, worn
 from iy.studio.foundation.recogniser import Recogniser
 from iy.studio.foundation.train import Plan, fit
 
@@ -47,6 +47,7 @@ RATE = 7.5e-4
 BATCH = 32  # pictures of a step
 READ = 0.625  # share of them whose prediction is decoded and read
 CLEAR, NOISY = 700, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
+OFF = 0.7  # pixels that the recogniser's landmarks are moved by at most
 SAID, WHO = 0.02, 0.01  # weights: of what the face shows, of who it is
 SCHEDULE = dict(
     num_train_timesteps=1000,
@@ -142,7 +143,7 @@ def train(model: Personaliser, lesson: Lesson, encode, critics: Critics, plan: P
             predicted = clean(schedule, noisy, v, t)
             faces = decoded(critics.vae, predicted[:read], starts[pick[:read]])
             features = critics.reader(middle(faces)).float()
-            who = who_loss(critics.recogniser, faces, lesson, pick[:read], hidden[:read], starts)
+            who = who_loss(critics.recogniser, faces, lesson, pick[:read], hidden[:read], starts, rng)
         weight = torch.stack([face_map(box / CELL, wanted.shape[2:], FACE) for box in lesson.boxes[pick]]).to(device)
         share = schedule.alphas_cumprod.to(device)[t]
         error = picture_error(predicted, wanted, share, torch.from_numpy(swapped).to(device)) * weight
@@ -190,14 +191,33 @@ def who_loss(
     pick: np.ndarray,
     asked: np.ndarray,
     starts: np.ndarray,
+    rng: np.random.Generator,
 ) -> torch.Tensor:
-    """How surprising that windows (B, 3, 48, 48) show their persons: the mean over those that are `asked` (B,)."""
+    """How surprising that windows (B, 3, 48, 48) show their persons: the mean over those that are `asked` (B,).
+
+    They are seen worn, from a little off and half of them in a mirror: what pleases the recogniser in one very picture
+    only is no likeness, and another recogniser would not see it.
+    """
     rows = np.flatnonzero(asked & np.isfinite(lesson.boxes[pick, 0]))
     if not len(rows):
         return faces.new_zeros(())
     which = pick[rows]
     landmarks = lesson.landmarks[which] - CELL * starts[which][:, None]
-    return recogniser.surprise(faces[torch.from_numpy(rows)], landmarks, lesson.who[which]).mean()
+    seen, landmarks = from_elsewhere(faces[torch.from_numpy(rows)].float(), landmarks, rng)
+    return recogniser.surprise(worn(seen, rng, 0.5), landmarks, lesson.who[which]).mean()
+
+
+def from_elsewhere(
+    pictures: torch.Tensor, landmarks: np.ndarray, rng: np.random.Generator
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Pictures (B, 3, h, w) and landmarks (B, 5, 2), half of them mirrored, the landmarks up to a pixel off."""
+    turned = rng.random(len(pictures)) < 0.5
+    width = pictures.shape[3]
+    mirrored = landmarks[:, [1, 0, 2, 4, 3]] * [-1, 1] + [width - 1, 0]  # eyes and corners of the mouth change places
+    landmarks = np.where(turned[:, None, None], mirrored, landmarks) + rng.uniform(-OFF, OFF, (len(pictures), 5, 2))
+    return torch.where(
+        torch.from_numpy(turned).to(pictures.device)[:, None, None, None], pictures.flip(3), pictures
+    ), landmarks
 
 
 @torch.no_grad()
