@@ -94,6 +94,7 @@ class Curate(Section):
     grouping: Literal["auto", "label", "embedding"]
     group_threshold: float | None
     minimum_per_person: PositiveInt
+    wrong_names: Literal["reject", "keep"]
     validation_people: PositiveInt
     test_people: PositiveInt
     captioner: Literal["auto", "sidecar", "transformers"]

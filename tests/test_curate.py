@@ -139,6 +139,20 @@ def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely():
     assert by_face[3]["person"] == by_face[7]["person"] != "ada"
 
 
+def test_a_photo_under_a_wrong_label_is_rejected_with_both_similarities_unless_labels_are_kept():
+    faces = {"ada": [0, 3, 6, 88], "bob": [90, 93, 96]}
+    rows = [
+        row(f"{who}{angle}", label=who, verdict=ACCEPTED, embedding=[np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+        for who, angles in faces.items()
+        for angle in angles
+    ]
+    grouped = group.group(rows, curate(), 0.8)
+    assert [one["uri"] for one in grouped if one["verdict"] == REJECTED] == ["ada88"]
+    assert grouped[3]["reason"].startswith("resembles bob more (0.99") and "of ada (0.08" in grouped[3]["reason"]
+    kept = group.group(rows, curate(wrong_names="keep"), 0.8)
+    assert all(one["verdict"] == ACCEPTED for one in kept)
+
+
 def test_clustering_by_components_equals_clustering_at_once():
     from sklearn.cluster import AgglomerativeClustering
     from sklearn.metrics import v_measure_score

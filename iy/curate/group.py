@@ -9,6 +9,7 @@ from sklearn.neighbors import radius_neighbors_graph
 
 from iy import params
 from iy.curate.filters import reject
+from iy.curate.strangers import strangers
 from iy.faces.recognise import unit
 from iy.records import ACCEPTED
 
@@ -19,6 +20,8 @@ def group(rows: list[dict], curate: params.Curate, published: float) -> list[dic
     """Accepted rows get a `person`; persons with too few photos are rejected."""
     threshold = published if curate.group_threshold is None else curate.group_threshold
     rows = [row | {"person": label(row, curate)} if row["verdict"] == ACCEPTED else row for row in rows]
+    if curate.wrong_names == "reject":
+        rows = doubt(rows)
     unnamed = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED and row["person"] is None]
     if curate.grouping == "label":
         for i in unnamed:
@@ -29,6 +32,20 @@ def group(rows: list[dict], curate: params.Curate, published: float) -> list[dic
         count = len({rows[i]["person"] for i in unnamed})
         log.info("curate: %d unlabelled photos show %d persons", len(unnamed), count)
     return few(rows, curate.minimum_per_person)
+
+
+def doubt(rows: list[dict]) -> list[dict]:
+    """Photos whose label is another person's than their face are rejected."""
+    named = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED and row["person"] is not None]
+    if not named:
+        return rows
+    rows, people = list(rows), [rows[i]["person"] for i in named]
+    for k, found in strangers(unit(np.array([rows[i]["embedding"] for i in named])), people).items():
+        rows[named[k]] = reject(rows[named[k]], f"resembles {found.resembles} more ({found.other:.3f}) than the other photos "
+                                f"of {people[k]} ({found.own:.3f}): under a wrong name? curate.wrong_names is reject")
+    if count := sum(rows[i]["verdict"] != ACCEPTED for i in named):
+        log.info("curate: %d of %d labelled photos resemble somebody else more", count, len(named))
+    return rows
 
 
 def label(row: dict, curate: params.Curate) -> str | None:
