@@ -100,6 +100,7 @@ def trade_off(metrics: dict[str, dict]) -> bytes:
                 metrics["real"]["identity_judge"]["value"], color="#1a7f37", linestyle="--", label="real photos"
             )
             axes.legend(frameon=False, fontsize=8)
+        axes.margins(0.08, 0.2)  # room for the names of the lowest and highest
         axes.set(xlabel="prompt alignment", ylabel="identity (second recogniser's cosine)")
 
     return report.plot(draw, 7, 4.5)
