@@ -13,6 +13,7 @@ import yaml
 from flows import environment, experiment, graph
 from iy import faces
 from iy.errors import UserError
+from iy.photos.own import own_photos
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument(
         "--photos",
         metavar="PLACE",
-        help="your own photographs, a folder or s3://bucket/folder: the same as photos.source and photos.path",
+        help="your own photographs, a folder or s3://bucket/folder: photos.source, photos.path and photos.snapshot",
     )
     parsed.add_argument("--force", action="store_true", help="run also what has not changed")
     parsed.add_argument("--stage", help="this stage and what it needs only")
@@ -50,18 +51,11 @@ def parser() -> argparse.ArgumentParser:
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for one in options.set:
+    for one in [*options.set, *(own_photos(options.photos) if options.photos else [])]:
         key, sign, value = one.partition("=")
         if not sign:
             raise UserError(f"--set {one}: write KEY=VALUE, for example --set finetune.stages.4.steps=40")
         found[key.strip()] = yaml.safe_load(value)
-    if options.photos and options.photos.startswith("s3://"):
-        found |= {"photos.source": "s3", "photos.path": options.photos}
-    elif options.photos:
-        folder = Path(options.photos).expanduser().resolve()
-        if not folder.is_dir():
-            raise UserError(f"--photos {options.photos}: there is no such folder")
-        found |= {"photos.source": "folder", "photos.path": str(folder)}
     return found
 
 

@@ -38,6 +38,12 @@ def store(tmp_path_factory):
             services.services.stop_all([service])
 
 
+def upload(client, folder, prefix: str) -> None:
+    """Every file of `folder`, to the bucket `models`."""
+    for file in [path for path in folder.rglob("*") if path.is_file()]:
+        client.upload_file(str(file), "models", f"{prefix}/{file.relative_to(folder)}")
+
+
 class Proxy(http.server.ThreadingHTTPServer):
     """Hands requests on to 127.0.0.1:`behind`; `share` of them fail, in a way and order that `seed` decides."""
     daemon_threads = True

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iy import cli, records, s3
+from iy import records, s3
 from iy.errors import UserError
+from iy.photos.own import own_photos
 from iy.photos.run import run
-from tests.s3_store import Proxy, store  # noqa: F401 (a fixture)
+from tests.s3_store import Proxy, store, upload  # noqa: F401 (a fixture)
 from tests.test_photos import settings
 
 PEOPLE, EACH = 5, 4
@@ -37,8 +38,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def uploaded(store, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for file in [path for path in folder.rglob("*") if path.is_file()]:
-        store.upload_file(str(file), "models", f"faces/{file.relative_to(folder)}")
+    upload(store, folder, "faces")
     store.put_object(Bucket="models", Key="faces/empty/", Body=b"")
     return store
 
@@ -123,10 +123,10 @@ def test_a_store_that_does_not_answer_is_one_sentence(uploaded, monkeypatch):
 
 
 def test_new_photographs_in_a_bucket_are_noticed(uploaded):
-    first = cli.own_photos("s3://models/faces")
-    assert first == cli.own_photos("s3://models/faces") and first[:2] == ["photos.source=s3", 'photos.path="s3://models/faces"']
+    first = own_photos("s3://models/faces")
+    assert first == own_photos("s3://models/faces") and first[:2] == ["photos.source=s3", 'photos.path="s3://models/faces"']
     uploaded.put_object(Bucket="models", Key="faces/p9/new.png", Body=b"x")
     try:
-        assert cli.own_photos("s3://models/faces") != first
+        assert own_photos("s3://models/faces") != first
     finally:
         uploaded.delete_object(Bucket="models", Key="faces/p9/new.png")

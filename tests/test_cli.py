@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from iy import cli, doctor, params
 from iy.errors import UserError
+from iy.photos.own import own_photos
 
 HEAVY = {"torch", "numpy", "pandas", "pydantic", "mlflow", "prefect", "diffusers", "transformers", "cv2", "dvc", "scipy", "yaml"}
 
@@ -55,14 +56,14 @@ def test_away_from_the_project(tmp_path):
 
 def test_own_photos_are_noticed_when_they_change(tmp_path):
     with pytest.raises(UserError, match="the folder is empty"):
-        cli.own_photos(str(tmp_path))
+        own_photos(str(tmp_path))
     (tmp_path / "anna").mkdir()
     (tmp_path / "anna" / "1.jpg").write_bytes(b"x")
     (tmp_path / "anna" / "loop").symlink_to(tmp_path)
-    first = cli.own_photos(str(tmp_path))
-    assert cli.own_photos(str(tmp_path)) == first and first[:2] == ["photos.source=folder", f'photos.path="{tmp_path}"']
+    first = own_photos(str(tmp_path))
+    assert own_photos(str(tmp_path)) == first and first[:2] == ["photos.source=folder", f'photos.path="{tmp_path}"']
     (tmp_path / "anna" / "2.jpg").write_bytes(b"y")
-    assert cli.own_photos(str(tmp_path)) != first
+    assert own_photos(str(tmp_path)) != first
 
 
 def test_doctor_names_the_remedy(project, monkeypatch):

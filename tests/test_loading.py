@@ -8,7 +8,7 @@ from iy import params
 from iy.diffusion import encode_text, load_base
 from iy.diffusion.int8 import Int8Linear
 from iy.errors import UserError
-from tests.s3_store import store  # noqa: F401 (a fixture)
+from tests.s3_store import store, upload  # noqa: F401 (a fixture)
 from tests.tiny import tiny_base, tiny_settings
 
 
@@ -55,8 +55,7 @@ def test_encoders_asked_for_in_8_bits_are_and_say_nearly_the_same(folder):
 def uploaded(store, folder, tmp_path, monkeypatch):
     """The base in the store, beside a pickle; the current folder is an empty one."""
     monkeypatch.chdir(tmp_path)
-    for file in [path for path in folder.rglob("*") if path.is_file()]:
-        store.upload_file(str(file), "models", f"base/{file.relative_to(folder)}")
+    upload(store, folder, "base")
     store.put_object(Bucket="models", Key="base/unet/diffusion_pytorch_model.bin", Body=b"a pickle")
     return store
 

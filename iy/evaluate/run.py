@@ -67,7 +67,7 @@ def run(params: Params) -> None:
         for name, stage in [("base", None), *((f"stage{stage}", stage) for stage in STAGES)]:
             works.append(draw.work_folder(params, name, params.bundle_dir(stage) if stage else None))
             results[name] = evaluate_model(benchmark, base, name, stage, works[-1])
-        pairs = together.evaluate(benchmark, open_model(params, base, STAGES[-1]))
+        pairs = together.evaluate(benchmark, open_model(params, base, STAGES[-1])) if params.evaluate.together else None
         metrics = all_metrics(benchmark, results)
         if pairs:
             metrics["stage4"] |= pairs.metrics(params.evaluate.bootstrap, params.seed)

@@ -35,12 +35,10 @@ class Together:
         return {name: estimate(list(array[:, None]), rounds, seed) for name, array in self.values.items()}
 
 
-def evaluate(benchmark: "Benchmark", pipeline: Any) -> Together | None:
-    """Draw and judge as many pairs as the settings ask; None when they ask for none."""
+def evaluate(benchmark: "Benchmark", pipeline: Any) -> Together:
+    """Draw and judge as many pairs as the settings ask."""
     params = benchmark.params
     pairs = choose(len(benchmark.subjects), params.evaluate.together, params.seed)
-    if not pairs:
-        return None
     images = pictures(benchmark, pipeline, pairs)
     known = [benchmark.gallery.people[subject.person].reference for subject in benchmark.subjects]
     rows = [

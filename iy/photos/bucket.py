@@ -2,22 +2,17 @@
 
 What is fetched is kept in `.iy/` until the stage has read everything: killed, it goes on with what is missing.
 """
-import hashlib
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-from tqdm import tqdm
 
 from iy import params, s3
 from iy.errors import UserError
 from iy.photos import sidecar
 from iy.photos.decode import Unreadable, decode
-from iy.photos.folder import BATCH, is_photo
-from iy.photos.photo import Photo, readable, unreadable
+from iy.photos.folder import is_photo
+from iy.photos.photo import Photo, read_all, readable, unreadable
 from iy.storage import sha256, write_bytes
 
 STREAMS = 16            # photos on their way at a time: what waits is the network
@@ -36,11 +31,20 @@ class Bucket:
         self.kept = KEPT / self.name
 
     def contents(self, path: str) -> bytes:
+        """A photo or sidecar; one that may not be read, or is gone since it was listed, is `Unreadable`."""
+        from botocore.exceptions import ClientError
+
         item = self.items[path]
-        kept = self.kept / hashlib.sha256(f"{item.key}\0{item.etag}".encode()).hexdigest()
+        kept = self.kept / sha256(f"{item.key}\0{item.etag}".encode())
         if kept.exists():
             return kept.read_bytes()
-        data = s3.contents(self.store, self.name, item.key)
+        try:
+            data = s3.contents(self.store, self.name, item.key)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (403, 404, 412):
+                raise
+            code = error.response["Error"].get("Code", "unknown")
+            raise Unreadable(f"the object {PurePosixPath(path).name} cannot be read: {code}") from None
         write_bytes(kept, data)
         return data
 
@@ -63,16 +67,8 @@ def photos(settings: params.Photos) -> Iterator[Photo]:
         if not names:
             raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
                             "person or all in one folder")
-        yield from read_all(bucket, names, settings)
+        yield from read_all(partial(read, bucket, settings), names, STREAMS)
     shutil.rmtree(bucket.kept, ignore_errors=True)
-
-
-def read_all(bucket: Bucket, names: list[str], settings: params.Photos) -> Iterator[Photo]:
-    with ThreadPoolExecutor(STREAMS) as pool, tqdm(total=len(names), desc="photos", mininterval=1) as bar:
-        for start in range(0, len(names), BATCH):
-            for photo in pool.map(partial(read, bucket, settings), names[start:start + BATCH]):
-                bar.update()
-                yield photo
 
 
 def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
@@ -83,19 +79,8 @@ def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
     try:
         if bucket.items[path].size > LARGEST:
             raise Unreadable(f"{bucket.items[path].size} bytes: too large for a photograph")
-        data = contents(bucket, path)
+        data = bucket.contents(path)
         columns |= {"id": sha256(data)} | sidecar.read(place, bucket.text)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)
-
-
-def contents(bucket: Bucket, path: str) -> Any:
-    from botocore.exceptions import ClientError
-
-    try:
-        return bucket.contents(path)
-    except ClientError as error:
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (403, 404, 412):
-            raise Unreadable(f"the object cannot be read: {error.response['Error'].get('Code', 'unknown')}") from None
-        raise

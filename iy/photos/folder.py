@@ -2,21 +2,16 @@
 import os
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-
-from tqdm import tqdm
 
 from iy import params
 from iy.errors import UserError
 from iy.photos import sidecar
 from iy.photos.decode import Unreadable, decode
-from iy.photos.photo import Photo, readable, unreadable
+from iy.photos.photo import Photo, read_all, readable, unreadable
 from iy.storage import sha256
-
-BATCH = 64       # files decoded at a time: what memory holds
 
 
 class Found(NamedTuple):
@@ -32,15 +27,7 @@ def photos(settings: params.Photos) -> Iterator[Photo]:
     if not found:
         raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
                         "person or all in one folder")
-    return read_all(root, found, settings)
-
-
-def read_all(root: Path, found: list[Found], settings: params.Photos) -> Iterator[Photo]:
-    with ThreadPoolExecutor(settings.workers) as pool, tqdm(total=len(found), desc="photos", mininterval=1) as bar:
-        for start in range(0, len(found), BATCH):
-            for photo in pool.map(partial(read, root, settings), found[start:start + BATCH]):
-                bar.update()
-                yield photo
+    return read_all(partial(read, root, settings), found, settings.workers)
 
 
 def checked_root(path: str | None) -> Path:

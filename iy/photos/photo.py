@@ -1,10 +1,15 @@
 """One photo on its way into the table."""
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from iy.records import REJECTED
 from iy.storage import png
+
+BATCH = 64       # photos decoded at a time: what memory holds
 
 
 class Photo(NamedTuple):
@@ -21,3 +26,12 @@ def readable(image: np.ndarray, **columns: str | None) -> Photo:
 
 def unreadable(reason: str, **columns: str | None) -> Photo:
     return Photo({"attributes": "{}", **columns, "verdict": REJECTED, "reason": reason}, None)
+
+
+def read_all(read: Callable[[Any], Photo], found: Sequence, threads: int) -> Iterator[Photo]:
+    """`read` of each that was found, in their order, some at a time."""
+    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(found), desc="photos", mininterval=1) as bar:
+        for start in range(0, len(found), BATCH):
+            for photo in pool.map(read, found[start:start + BATCH]):
+                bar.update()
+                yield photo

@@ -11,7 +11,7 @@ from iy.evaluate import identity
 from iy.evaluate.look import Observer
 from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline
-from iy.studio.foundation.quality import ASKED, BATCH, GUIDANCE, combinations
+from iy.studio.foundation.quality import BATCH, GUIDANCE, combinations
 from iy.studio.foundation.renders import Faces, Renders
 
 PEOPLE, GALLERY, PROMPTS, STEPS = 48, 12, 4, 8
@@ -34,7 +34,7 @@ def measure(pipeline: ImagineYourselfPipeline, held: Renders, faces: Faces) -> d
             identity.template([v for look in photos if (v := getattr(look, name)) is not None]) for photos in known
         ]
         seen = [getattr(look, name) for look in looks]
-        share[name] = round(float(np.mean(first_of_gallery(seen, templates))), 4)
+        share[name] = round(float(np.mean(recognised(seen, templates))), 4)
     return share | {
         "how": f"{PEOPLE} strangers in galleries of {GALLERY}, {PROMPTS} drawings of one reference each, {STEPS} steps"
     }
@@ -44,7 +44,7 @@ def drawings(pipeline: ImagineYourselfPipeline, crops: list[np.ndarray]) -> list
     """`PROMPTS` of every reference (64, 64, 3), one after the other; the prompts say nothing of the person."""
     asked, rng = combinations([]), np.random.default_rng(11)
     cells = [
-        Cell(lexicon.describe({name: asked[seed][name] for name in ASKED}, rng, person=False), crop, seed)
+        Cell(lexicon.describe(asked[seed], rng, person=False), crop, seed)
         for seed, crop in enumerate(crop for crop in crops for _ in range(PROMPTS))
     ]
     return draw(
@@ -58,7 +58,7 @@ def drawings(pipeline: ImagineYourselfPipeline, crops: list[np.ndarray]) -> list
     )
 
 
-def first_of_gallery(seen: list[np.ndarray | None], templates: list[np.ndarray]) -> list[bool]:
+def recognised(seen: list[np.ndarray | None], templates: list[np.ndarray]) -> list[bool]:
     """Whether each drawing, `PROMPTS` of every person in a row, is nearest to its person among their `GALLERY`."""
     answers = []
     for i, vector in enumerate(seen):
