@@ -103,14 +103,14 @@ def verdict(seen: Sequence[Look], references: tuple[Look, Look]) -> dict[str, fl
 
 
 def block(benchmark: "Benchmark", found: Together) -> report.Block:
-    """For the report: both references and the picture, pair by pair."""
+    """For the report: the picture between its references, pair by pair."""
     crops = [reference_crop(benchmark.params, subject.reference) for subject in benchmark.subjects]
     rows = [
         [
             report.thumbnail(crops[left], "left reference"),
+            report.thumbnail(image, ", ".join(f"{name} {array[i]:.0f}" for name, array in found.values.items()), 192),
             report.thumbnail(crops[right], "right reference"),
-            report.thumbnail(image, ", ".join(f"{name} {array[i]:.0f}" for name, array in found.values.items())),
         ]
         for i, ((left, right), image) in enumerate(zip(found.pairs[:SHOWN], found.images, strict=False))
     ]
-    return report.strip(["left", "right", "stage 4"], rows)
+    return report.table(["left", "stage 4", "right"], rows)
