@@ -62,7 +62,7 @@ class Model(Section):
 
 
 class Photos(Section):
-    source: Literal["studio", "folder", "s3"]
+    source: Literal["studio", "folder", "s3", "webdataset", "table"]
     path: str | None
     snapshot: str | None
     people: PositiveInt

@@ -10,7 +10,9 @@ from iy import records, s3
 from iy.errors import UserError
 from iy.photos.own import own_photos
 from iy.photos.run import run
+from iy.storage import sha256
 from tests.s3_store import Proxy, store, upload  # noqa: F401 (a fixture)
+from tests.test_collections import picture, tar_of
 from tests.test_photos import settings
 
 PEOPLE, EACH = 5, 4
@@ -130,3 +132,30 @@ def test_new_photographs_in_a_bucket_are_noticed(uploaded):
         assert own_photos("s3://models/faces") != first
     finally:
         uploaded.delete_object(Bucket="models", Key="faces/p9/new.png")
+
+
+def test_tars_in_a_bucket_are_read_as_here(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        tar_of(tmp_path / f"tars/{number:05d}.tar", *((f"{number}{i}.png", picture(10 * number + i)) for i in range(3)))
+    upload(store, tmp_path / "tars", "tars")
+    run(settings(source="webdataset", path="tars"))
+    here = rows()
+    for place, count in (("s3://models/tars", 6), ("s3://models/tars/00001.tar", 3)):
+        assert own_photos(place)[0] == "photos.source=webdataset"
+        run(settings(source="webdataset", path=place))
+        places = ("shard", "offset")        # in our own shards, which hold fewer photos
+        assert [row | dict.fromkeys(places) for row in rows()] == [row | dict.fromkeys(places) for row in here[-count:]]
+    assert not [path for path in (tmp_path / ".iy").rglob("*") if path.is_file()], "nothing is kept of what was read"
+
+
+def test_a_table_may_name_objects(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/1.png").write_bytes(picture(1))
+    upload(store, tmp_path / "some", "listed")
+    (tmp_path / "people.csv").write_text("uri,person\ns3://models/listed/1.png,Ada\ns3://models/listed/2.png,Ada\ns3://..,\n")
+    run(settings(source="table", path="people.csv"))
+    one, two, three = rows()
+    assert (one["label"], one["verdict"], one["id"]) == ("Ada", None, sha256(picture(1)))
+    assert two["reason"].startswith("the object 2.png cannot be read") and "names no object" in three["reason"]

@@ -5,11 +5,12 @@ What is fetched is kept in `.iy/` until the stage has read everything: killed, i
 import shutil
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from typing import Any
 
 from iy import params, s3
 from iy.errors import UserError
-from iy.photos import sidecar
+from iy.photos import kept, sidecar
 from iy.photos.decode import Unreadable, decode
 from iy.photos.folder import is_photo
 from iy.photos.photo import Photo, read_all, readable, unreadable
@@ -17,7 +18,6 @@ from iy.storage import sha256, write_bytes
 
 STREAMS = 16            # photos on their way at a time: what waits is the network
 LARGEST = 512 * 2**20   # bytes; a larger object is no photograph
-KEPT = Path(".iy", "resume", "s3")
 
 
 class Bucket:
@@ -28,24 +28,15 @@ class Bucket:
         self.store = s3.client(STREAMS)
         start = len(self.folder) + 1 if self.folder else 0
         self.items = {item.key[start:]: item for item in s3.listed(self.store, self.name, self.folder)}
-        self.kept = KEPT / self.name
 
     def contents(self, path: str) -> bytes:
         """A photo or sidecar; one that may not be read, or is gone since it was listed, is `Unreadable`."""
-        from botocore.exceptions import ClientError
-
         item = self.items[path]
-        kept = self.kept / sha256(f"{item.key}\0{item.etag}".encode())
-        if kept.exists():
-            return kept.read_bytes()
-        try:
-            data = s3.contents(self.store, self.name, item.key)
-        except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (403, 404, 412):
-                raise
-            code = error.response["Error"].get("Code", "unknown")
-            raise Unreadable(f"the object {PurePosixPath(path).name} cannot be read: {code}") from None
-        write_bytes(kept, data)
+        here = kept.place(self.name, item)
+        if here.exists():
+            return here.read_bytes()
+        data = existing(self.store, self.name, item.key)
+        write_bytes(here, data)
         return data
 
     def text(self, path: PurePosixPath) -> bytes | None:
@@ -55,6 +46,19 @@ class Bucket:
         if self.items[str(path)].size > sidecar.MAXIMUM_BYTES:
             raise Unreadable(sidecar.TOO_LARGE.format(path.name))
         return self.contents(str(path))
+
+
+def existing(store: Any, bucket: str, key: str) -> bytes:
+    """An object; one that may not be read, or is not there, is `Unreadable`. A store that fails raises what boto3 says."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return s3.contents(store, bucket, key)
+    except ClientError as error:
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (403, 404, 412):
+            raise
+        code = error.response["Error"].get("Code", "unknown")
+        raise Unreadable(f"the object {PurePosixPath(key).name} cannot be read: {code}") from None
 
 
 def photos(settings: params.Photos) -> Iterator[Photo]:
@@ -68,7 +72,7 @@ def photos(settings: params.Photos) -> Iterator[Photo]:
             raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
                             "person or all in one folder")
         yield from read_all(partial(read, bucket, settings), names, STREAMS)
-    shutil.rmtree(bucket.kept, ignore_errors=True)
+    shutil.rmtree(kept.KEPT / bucket.name, ignore_errors=True)
 
 
 def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:

@@ -1,29 +1,58 @@
 """`--photos PLACE`: what a user types for the settings that read their own photographs."""
 import json
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePath
 
 from iy import s3
 from iy.errors import UserError
+from iy.photos import table, tars
 from iy.storage import sha256
 
 
 def own_photos(place: str) -> list[str]:
-    """Settings that read a folder, here or in S3; the snapshot changes with its files, so that new ones are noticed."""
-    if place.startswith(s3.SCHEME):
-        bucket, below = s3.place(place, "--photos")
-        with s3.told(place, "--photos"):
-            items = [list(item) for item in s3.listed(s3.client(), bucket, below)]
-        snapshot = sha256(json.dumps(items).encode())[:16]
-        return ["photos.source=s3", f"photos.path={json.dumps(place)}", f'photos.snapshot="{snapshot}"']
-    folder = Path(place).expanduser().resolve()
-    if not folder.is_dir():
-        raise UserError(f"--photos {folder}: there is no such folder")
-    try:
-        listing = [(str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns)
-                   for path in sorted(folder.rglob("*")) if (stat := path.lstat())]
-    except OSError as error:
-        raise UserError(f"--photos {folder}: {error.filename}: {error.strerror}") from None
+    """Settings that read a place, here or in S3; the snapshot changes with its files, so that new ones are noticed."""
+    if remote := place.startswith(s3.SCHEME):
+        listing = in_store(place)
+    else:
+        place = str(Path(place).expanduser().resolve())
+        listing = here(Path(place))
     if not listing:
-        raise UserError(f"--photos {folder}: the folder is empty: put photographs in it, one sub-folder per person if you can")
+        raise UserError(f"--photos {place}: the folder is empty: put photographs in it, one sub-folder per person if you can")
+    source = kind([name for name, *_ in listing], remote)
+    if remote and source == "table":
+        raise UserError(f"--photos {place}: bring the table to this machine; its rows may name objects s3://bucket/key")
     snapshot = sha256(json.dumps(listing).encode())[:16]
-    return ["photos.source=folder", f"photos.path={json.dumps(str(folder))}", f'photos.snapshot="{snapshot}"']
+    return [f"photos.source={source}", f"photos.path={json.dumps(place)}", f'photos.snapshot="{snapshot}"']
+
+
+def in_store(url: str) -> list[list]:
+    """Of every object below a folder of a bucket, or of the one tar that `url` names: name, size, etag."""
+    bucket, below = s3.place(url, "--photos")
+    folder = below.rpartition("/")[0] if below.endswith(".tar") else below
+    with s3.told(url, "--photos"):
+        items = [list(item) for item in s3.listed(s3.client(), bucket, folder)]
+    return [item for item in items if item[0] == below] if folder != below else items
+
+
+def here(place: Path) -> list[list]:
+    """Of every file in a folder, or of one file: name, size, time of change."""
+    if not place.exists():
+        raise UserError(f"--photos {place}: there is no such folder")
+    root, paths = (place, sorted(place.rglob("*"))) if place.is_dir() else (place.parent, [place])
+    try:
+        return [[str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns]
+                for path in paths if (stat := path.lstat())]
+    except OSError as error:
+        raise UserError(f"--photos {place}: {error.filename}: {error.strerror}") from None
+
+
+def kind(names: Collection[str], remote: bool) -> str:
+    """The source that reads such files: tars, tables, or photographs themselves."""
+    paths = [PurePath(name) for name in names]
+    if any(path.suffix == ".tar" for path in paths):
+        return "webdataset"
+    tables = [path for path in paths if path.suffix.lower() in table.KINDS]
+    pictures = any(path.suffix.lower()[1:] in tars.PICTURES for path in paths)
+    if any(path.name in table.METADATA for path in tables) or (tables and not pictures):
+        return "table"
+    return "s3" if remote else "folder"

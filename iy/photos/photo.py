@@ -1,6 +1,7 @@
 """One photo on its way into the table."""
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +29,11 @@ def unreadable(reason: str, **columns: str | None) -> Photo:
     return Photo({"attributes": "{}", **columns, "verdict": REJECTED, "reason": reason}, None)
 
 
-def read_all(read: Callable[[Any], Photo], found: Sequence, threads: int) -> Iterator[Photo]:
-    """`read` of each that was found, in their order, some at a time."""
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(found), desc="photos", mininterval=1) as bar:
-        for start in range(0, len(found), BATCH):
-            for photo in pool.map(read, found[start:start + BATCH]):
+def read_all(read: Callable[[Any], Photo], found: Iterable, threads: int, batch: int = BATCH) -> Iterator[Photo]:
+    """`read` of each that was found, in their order, some at a time; how many there are need not be known."""
+    total, stream = len(found) if isinstance(found, Sized) else None, iter(found)
+    with ThreadPoolExecutor(threads) as pool, tqdm(total=total, desc="photos", unit="", mininterval=1) as bar:
+        while some := list(islice(stream, batch)):
+            for photo in pool.map(read, some):
                 bar.update()
                 yield photo

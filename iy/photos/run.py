@@ -7,12 +7,13 @@ from pathlib import Path
 from iy import records
 from iy.errors import UserError
 from iy.params import Params
-from iy.photos import bucket, folder, studio
+from iy.photos import bucket, folder, studio, table, tars
 from iy.photos.photo import Photo
 from iy.storage import atomic_folder, write_shard
 
 SHARD = 1000     # images in one tar
-SOURCES = {"studio": studio.photos, "folder": folder.photos, "s3": bucket.photos}
+SOURCES = {"studio": studio.photos, "folder": folder.photos, "s3": bucket.photos, "webdataset": tars.photos,
+           "table": table.photos}
 log = logging.getLogger(__name__)
 
 

@@ -36,10 +36,16 @@ def fields(said: str, name: str) -> dict[str, str]:
         raise Unreadable(f"its sidecar {name} is not valid JSON") from None
     if not isinstance(value, dict):
         raise Unreadable(f"its sidecar {name} must hold a JSON object")
-    for key in KEYS:
-        if key in value and not (isinstance(value[key], str) and value[key].strip()):
-            raise Unreadable(f"its sidecar {name} says {key} = {value[key]!r:.40}: it must be text")
-    return {column: " ".join(value[key].split()) for key, column in KEYS.items() if key in value}
+    return checked(value, f"its sidecar {name}")
+
+
+def checked(value: dict, name: str) -> dict[str, str]:
+    """The columns that `value` states under their `KEYS`; null: nothing is said. `name` stands for it in messages."""
+    stated = {key: value[key] for key in KEYS if value.get(key) is not None}
+    for key, words in stated.items():
+        if not (isinstance(words, str) and words.strip()):
+            raise Unreadable(f"{name} says {key} = {words!r:.40}: it must be text")
+    return {KEYS[key]: " ".join(words.split()) for key, words in stated.items()}
 
 
 def text(data: bytes, name: str) -> str:
