@@ -152,6 +152,13 @@ def test_a_table_lists_photographs(suffix, tmp_path):
     assert len({row["id"] for row in rows}) == len(rows)
 
 
+@pytest.mark.parametrize("suffix", table.KINDS)
+def test_a_caption_without_end_is_a_reason(suffix, tmp_path):
+    (tmp_path / "1.png").write_bytes(picture(1))
+    rows = rows_of_table(listed(tmp_path, suffix, [{"uri": "1.png", "caption": "a" * 10**6}, {"uri": "1.png"}]))
+    assert [row["reason"] for row in rows] == [f"the row people{suffix}#1 says caption in 1000000 characters: more than 65536", None]
+
+
 def test_hugging_face_parquet_holds_its_pictures_and_names_its_labels(tmp_path):
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features = {"image": {"_type": "Image"}, "label": {"names": ["ada", "bob"], "_type": "ClassLabel"}}

@@ -45,6 +45,8 @@ def checked(value: dict, name: str) -> dict[str, str]:
     for key, words in stated.items():
         if not (isinstance(words, str) and words.strip()):
             raise Unreadable(f"{name} says {key} = {words!r:.40}: it must be text")
+        if len(words) > MAXIMUM_BYTES:
+            raise Unreadable(f"{name} says {key} in {len(words)} characters: more than {MAXIMUM_BYTES}")
     return {KEYS[key]: " ".join(words.split()) for key, words in stated.items()}
 
 

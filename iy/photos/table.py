@@ -32,7 +32,7 @@ COLUMNS = {                                             # what a column may be c
     "consent": ("consent",),
     "sha256": ("sha256",),
 }
-LONGEST = 2**20         # characters of a CSV field or JSON line
+LONGEST = 2**26         # characters of a CSV field or JSON line: a table that has more is broken off
 
 
 class Row(NamedTuple):
