@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from iy.bench.commands import bench
+from iy.erasure.commands import erase, trace
 from iy.errors import UserError
 from iy.review.commands import review
 
@@ -110,6 +111,10 @@ def pull(place: Annotated[str, typer.Argument(help="s3://bucket/folder, where `i
     """Bring a pushed model and its reports back, every file checked against its hash."""
     from iy import transfer
     print(f"{out}: {transfer.pull(place, out)} files; draw with `iy generate --bundle {out}/models/…`")
+
+
+app.command()(trace)
+app.command()(erase)
 
 
 @app.command()

@@ -29,12 +29,13 @@ def place(url: str, setting: str) -> tuple[str, str]:
     return bucket, folder
 
 
-def client(connections: int = 10) -> Any:
-    """A client that tries again, and more slowly when the store asks for that. Threads may share it."""
+def client(connections: int = 10, endpoint: str | None = None) -> Any:
+    """A client that tries again, and more slowly when the store asks for that. Threads may share it. `endpoint`: the
+    store's address, where the environment does not name it."""
     import boto3
     from botocore.config import Config
 
-    return boto3.Session().client("s3", config=Config(
+    return boto3.Session().client("s3", endpoint_url=endpoint, config=Config(
         retries={"total_max_attempts": ATTEMPTS, "mode": "adaptive"}, connect_timeout=10, read_timeout=READ_SECONDS,
         max_pool_connections=connections))
 

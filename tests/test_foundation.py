@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from iy import lexicon
 from iy.faces.dlibtorch import chips
@@ -22,6 +23,7 @@ from iy.studio.foundation import (
     recipe,
     recogniser,
     renders,
+    sight,
     unet,
 )
 from iy.studio.foundation import lesson as lessons
@@ -111,6 +113,58 @@ def test_a_part_that_is_done_is_read_back_and_an_unfinished_one_goes_on(tmp_path
     again, loss = training(stop=0)
     fit(Plan("line", tmp_path, 300, 0.05), again, loss)
     assert torch.equal(again.weight, layer.weight), "no step was taken"
+
+
+def test_weights_named_so_learn_three_times_as_fast(tmp_path):
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slow, self.quick = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
+
+    def one_step(fast: str | None) -> Two:
+        two = Two()
+        plan = Plan(f"two {fast}", tmp_path, 1, 0.1)
+        return fit(plan, two, lambda step: (two.slow - 1).square().sum() + (two.quick - 1).square().sum(), fast=fast)
+
+    plain, fast = one_step(None), one_step("quick")
+    torch.testing.assert_close(plain.quick, plain.slow)
+    torch.testing.assert_close(fast.slow, plain.slow)
+    torch.testing.assert_close(fast.quick, 3 * plain.slow)
+
+
+def test_traits_tell_people_apart_on_one_scale():
+    some, again = sight.traits(np.arange(40)), sight.traits(np.arange(40))
+    np.testing.assert_array_equal(some, again)
+    np.testing.assert_allclose(some.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(some.std(0), 1, atol=1e-4)
+    far = np.linalg.norm(some[:, None] - some[None], axis=2) + 1e9 * np.eye(40)
+    assert some.shape[1] > 100 and far.min() > 3
+
+
+def test_the_tower_learns_to_see_what_a_person_is_made_of(tmp_path, monkeypatch):
+    """Three people whose crops differ in one shade: nothing else can tell the traits."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr(sight, "CROPS", 6)
+    monkeypatch.setattr(sight, "PICTURES", 2)
+    made = toy()
+    shades = np.repeat(np.uint8([20, 120, 220]), 2)
+    crops = np.tile(shades[:, None, None, None], (1, 64, 64, 3))
+    boxes = np.tile(np.float32([16, 16, 48, 48]), (6, 1))
+    found = renders.Faces(crops, boxes, lesson(6).landmarks, np.zeros((6, 128), np.float32))
+    known = torch.from_numpy(sight.traits(np.unique(made.person)))
+
+    def words(rows, rng):
+        return torch.nn.functional.one_hot(torch.from_numpy(rows), language.WIDTH).float()
+
+    def unexplained(steps: int) -> float:
+        plan = Plan(f"sight{steps}", tmp_path, steps, 1e-2)
+        tower = sight.train(language.clip_vision(0), made, found, np.eye(3, 128, dtype=np.float32), words, plan)
+        net = sight.Sight(tower, known.shape[1])
+        net.load_state_dict(load_file(tmp_path / f"sight{steps}.safetensors"))
+        with torch.no_grad():
+            return float((net.eval()(autoencoder.pixels(crops))[0] - known.repeat_interleave(2, 0)).square().mean())
+
+    assert unexplained(60) < 0.3 < 0.7 < unexplained(2)
 
 
 def test_the_autoencoder_learns_and_its_latents_have_unit_variance(tmp_path):

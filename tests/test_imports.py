@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-LEVELS = [{"errors"}, {"storage", "s3"}, {"params", "records", "lexicon"}, {"stage", "report", "studio"}, {"diffusion", "tracking"},
+LEVELS = [{"errors"}, {"storage", "s3"}, {"params", "records", "lexicon", "erased"}, {"stage", "report", "studio"}, {"diffusion", "tracking"},
           {"model", "faces"}, {"generate"}, {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
-          {"studio.foundation", "doctor", "bench", "review", "transfer"}, {"cli"}]
+          {"studio.foundation", "doctor", "bench", "review", "transfer", "erasure"}, {"cli"}]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 ROOMS = LEVELS[7]
 STUDIO_USERS = {"studio", "studio.foundation", "photos", "evaluate", "cli"}

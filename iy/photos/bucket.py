@@ -84,7 +84,8 @@ def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
         if bucket.items[path].size > LARGEST:
             raise Unreadable(f"{bucket.items[path].size} bytes: too large for a photograph")
         data = bucket.contents(path)
-        columns |= {"id": sha256(data)} | sidecar.read(place, bucket.text)
+        columns["id"] = sha256(data)        # first: it is known by it whatever its sidecar says
+        columns |= sidecar.read(place, bucket.text)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)

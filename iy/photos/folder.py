@@ -75,7 +75,8 @@ def read(root: Path, settings: params.Photos, found: Found) -> Photo:
         if found.reason:
             raise Unreadable(found.reason)
         data = contents(found.path)
-        columns |= {"id": sha256(data)} | sidecar.read(found.path, beside)
+        columns["id"] = sha256(data)        # first: it is known by it whatever its sidecar says
+        columns |= sidecar.read(found.path, beside)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from iy import records
+from iy import erased, records
 from iy.errors import UserError
 from iy.params import Params
 from iy.photos import bucket, folder, studio, table, tars
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def run(params: Params) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
-    taken = SOURCES[params.photos.source](params.photos)
+    taken = not_erased(SOURCES[params.photos.source](params.photos))
     with atomic_folder(params.photos_dir) as aside:
         rows = list(store(taken, aside))
         refuse_none(rows, params)
@@ -28,6 +28,18 @@ def run(params: Params) -> None:
     rejected = sum(row["verdict"] == records.REJECTED for row in rows)
     log.info("photos: %d readable, %d not (kept as rows, with the reason), in %s",
              len(rows) - rejected, rejected, params.photos_dir)
+
+
+def not_erased(photos: Iterable[Photo]) -> Iterator[Photo]:
+    """The photos without those that were erased: they leave no row."""
+    gone, left_out = erased.read(), 0
+    for photo in photos:
+        if erased.mark(photo.row["id"]) not in gone:
+            yield photo
+        else:
+            left_out += 1
+    if left_out:
+        log.info("photos: %d left out: they were erased, and stand in %s", left_out, erased.LIST)
 
 
 def store(photos: Iterable[Photo], target: Path) -> Iterator[dict]:

@@ -181,7 +181,8 @@ def read(files: Files, settings: params.Photos, row: Row) -> Photo:
             raise Unreadable(row.reason)
         data, named = picture(files, row)
         kept["uri"] = named or row.where
-        kept |= {"id": sha256(data)} | stated(said, row.where)
+        kept["id"] = sha256(data)           # first: it is known by it whatever its row says
+        kept |= stated(said, row.where)
         if (wanted := said.get("sha256")) and wanted != kept["id"]:
             raise Unreadable(f"its bytes are not those that the table names: sha256 is {kept['id']}")
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **kept)

@@ -118,7 +118,8 @@ def read(settings: params.Photos, sample: Sample) -> Photo:
         data = next((data for kind, data in sample.files.items() if kind in PICTURES), None)
         if data is None:
             raise Unreadable("the sample has no picture")
-        columns |= {"id": sha256(data)} | stated(sample)
+        columns["id"] = sha256(data)        # first: it is known by it whatever its sidecar says
+        columns |= stated(sample)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)

@@ -247,6 +247,17 @@ def train_clip(
     return fit(plan, clip, loss, decay=0.995)
 
 
+def embedder(tokenizer, tower: nn.Module):
+    """`encode(texts)`: the text tower's pooled embeddings (B, D)."""
+
+    @torch.no_grad()
+    def encode(texts: list[str]) -> torch.Tensor:
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
+        return tower(**tokens.to(tower.device)).text_embeds
+
+    return encode
+
+
 def contrast(match: torch.Tensor) -> torch.Tensor:
     """CLIP's symmetric cross-entropy over a (B, B) similarity matrix whose diagonal is right."""
     right = torch.arange(len(match), device=match.device)

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch.nn import Module
 from tqdm import tqdm
-from transformers import ByT5Tokenizer, CLIPImageProcessor, T5EncoderModel
+from transformers import ByT5Tokenizer, CLIPImageProcessor, CLIPVisionModelWithProjection, T5EncoderModel
 
 from iy import params
 from iy.diffusion import Base, choose_device, load_base
@@ -32,6 +32,7 @@ from iy.studio.foundation import (
     reader,
     recogniser,
     renders,
+    sight,
     unet,
 )
 from iy.studio.foundation.lesson import Lesson
@@ -42,13 +43,15 @@ WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
 HELD_FIRST, HELD_PEOPLE, HELD_SHOTS = 900_000, 100, 6  # people whom no part ever learns from
 CAPTIONS = 3  # of each render
 WORKERS = 2
-KEEP, START = ("vae", "clip", "t5", "byt5", "probes", "identity"), ("vae", "clip", "t5", "byt5", "unet")
+KEEP = ("vae", "clip", "sight", "t5", "byt5", "probes", "identity")
+START = ("vae", "clip", "sight", "t5", "byt5", "unet")
 BRANCH = {"t5": "ul2", "byt5": "byt5"}  # of the text encoders, in the settings
 FURTHER, SUFFIX = 0.5, "-further"  # share of the first training's rate, and what a part is then called
 STEPS = {  # what one to two hours on two CPU cores allow; the losses were still falling
     "vae": 4200,
     "clip_text": 800,
     "clip": 900,
+    "sight": 1200,
     "t5": 800,
     "byt5": 300,
     "probes": 2500,
@@ -181,6 +184,20 @@ class Recipe:
         )
 
     @cached_property
+    def sight(self) -> CLIPVisionModelWithProjection:
+        """The vision tower."""
+        if "sight" in self.keep:
+            return self.shipped.vision
+        tower = self.begin("sight", lambda: self.shipped.vision, lambda: self.clip.vision)
+        encode = language.embedder(self.tokenizer, self.clip.text)
+
+        def words(rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+            return encode([self.texts[i][rng.integers(CAPTIONS)] for i in rows])
+
+        directions = recogniser.people(self.train, self.faces)
+        return sight.train(tower, self.train, self.faces, directions, words, self.plan("sight", sight.RATE)).eval()
+
+    @cached_property
     def t5_tokenizer(self):
         if "t5" in (*self.keep, *self.start):
             return self.shipped.text["ul2"].tokenizer
@@ -247,14 +264,14 @@ class Recipe:
             self.train.attributes + turned.attributes,
             np.tile(self.who, 2),
             others * 2,
-            unet.seen(self.clip.vision, self.faces.crops),
+            unet.seen(self.sight, self.faces.crops),
         )
 
     @cached_property
     def personal(self) -> Personaliser:
         """The U-Net, and the attention to references that it learnt with."""
         net = self.begin("unet", lambda: self.shipped.unet, unet.build)
-        base = dataclasses.replace(self.shipped, unet=net, vae=self.vae, vision=self.clip.vision)
+        base = dataclasses.replace(self.shipped, unet=net, vae=self.vae, vision=self.sight)
         # Opened first: a bundle freezes the U-Net that it stands on.
         learnt = bundle.load(WEIGHTS / "pretrained", self.shipped) if "unet" in self.start else None
         model = unet.personal(base, params.load("studio").model)
@@ -339,7 +356,8 @@ def save_language(recipe: Recipe, out: Path) -> None:
     if "clip" not in recipe.keep:
         recipe.tokenizer.save_pretrained(out / "text_clip")
         half(recipe.clip.text, out / "text_clip")
-        half(recipe.clip.vision, out / "vision")
+    if "sight" not in recipe.keep:
+        half(recipe.sight, out / "vision")
         CLIPImageProcessor(
             size={"shortest_edge": renders.SIDE}, crop_size=renders.SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3
         ).save_pretrained(out / "vision")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import iy.studio
 from iy import lexicon, params
 from iy.faces import Analyser, load_analyser
-from iy.faces.crop import face_crop
+from iy.faces.crop import GREY, face_crop
 from iy.stage import die_with_parent
 from iy.storage import atomic_path, sha256
 from iy.studio.people import sample_person
@@ -120,41 +120,46 @@ def reduced(photos: np.ndarray) -> np.ndarray:
 
 def faces(photos: np.ndarray, folder: Path, workers: int, name: str = "faces") -> Faces:
     """Every photo's face, found, cropped and embedded as the stages do it; kept in `folder`."""
-    path = folder / f"{name}-{opened()[1].recogniser.version}-landmarks.npz"
+    path = folder / f"{name}-{analyser().recogniser.version}-landmarks.npz"
     if not path.exists():
         with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
             rows = list(tqdm(pool.map(face, photos, chunksize=50), "faces", len(photos)))
+        box, landmarks, embedding = (np.stack(values) for values in zip(*rows, strict=True))
         with atomic_path(path) as aside, open(aside, "wb") as file:
-            np.savez(
-                file,
-                **{name: np.stack(values) for name, values in zip(Faces._fields, zip(*rows, strict=True), strict=True)},
-            )
+            np.savez(file, box=box, landmarks=landmarks, embedding=embedding)
     with np.load(path) as stored:
-        return Faces(*(stored[name] for name in Faces._fields))
+        box, landmarks, embedding = (stored[name] for name in Faces._fields[1:])
+    model = params.load("studio").model
+    rows = zip(photos, box, landmarks, strict=True)
+    return Faces(np.stack([crop(*row, model) for row in rows]), box, landmarks, embedding)
 
 
 @cache
-def opened() -> tuple[params.Model, Analyser]:
+def analyser() -> Analyser:
     settings = params.load("studio")
-    return settings.model, load_analyser(settings.faces, settings.usage)
+    return load_analyser(settings.faces, settings.usage)
 
 
-def face(photo: np.ndarray) -> Faces:
-    """One row of them."""
-    model, analyser = opened()
-    found = analyser.detect(photo)
+def face(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Box, landmarks and embedding of one row of them."""
+    found = analyser().detect(photo)
     if not found:
         nowhere = np.full((7, 2), np.nan, np.float32)
-        return Faces(
-            np.full((SIDE, SIDE, 3), 128, np.uint8), nowhere[:2].ravel(), nowhere[2:], np.zeros(128, np.float32)
-        )
+        return nowhere[:2].ravel(), nowhere[2:], np.zeros(128, np.float32)
     first, scale = found[0], SIDE / len(photo)
-    return Faces(
-        face_crop(photo, first.box, first.landmarks, SIDE, model.crop_margin, model.mask_face),
+    return (
         np.float32(first.box * scale),
         np.float32((first.landmarks + 0.5) * scale - 0.5),  # a pixel's place is its middle's
-        np.float32(analyser.embed(photo, first)),
+        np.float32(analyser().embed(photo, first)),
     )
+
+
+def crop(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray, model: params.Model) -> np.ndarray:
+    """The reference (64, 64, 3) that a photo is, as the stages cut it."""
+    if not np.isfinite(box[0]):
+        return np.full((SIDE, SIDE, 3), GREY, np.uint8)
+    scale = len(photo) / SIDE
+    return face_crop(photo, box * scale, (landmarks + 0.5) * scale - 0.5, SIDE, model.crop_margin, model.mask_face)
 
 
 def looks() -> str:

@@ -150,7 +150,7 @@ def train(model: Personaliser, lesson: Lesson, encode, critics: Critics, plan: P
         said = said_loss(critics.reader, features, lesson, pick[:read], known[:read], words[:read], share[:read].sqrt())
         return error.mean() + SAID * said + WHO * who
 
-    return fit(plan, model, loss, decay=0.998, muon=True)
+    return fit(plan, model, loss, decay=0.998, muon=True, fast="vision")
 
 
 def timesteps(batch: int, read: int, source: torch.Generator) -> torch.Tensor:

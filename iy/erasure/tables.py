@@ -1,0 +1,77 @@
+"""Which tables speak of a photo: photos by id, source, label or person; pairs by the photo that they were made from."""
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iy.errors import UserError
+from iy.storage import sha256
+
+MAGIC = b"PAR1"
+NAMES = ("id", "uri", "label", "person", "reference")
+SHORTEST = 8            # characters of an id that name a photo
+
+
+class Table(NamedTuple):
+    """Of one table the columns that name photos: `place` for messages, the `digest` of its bytes, rows of `NAMES`."""
+    place: str
+    digest: str
+    rows: list[dict]
+
+    @property
+    def photos(self) -> dict[str, dict]:
+        """Rows of photos by id; a pair's or a drawing's names its photo as `reference`."""
+        return {row["id"]: row for row in self.rows if row["id"] and not row["reference"]}
+
+    def holding(self, photos: set[str]) -> list[dict]:
+        return [row for row in self.rows if row["id"] in photos or row["reference"] in photos]
+
+
+def parse(data: bytes, place: str) -> Table | None:
+    """None for what is no table of ours."""
+    if not data.startswith(MAGIC):
+        return None
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        there = [name for name in NAMES if name in file.schema_arrow.names]
+        rows = file.read(columns=there).to_pylist()
+    except (pa.ArrowException, OSError):
+        return None
+    if not {"id", "reference"} & set(there):
+        return None
+    return Table(place, sha256(data), [dict.fromkeys(NAMES) | row for row in rows])
+
+
+def here(root: Path = Path()) -> Iterator[Table]:
+    """The project's own: what lies under data/ and reports/."""
+    for path in sorted(path for part in ("data", "reports") for path in (root / part).rglob("*.parquet")):
+        if (table := parse(path.read_bytes(), str(path))) is not None:
+            yield table
+
+
+def named(names: Iterable[str], tables: list[Table]) -> set[str]:
+    """Ids of the photos that `names` mean: an id or its beginning, a source, a person as source or curate name them."""
+    found: set[str] = set()
+    for name in names:
+        meant = {one for table in tables for one, row in table.photos.items() if means(name, row)}
+        if not meant:
+            raise UserError(f"{name!r} is no photo and no person of this project: name an id (or its first {SHORTEST} "
+                            "characters), a source (uri), or a person's label")
+        by_id = {one for one in meant if one.startswith(name)}
+        if len(by_id) > 1:
+            raise UserError(f"{name!r} begins the ids of {len(by_id)} photos: give more of it")
+        found |= meant
+    return found
+
+
+def means(name: str, row: dict) -> bool:
+    return name in (row["id"], row["uri"], row["label"], row["person"]) or (
+        len(name) >= SHORTEST and row["id"].startswith(name))
+
+
+def made_of(photos: set[str], tables: list[Table]) -> set[str]:
+    """Ids of the pairs whose reference is one of the photos."""
+    return {row["id"] for table in tables for row in table.rows if row["id"] and row["reference"] in photos}
