@@ -277,6 +277,24 @@ def test_a_transformers_model_captions_what_has_no_caption(tmp_path):
     assert captions.caption(rows, tmp_path, wanted, "cpu")[0] == first
 
 
+def test_the_interval_of_a_false_match_rate_counts_persons_not_pairs(monkeypatch):
+    monkeypatch.setattr(calibrate, "RESAMPLES", 4000)
+    rng = np.random.default_rng(0)
+    photos = np.repeat(np.arange(20), 5)
+    first, second = np.triu_indices(100, 1)
+    cosine = rng.random(len(first))
+    other = photos[first] != photos[second]
+    match = calibrate.Match(photos, first, second, cosine)
+    assert match.pairs.sum() / 2 == other.sum() and match.pairs[3, 4] == 25 and match.pairs[3, 3] == 0
+    spread = np.diff(match.interval(0.9))[0]
+    rate = (cosine[other] >= 0.9).mean()
+    binomial = 2 * 1.96 * np.sqrt(2 * rate * (1 - rate) / other.sum())
+    assert binomial < spread < 3 * binomial, "pairs that are independent: hardly wider than the formula's"
+    alike = np.where((photos[first] == 0) & (photos[second] == 1), 1.0, cosine * 0.89)      # one pair of look-alikes
+    low, high = calibrate.Match(photos, first, second, alike).interval(0.9)
+    assert low == 0 and high > 2 * 25 / other.sum(), "a collection without them, or with more of them, would surprise nobody"
+
+
 def test_calibration_of_known_similarities():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(30, 32))
@@ -298,4 +316,5 @@ def test_calibration_of_known_similarities():
     assert found["genuine"]["n"] == 25 * 15 and abs(found["impostor"]["median"]) < 0.1 < found["genuine"]["median"]
     bound = found["false_match"]["0.01"]
     assert abs((impostor >= bound["threshold"]).mean() - 0.01) < 0.002 and bound["true_match"] > 0.99
+    assert bound["low"] <= 0.01 <= bound["high"] < 0.1
     assert found["distance"]["genuine_median"] < found["distance"]["impostor_median"]

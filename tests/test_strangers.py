@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from iy.curate import strangers as module
+from iy.curate.calibrate import calibrate
 from iy.curate.strangers import strangers
 from iy.faces import load_analyser
 from iy.params import load
@@ -62,6 +63,25 @@ def att():
             people.append(path.parent.name)
     faces = np.array(faces)
     return faces / np.linalg.norm(faces, axis=1, keepdims=True), np.array(people)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_a_false_match_rate_chosen_on_half_the_persons_holds_on_the_others(att, seed):
+    """1 in 1,000, the interval stated with the threshold."""
+    faces, people = att
+    names = np.random.default_rng(seed).permutation(np.unique(people))
+    rates = []
+    for half in (names[:20], names[20:]):
+        mine = np.isin(people, half)
+        cosine, who = faces[mine] @ faces[mine].T, people[mine]
+        if not rates:
+            rows = [{"verdict": "accepted", "split": "train", "person": name, "label": name, "recogniser": "dlib",
+                     "embedding": face.tolist()} for face, name in zip(faces[mine], who, strict=True)]
+            chosen = calibrate(rows)[0]["false_match"]["0.001"]
+        rates.append((cosine[who[:, None] != who] >= chosen["threshold"]).mean())
+    assert rates[0] == pytest.approx(0.001, abs=2e-4)
+    assert chosen["low"] <= rates[1] <= chosen["high"] < 0.01
 
 
 @pytest.mark.slow

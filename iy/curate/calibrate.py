@@ -8,6 +8,7 @@ from iy.records import accepted
 
 RATES = (.001, .01, .05, .1)         # false-match rates
 QUANTILES = (.01, .05, .1, .25, .5, .75, .9, .95, .99)
+RESAMPLES = 2000                     # of the persons, for intervals
 MAXIMUM = 3000                       # photos compared all with all
 DIGITS = 6
 
@@ -32,12 +33,13 @@ def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
         raise UserError("curate: the recogniser cannot be calibrated: outside the test split, two persons and one "
                         "person with two photos are needed: add photos, or set curate.minimum_per_person to 2")
     named = all(row["label"] == row["person"] for row in rows)
+    match = Match(person, first, second, cosine)
     found = {"recogniser": rows[0]["recogniser"], "labels": "source" if named else "grouped by this recogniser",
              "photos": len(rows), "persons": int(person.max()) + 1, "auc": rounded(roc_auc_score(same, cosine)),
              "genuine": summary(genuine), "impostor": summary(impostor),
              "distance": {"genuine_median": rounded(np.median(distance[same])),
                           "impostor_median": rounded(np.median(distance[~same]))},
-             "false_match": {str(rate): at_rate(genuine, impostor, rate) for rate in RATES}}
+             "false_match": {str(rate): at_rate(genuine, impostor, rate, match) for rate in RATES}}
     return found, genuine, impostor
 
 
@@ -47,10 +49,47 @@ def summary(values: np.ndarray) -> dict:
             "quantiles": {str(q): rounded(np.quantile(values, q)) for q in QUANTILES}}
 
 
-def at_rate(genuine: np.ndarray, impostor: np.ndarray, rate: float) -> dict:
-    """The similarity that a share `rate` of different persons reaches, and the share of same-person pairs that do."""
+def at_rate(genuine: np.ndarray, impostor: np.ndarray, rate: float, match: "Match") -> dict:
+    """The similarity that a share `rate` of different persons reaches, the share of same-person pairs that do, and
+    between which false-match rates as many other persons are to be expected."""
     threshold = float(np.quantile(impostor, 1 - rate))
-    return {"threshold": rounded(threshold), "true_match": rounded((genuine >= threshold).mean())}
+    low, high = match.interval(threshold)
+    return {"threshold": rounded(threshold), "true_match": rounded((genuine >= threshold).mean()),
+            "low": rounded(low), "high": rounded(high)}
+
+
+class Match:
+    """False matches person by person: pairs of photos are not independent, one look-alike gives dozens of them.
+
+    person (N,): counted from 0; first, second (P,): the photos of each pair, cosine (P,): how similar they are.
+    """
+
+    def __init__(self, person: np.ndarray, first: np.ndarray, second: np.ndarray, cosine: np.ndarray) -> None:
+        self.count, self.cosine = int(person.max()) + 1, cosine
+        self.cell = person[first] * self.count + person[second]
+        rng = np.random.default_rng(0)
+        self.drawn = rng.multinomial(self.count, np.full(self.count, 1 / self.count), 2 * RESAMPLES).astype(float)
+        self.pairs = self.table(np.ones(len(cosine)))
+
+    def table(self, weight: np.ndarray) -> np.ndarray:
+        """The sum of the pairs' weights (K, K) between every two different persons."""
+        total = np.bincount(self.cell, weight, self.count ** 2).reshape(self.count, self.count)
+        total = total + total.T
+        np.fill_diagonal(total, 0)
+        return total
+
+    def resampled(self, table: np.ndarray) -> np.ndarray:
+        """The table's sum (R,) in every resample of the persons."""
+        return ((self.drawn @ table) * self.drawn).sum(1)
+
+    def interval(self, threshold: float) -> tuple[float, float]:
+        """Between which rates 95 % of collections of as many persons lie, this one's own chance counted in: bootstrap
+        over persons, the difference of two resamples around the rate here."""
+        passed = self.table((self.cosine >= threshold).astype(float))
+        rates = self.resampled(passed) / np.maximum(self.resampled(self.pairs), 1)
+        here = passed.sum() / self.pairs.sum()
+        low, high = here + np.quantile(rates[:RESAMPLES] - rates[RESAMPLES:], [.025, .975])
+        return max(0.0, float(low)), min(1.0, float(high))
 
 
 def rounded(value: float) -> float:

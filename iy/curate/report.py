@@ -76,13 +76,14 @@ def recogniser(calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> 
         axes.set_xlabel("cosine similarity")
         axes.set_yticks([])
         axes.legend(frameon=False)
-    cells = [[f"{float(rate):.1%}", found["threshold"], f"{found['true_match']:.1%}"]
+    cells = [[f"{float(rate):.1%}", found["threshold"], f"{found['true_match']:.1%}",
+              f"{found['low']:.2%} to {found['high']:.2%}"]
              for rate, found in calibration["false_match"].items()]
     return [report.paragraph(f"{calibration['recogniser']}, {calibration['persons']} persons, persons named by: "
                              f"{calibration['labels']}. AUC {calibration['auc']:.4f}; median distance "
                              f"{calibration['distance']['genuine_median']:.3f} same person, "
                              f"{calibration['distance']['impostor_median']:.3f} different."),
-            report.table(["false-match rate", "similarity", "same person found"], cells),
+            report.table(["false-match rate", "similarity", "same person found", "rate among others (95 %)"], cells),
             report.picture(report.plot(draw))]
 
 
