@@ -74,8 +74,8 @@ def samples(path: Path, name: str) -> Iterator[Sample]:
     count = 0
     try:
         with tarfile.open(path, "r:") as tar:
-            regular = (member for member in tar if member.isreg())
-            for key, members in groupby(regular, key=lambda member: split(member.name)[0]):
+            files = (member for member in tar if not member.isdir())
+            for key, members in groupby(files, key=lambda member: split(member.name)[0]):
                 yield gathered(tar, Sample(f"{name}/{key}"), members)
                 count += 1
     except BROKEN as error:
@@ -85,7 +85,10 @@ def samples(path: Path, name: str) -> Iterator[Sample]:
 
 def gathered(tar: tarfile.TarFile, sample: Sample, members: Iterator[tarfile.TarInfo]) -> Sample:
     for member in members:
-        kind = split(member.name)[1]
+        key, kind = split(member.name)
+        if (why := refused(member, key)) is not None:
+            sample.reason = why
+            continue
         limit = LARGEST if kind in PICTURES else sidecar.MAXIMUM_BYTES
         if kind not in PICTURES and f".{kind}" not in sidecar.SUFFIXES:
             continue
@@ -97,6 +100,15 @@ def gathered(tar: tarfile.TarFile, sample: Sample, members: Iterator[tarfile.Tar
                 raise EOFError("unexpected end of data")
             sample.files.setdefault(kind, data)
     return sample
+
+
+def refused(member: tarfile.TarInfo, key: str) -> str | None:
+    """Why a member is not read at all. Nothing would come of its name here; but who wrote it meant no good."""
+    if not member.isreg():
+        return "a link, a device or the like: only files are read"
+    if key.startswith("/") or ".." in PurePosixPath(key).parts:
+        return "its name leads out of the tar"
+    return None
 
 
 def split(name: str) -> tuple[str, str]:
