@@ -15,7 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
-from flows import artifacts, environment, experiment, graph
+from flows import artifacts, environment, experiment, graph, review
 from flows.stage import repro
 from iy import params as settings
 from iy.errors import UserError
@@ -120,6 +120,8 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
     states: dict[str, State] = {}
     for number, stage in enumerate(stages, 1):
+        if stage == "select" and where.params.select.review == "required":
+            review.wait(where.folder, where.params)
         states[stage] = repro(
             stage,
             str(where.folder),

@@ -123,6 +123,7 @@ class Select(Section):
     real_share: float = Share
     pair_share: float = Share
     decisions: str | None
+    review: Literal["optional", "required"]
 
 
 class Stage(Section):

@@ -1,16 +1,19 @@
 """People choose by eye: nothing they decided is lost, nothing they are shown is markup, nobody else can decide for them."""
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import browser
 import numpy as np
 import pytest
 
+from flows import services
 from flows.services import some_ports
 from iy import records, storage
 from iy.errors import UserError
@@ -20,6 +23,7 @@ from iy.review.log import Judgement, Log
 from iy.review.things import Things
 from iy.select import decisions
 
+HERE = Path(__file__).resolve().parents[1]
 MARKUP = "<img src=x onerror=\"document.title='broken in'\"><b>bold</b>"
 
 
@@ -137,6 +141,11 @@ def test_label_studio_takes_and_gives(collection, tmp_path):
         labelstudio.load(tmp_path / "tasks.json")
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Server:
     """`iy review` in a process of its own."""
 
@@ -151,8 +160,7 @@ class Server:
         browser.wait(self.answers, 60, "iy review")
 
     def answers(self):
-        with socket.socket() as trial:
-            return trial.connect_ex(("127.0.0.1", self.port)) == 0
+        return answers(self.port)
 
     def ask(self, path, body=None, **headers):
         data = None if body is None else json.dumps(body).encode()
@@ -257,3 +265,58 @@ def press(page, count: int) -> list[str]:
         page.wait_for_selector(f"#own:not([data-id='{key}'])")
         made.append(key)
     return made
+
+
+WAITING = """
+from pathlib import Path
+from prefect import flow
+from flows import review
+from iy.params import load
+
+@flow
+def waiting():
+    review.wait(Path("."), load())
+
+waiting()
+"""
+
+
+def test_a_run_that_needs_people_waits_for_them_in_prefect(collection, tmp_path):
+    """Paused with a link while anything is undecided, whoever presses Resume; it goes on with the last judgement."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    profile = collection / "profiles/studio.yaml"
+    text = profile.read_text().replace("decisions: null", "decisions: decisions/studio.csv")
+    profile.write_text(text.replace("review: optional", "review: required"))
+    assert load().select.review == "required"
+    (collection / "waiting.py").write_text(WAITING)
+    things = [key for key, thing in Things(load()).by_id.items() if thing.row["verdict"] == "accepted"]
+    service = services.prefect(some_ports(1)[0], {"PREFECT_HOME": str(tmp_path / "prefect")})
+    service.start(tmp_path)
+    environment = {**os.environ, **service.variables, "PYTHONPATH": str(HERE)}
+    service.wait(tmp_path)
+    child = subprocess.Popen([sys.executable, "waiting.py"], cwd=collection, env=environment)
+    try:
+        with temporary_settings({PREFECT_API_URL: service.variables["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+            def state(kind: str) -> bool:
+                assert child.poll() in (None, 0)
+                return [run.state.name for run in client.read_flow_runs()] == [kind]
+
+            browser.wait(lambda: state("Paused"), 90, "the run to pause")
+            (run,) = client.read_flow_runs()
+            count, page = len(things), "http://127.0.0.1:4290"
+            assert f"{count} of {count} photos and pairs are not decided; judge them on {page}" in run.state.message
+            browser.wait(lambda: answers(4290), 60, "iy review")
+            assert urllib.request.urlopen(page, timeout=30).status == 200
+            log = Log(collection / "reviews/studio/log.jsonl")
+            log.add(*(one(key) for key in things[:-1]))
+            assert client.resume_flow_run(run.id).status.value == "ACCEPT"
+            browser.wait(lambda: f": 1 of {count}" in (client.read_flow_run(run.id).state.message or ""), 60, "the run to pause again")
+            log.add(one(things[-1], "rejected"))
+            assert child.wait(60) == 0 and client.read_flow_run(run.id).state.is_completed()
+    finally:
+        child.kill()
+        services.stop_all([service])
+    assert decisions.read(collection / "decisions/studio.csv").keys() == set(things)
+    assert not answers(4290), "the page ended with the wait"

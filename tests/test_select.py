@@ -63,9 +63,9 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def settings(folder, file: str | None = None):
+def settings(folder, file: str | None = None, review: str = "optional"):
     value = tiny_settings(folder)
-    value["select"] = {"real_share": 0.5, "pair_share": 0.5, "decisions": file}
+    value["select"] = {"real_share": 0.5, "pair_share": 0.5, "decisions": file, "review": review}
     return parse(value, "tiny")
 
 
@@ -127,3 +127,19 @@ def test_a_bad_file_is_named(project, name, content, message):
         (project / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         run(settings(project, str(project / name)))
+
+
+def test_where_people_must_decide_nothing_is_selected_before_they_have(project):
+    with pytest.raises(UserError, match="required needs select.decisions"):
+        run(settings(project, review="required"))
+    accepted = [row["id"] for row in PHOTOS] + ["pa", "pb"]
+    for missing in (1, 0):
+        lines = [f"{key},accepted,ana," for key in accepted[missing:]]
+        (project / "d.csv").write_text("\n".join(["id,verdict,reviewer,reason", *lines]) + "\n")
+        wanted = settings(project, "d.csv", "required")
+        if missing:
+            with pytest.raises(UserError, match=rf"1 of {len(accepted)} photos and pairs are not decided: judge them with `iy review`"):
+                run(wanted)
+        else:
+            run(wanted)
+            assert {key for key, row in table("pairs", records.PAIR).items() if row["verdict"] == "accepted"} == {"pa", "pb"}

@@ -50,6 +50,22 @@ def taken(port: int):
 
 
 @review.command()
+def left(profile: Profile = None) -> None:
+    """How many of the photos and pairs that the machine accepted nobody has decided; exit code 1 if there are some."""
+    from iy import params
+    from iy.review import verdicts
+    from iy.review.log import Log
+    from iy.review.things import Things
+
+    settings = params.load(profile)
+    things = [key for key, thing in Things(settings).by_id.items() if thing.row["verdict"] == "accepted"]
+    decided = {one.id for one in verdicts.settled(Log(log_path(settings.profile)).judged)[0]}
+    open_ones = sum(key not in decided for key in things)
+    print(f"{open_ones} of {len(things)} photos and pairs are not decided")
+    raise typer.Exit(open_ones > 0)
+
+
+@review.command()
 def export(out: Annotated[Path | None, typer.Argument(help=".csv: what select.decisions names; .json: for Label Studio; "
                                                               "decisions/<profile>.csv if not given.")] = None,
            profile: Profile = None) -> None:

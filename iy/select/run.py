@@ -28,6 +28,8 @@ def run(settings: Params) -> None:
         check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
         real = [row for row in photos if row["split"] == "train"]
         made = [row for row in pairs if splits.get(row["reference"]) == "train"]
+        if settings.select.review == "required":
+            refuse_undecided(real + made, decided, settings.select.decisions)
         real = judge(real, decided, settings.select.real_share, best_photos)
         made = judge(made, decided, settings.select.pair_share, best_pairs)
         with storage.atomic_folder(settings.data_dir("select")) as folder:
@@ -51,6 +53,17 @@ def check(decided: dict[str, Decision], photos: dict[str, str], pairs: dict[str,
                             "remove the row")
         if decision.verdict == ACCEPTED and key not in readable:
             raise UserError(f"{decision.place}: {key} has no image that can be read: remove the row")
+
+
+def refuse_undecided(rows: list[dict], decided: dict[str, Decision], file: str | None) -> None:
+    """People are to decide, and have not yet."""
+    if file is None:
+        raise UserError("select.review: required needs select.decisions: name the file, such as decisions/studio.csv")
+    chosen = records.accepted(rows)
+    left = sum(row["id"] not in decided for row in chosen)
+    if left:
+        raise UserError(f"select.review: required: {left} of {len(chosen)} photos and pairs are not decided: judge them "
+                        "with `iy review`, then `iy review export`")
 
 
 def judge(rows: list[dict], decided: dict[str, Decision], share: float, best: Callable) -> list[dict]:

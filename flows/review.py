@@ -1,0 +1,92 @@
+"""`select.review: required`: the run stops before stage select, Paused in Prefect, until people have judged its photos and pairs.
+
+The page is served meanwhile, on this machine; the run goes on by itself with the last judgement. It may be cancelled, or
+killed and started again: judgements are kept.
+"""
+
+import contextlib
+import subprocess
+import time
+from pathlib import Path
+
+from prefect import get_run_logger
+from prefect.artifacts import create_link_artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Paused, Running, State
+
+from flows import process
+from flows.stage import environment
+from iy.errors import UserError
+from iy.params import Params
+
+PAGE = "http://127.0.0.1:4290"
+SECONDS = 2.0  # between looks at the log
+PATIENCE = 365 * 86400  # seconds until Prefect calls a paused run failed
+
+
+def wait(folder: Path, params: Params) -> None:
+    """Until nothing is left to judge; then write the decisions, which select reads."""
+    if params.select.decisions is None:
+        raise UserError("select.review: required needs select.decisions: name the file, such as decisions/studio.csv")
+    said = ask(folder, params, "left")
+    if said.returncode:
+        with served(folder, params):
+            pause(said.stdout.strip())
+            until_judged(folder, params)
+            propose(Running())
+    exported = ask(folder, params, "export", str(params.select.decisions))
+    if exported.returncode:
+        raise UserError(exported.stderr.strip().removeprefix("error: "))
+    get_run_logger().info(exported.stdout.strip())
+
+
+def until_judged(folder: Path, params: Params) -> None:
+    log, seen = folder / "reviews" / params.profile / "log.jsonl", None
+    while True:
+        changed = log.stat().st_mtime_ns if log.exists() else None
+        if changed != seen:
+            seen, said = changed, ask(folder, params, "left")
+            if not said.returncode:
+                return
+        if propose(None).is_running():  # somebody pressed Resume
+            pause(ask(folder, params, "left").stdout.strip())
+        time.sleep(SECONDS)
+
+
+def pause(left: str) -> None:
+    words = f"waiting for people: {left}; judge them on {PAGE}"
+    get_run_logger().info(words)
+    propose(Paused(timeout_seconds=PATIENCE, message=words))
+
+
+def propose(state: State | None) -> State:
+    """Set the flow run's state; with None, tell it."""
+    with get_client(sync_client=True) as client:
+        if state is not None:
+            client.set_flow_run_state(flow_run.id, state, force=True)
+        return client.read_flow_run(flow_run.id).state
+
+
+@contextlib.contextmanager
+def served(folder: Path, params: Params):
+    """The review's page, unless somebody has it open already."""
+    create_link_artifact(PAGE, link_text="judge photos and pairs", key="review", description="Stage select waits for this")
+    page = process.start(
+        process.python("iy", "review", "--profile", params.profile), cwd=folder, env=environment(folder, None)
+    )
+    try:
+        yield
+    finally:
+        process.stop_work(page)
+        page.terminate()
+        page.wait()
+
+
+def ask(folder: Path, params: Params, *words: str) -> subprocess.CompletedProcess:
+    """`iy review WORDS`, in the run's own folder: a worktree has its own data."""
+    command = process.python("iy", "review", *words, "--profile", params.profile)
+    done = subprocess.run(command, cwd=folder, env=environment(folder, None), capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise UserError(done.stderr.strip().removeprefix("error: ") or f"iy review {words[0]} failed")
+    return done
