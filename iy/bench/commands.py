@@ -74,6 +74,30 @@ def memory(
     give(found, out)
 
 
+@bench.command("curate")
+def curate(
+    profile: Profile = None,
+    photos: Annotated[int, typer.Option(min=1, help="How many; the profile's own, again and again.")] = 640,
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Processes; several may be given, 1 and 2 are the default.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements; the median counts.")] = 3,
+    out: Out = None,
+) -> None:
+    """Curating, photos per second, beside its face models run bare on the same photos."""
+    from iy import params
+    from iy.bench import curate
+
+    found = curate.run(params.load(profile), photos, workers or [1, 2], rounds)
+    for count in workers or [1, 2]:
+        one = found[str(count)]
+        print(
+            f"{count} processes: {one['ours']:.1f} photos/s   ours / slowest model {one['ours_to_slowest']:.3f}   "
+            f"ours / all models {one['ours_to_all']:.3f}"
+        )
+    give(found, out)
+
+
 def ratios(name: str, found: dict) -> None:
     print(f"{name:<8} ours / stock {found['ours_to_stock']:.3f}   ours / naive {found['ours_to_naive']:.3f}")
 
