@@ -4,11 +4,13 @@ A shard is a plain uncompressed tar (WebDataset layout: `<key>.<ext>` members) n
 each member's bytes begin, so that one image is one seek away.
 """
 import contextlib
+import glob
 import hashlib
 import io
 import json
 import os
 import shutil
+import socket
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -40,7 +42,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """A temporary folder that replaces `path` as a whole when the block succeeds, and is removed when it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    start = f".{path.name}.{socket.gethostname()}-"
+    remove_left(path, start)
+    aside = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}.", dir=path.parent))
     try:
         yield aside
         aside.chmod(0o755)
@@ -54,6 +58,25 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     finally:
         if aside.exists():
             shutil.rmtree(aside)
+
+
+def remove_left(path: Path, start: str) -> None:
+    """Remove the folders aside that processes of this machine left which were killed. (Files are not looked for: where
+    there is one there may be millions.)"""
+    for left in path.parent.glob(f"{glob.escape(start)}*"):
+        process = left.name.removeprefix(start).partition(".")[0]
+        if process.isdigit() and not alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:         # somebody else's
+        return True
+    return True
 
 
 def fsync(path: Path) -> None:

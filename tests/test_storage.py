@@ -1,5 +1,7 @@
 """Files appear whole or not at all; shards give back the very bytes, at the places that they report."""
 import os
+import socket
+import subprocess
 import tarfile
 
 import numpy as np
@@ -33,6 +35,17 @@ def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path):
         (aside / "3.txt").write_text("x")
         raise KeyboardInterrupt
     assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["2.txt"]
+
+
+def test_folders_that_killed_processes_left_are_removed_and_those_of_living_ones_stay(tmp_path):
+    done = subprocess.Popen(["true"])
+    done.wait()
+    start = f".data.{socket.gethostname()}-"
+    dead, living, others = (tmp_path / name for name in (f"{start}{done.pid}.x", f"{start}{os.getppid()}.x", f".data.far-{done.pid}.x"))
+    for folder in (dead, living, others):
+        (folder / "inner").mkdir(parents=True)
+    with storage.atomic_folder(tmp_path / "data"):
+        assert not dead.exists() and living.exists() and others.exists()
 
 
 def test_others_may_read_what_is_written(tmp_path):
