@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from iy import lexicon
+from iy import lexicon, params
+from iy.diffusion import load_base
 from iy.faces.dlibtorch import chips
+from iy.model import Personaliser
 from iy.studio.foundation import (
     autoencoder,
     language,
@@ -460,6 +462,24 @@ def test_parts_are_kept_begun_from_what_ships_or_made_anew(tmp_path, monkeypatch
     moved = (made.unet.conv_in.weight - before).abs().max()
     assert 0 < moved < 0.01, "it began with what ships, and learnt"
     assert made.latents.shape == (6, 4, 16, 16)
+
+
+def test_the_pretrained_bundle_sees_with_the_foundations_eyes():
+    """Its attention learnt with that tower's answers: with another's it would draw nobody."""
+    ours, base = (load_file(WEIGHTS / name / "vision/model.safetensors") for name in ("pretrained", "foundation"))
+    assert ours.keys() == base.keys() and all(torch.equal(ours[name], base[name]) for name in base)
+
+
+def test_a_bundle_that_goes_on_keeps_its_own_eyes(root):
+    base = load_base(params.load("studio").base)
+    model, learnt = (Personaliser(base, params.load("studio").model) for _ in range(2))
+    with torch.no_grad():
+        for weight in learnt.parameters():
+            weight.add_(0.5)
+    before = model.vision.tower.visual_projection.weight.clone()
+    unet.begin(model, learnt)
+    assert torch.equal(model.vision.tower.visual_projection.weight, before)
+    assert torch.equal(model.vision.whole.weight, learnt.vision.whole.weight)
 
 
 def test_the_shipped_weights_fit_their_size_and_are_not_pickles():

@@ -99,8 +99,9 @@ def plain(model: Personaliser) -> UNet2DConditionModel:
 
 
 def begin(model: Personaliser, learnt: Personaliser) -> None:
-    """Give a fresh model the attention to references that was `learnt` with the U-Net."""
-    model.vision.load_state_dict(learnt.vision.state_dict())
+    """Give a fresh model the attention to references that was `learnt` with the U-Net; its vision tower stays."""
+    for name in ("whole", "patch", "norm"):
+        getattr(model.vision, name).load_state_dict(getattr(learnt.vision, name).state_dict())
     for layer, other in zip(model.cross_attentions(), learnt.cross_attentions(), strict=True):
         layer.processor.out["vision"].data.copy_(other.processor.out["vision"])
         for part in ("key", "value"):
