@@ -60,7 +60,7 @@ def edit(project, change):
     (lambda v: v["finetune"].update(batch=0), r"finetune.batch = 0"),
     (lambda v: v["finetune"].pop("batch"), r"key 'finetune.batch' is missing"),
     (lambda v: v.update(seed=None), r"seed = None"),
-    (lambda v: v["photos"].update(source="bucket"), r"photos.source = 'bucket'.*'studio', 'folder' or 's3'")])
+    (lambda v: v["photos"].update(source="bucket"), r"photos.source = 'bucket'.*'studio', 'folder', 's3', 'webdataset' or 'table'")])
 def test_mistakes_are_one_sentence(project, change, says):
     edit(project, change)
     with pytest.raises(UserError, match=says) as caught:
