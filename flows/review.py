@@ -49,7 +49,7 @@ def until_judged(folder: Path, params: Params) -> None:
             seen, said = changed, ask(folder, params, "left")
             if not said.returncode:
                 return
-        if propose(None).is_running():  # somebody pressed Resume
+        if resumed():
             pause(ask(folder, params, "left").stdout.strip())
         time.sleep(SECONDS)
 
@@ -60,12 +60,15 @@ def pause(left: str) -> None:
     propose(Paused(timeout_seconds=PATIENCE, message=words))
 
 
-def propose(state: State | None) -> State:
-    """Set the flow run's state; with None, tell it."""
+def propose(state: State) -> None:
     with get_client(sync_client=True) as client:
-        if state is not None:
-            client.set_flow_run_state(flow_run.id, state, force=True)
-        return client.read_flow_run(flow_run.id).state
+        client.set_flow_run_state(flow_run.id, state, force=True)
+
+
+def resumed() -> bool:
+    """Did somebody press Resume?"""
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(flow_run.id).state.is_running()
 
 
 @contextlib.contextmanager

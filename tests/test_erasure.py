@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from iy import erased, records, storage
 from iy.cli import app
 from iy.erasure import erase as erasing
-from iy.erasure import tables
+from iy.erasure import tables, versions
 from iy.errors import UserError
 from iy.photos.run import run
 from iy.review.log import Judgement, Log
@@ -186,6 +186,15 @@ def test_an_erasure_that_was_killed_goes_on(project, monkeypatch):
         erasing.plan(["pAda"])
     erasing.erase(erasing.plan([])[0])
     assert not holding(everything(root, client, bucket), bob, set()) and not erasing.JOURNAL.exists()
+
+
+def test_what_other_versions_have_too_stays_in_the_cache():
+    photo = {"id": "a", "uri": None, "label": None, "person": None, "reference": None}
+    holds, not_it = (versions.Folder(own, {own, "settings", own + ".tar"}, [tables.Table(own, own, [photo | {"id": one}])], False)
+                     for own, one in (("1", "a"), ("2", "b")))
+    assert versions.Place("cache", [holds, not_it]).objects({"a"}) == {"1", "1.tar"}
+    assert versions.Place("cache", [holds]).objects({"a"}) == {"1", "1.tar", "settings"}
+    assert versions.Place("cache", [not_it]).objects({"a"}) == set()
 
 
 def test_photos_are_named_clearly_or_not_at_all(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from iy.erasure import decisions, runs, versions
 from iy.erasure.find import Found, find
 from iy.errors import UserError
 from iy.storage import write_json
+from iy.tracking import connect
 
 JOURNAL = Path(".iy", "erasing.json")
 KEPT = (Path(".iy", "reports"), Path(".iy", "resume", "s3"))     # copies of reports, and what was fetched
@@ -68,7 +69,7 @@ def report_path() -> Path:
 def steps(found: Found) -> Iterator[Step]:
     """In this order: a photo is never used again before it is gone, and models say so before their data are."""
     yield Step(f"{erased.LIST}: {len(found.photos)} photos are never used again", lambda: erased.add(found.photos))
-    client = runs.store() if found.models or found.runs else None
+    client = connect() if found.models or found.runs else None
     text = f"{len(found.photos)} photos of its data were erased on {datetime.now(UTC).date().isoformat()}"
     for name, version in found.models:
         model = runs.Model(name, version, [])

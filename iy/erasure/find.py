@@ -6,6 +6,7 @@ from pathlib import Path
 from iy.erasure import decisions, runs, tables, versions
 from iy.erasure.tables import Table
 from iy.erasure.versions import Place
+from iy.tracking import connect
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def find(names: Sequence[str]) -> tuple[Found, Iterator[str]]:
     pairs = tables.made_of(photos, [*here, *older])
     held = [table for table in [*here, *older] if table.holding(photos)]
     digests = {table.digest for table in held}
-    client = runs.store()
+    client = connect()
     models, touched = runs.models(client, digests), runs.touched(client, digests)
     found = Found(
         list(names), sorted(photos), sorted(pairs),

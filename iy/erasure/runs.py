@@ -1,8 +1,6 @@
 """MLflow: runs whose data held a photo lose their pictures and reports; models that learnt from it say so."""
 from typing import TYPE_CHECKING, NamedTuple
 
-from iy.tracking import connect
-
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -68,7 +66,3 @@ def strip(run) -> None:
 
 def tag(client: "MlflowClient", model: Model, text: str) -> None:
     client.set_model_version_tag(model.name, model.version, TAG, text)
-
-
-def store() -> "MlflowClient":
-    return connect()

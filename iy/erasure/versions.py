@@ -25,9 +25,11 @@ class Place(NamedTuple):
     folders: list[Folder]
 
     def objects(self, photos: set[str]) -> set[str]:
-        """What holds one of the photos, or may: tables, the files that lie beside them, and reports."""
+        """What holds one of the photos, or may: tables, the files that lie beside them, and reports. What a folder
+        that holds none also has, such as equal settings, stays."""
         held = [one for one in self.folders if one.report or any(table.holding(photos) for table in one.tables)]
-        return {one for folder in held for one in (folder.own, *folder.objects)}
+        kept = {one for folder in self.folders if folder not in held for one in folder.objects}
+        return {one for folder in held for one in (folder.own, *folder.objects)} - kept
 
 
 def places() -> list[Place]:
