@@ -1,6 +1,5 @@
 """A finetuning stage from settings to bundle: parent, data, training, lineage."""
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from iy.finetune.preview import Preview
 from iy.finetune.trainer import Trainer
 from iy.model import Personaliser, bundle
 from iy.params import Params
-from iy.storage import file_sha256, sha256, write_json
+from iy.storage import file_sha256, folder_sha256, sha256, write_json
 from iy.tracking import StageRun, stage_run
 
 STAGE_SECTIONS = ("base", "model", "seed")
@@ -76,15 +75,6 @@ def start(settings: Params, stage: int, base: Base) -> tuple[Personaliser, str |
             raise UserError(f"{folder} was made with model.{key} = {getattr(made, key)!r}, the settings say "
                             f"{getattr(settings.model, key)!r}: make them equal, or train from finetune.init: none")
     return bundle.load(folder, base), folder_sha256(folder)
-
-
-def folder_sha256(folder: Path) -> str:
-    """One hash for a bundle: over the names and contents of its weights and configuration."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix == ".safetensors" or path.name == "config.json")
-    whole = hashlib.sha256()
-    for path in files:
-        whole.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
-    return whole.hexdigest()
 
 
 def stage_digest(settings: Params, stage: str) -> str:
