@@ -68,9 +68,10 @@ def trade_off(metrics: dict[str, dict]) -> bytes:
 
     def draw(axes: Any) -> None:
         path = []
-        for model in (model for model in MODELS if model in metrics):
+        for number, model in enumerate(model for model in MODELS if model in metrics):
             x, y = metrics[model]["prompt_alignment"], metrics[model]["identity_judge"]
             base = model == "base"
+            colour = "grey" if base else f"C{number - 1}"  # the name's too: a neighbour's point may lie nearer to it
             axes.errorbar(
                 x["value"],
                 y["value"],
@@ -79,7 +80,7 @@ def trade_off(metrics: dict[str, dict]) -> bytes:
                 fmt="s" if base else "o",
                 elinewidth=0.8,
                 alpha=0.9,
-                color="grey" if base else "#1f6feb",
+                color=colour,
             )
             axes.annotate(
                 model,
@@ -87,14 +88,15 @@ def trade_off(metrics: dict[str, dict]) -> bytes:
                 CORNERS[model],
                 textcoords="offset points",
                 fontsize=9,
+                color=colour,
                 ha="center",
                 va="center",
-                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "grey"},
+                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": colour},
             )
             if not base:
                 path.append((x["value"], y["value"]))
         for start, end in zip(path, path[1:], strict=False):
-            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "#1f6feb", "lw": 1.5})
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "grey", "lw": 1.2})
         if "real" in metrics:
             axes.axhline(
                 metrics["real"]["identity_judge"]["value"], color="#1a7f37", linestyle="--", label="real photos"
