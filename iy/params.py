@@ -73,7 +73,13 @@ class Photos(Section):
     consent: str
     maximum_pixels: PositiveInt
     maximum_side: PositiveInt
-    workers: PositiveInt
+
+
+class Workers(Section):
+    """Who renders, reads photos and runs the face models; the results are the same."""
+    map: Literal["serial", "processes", "ray"]
+    count: PositiveInt
+    address: str | None
 
 
 class Faces(Section):
@@ -185,6 +191,7 @@ class Params(Section):
     usage: Literal["research", "commercial"]
     seed: int
     device: Literal["auto", "cpu", "cuda"]
+    workers: Workers
     base: Base
     model: Model
     photos: Photos

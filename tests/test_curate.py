@@ -35,7 +35,8 @@ GOOD = {
 
 def settings(**changes) -> params.Params:
     full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
-    full["photos"] |= {"workers": 1} | changes.pop("photos", {})
+    full["workers"]["map"] = "serial"
+    full["photos"] |= changes.pop("photos", {})
     full["usage"] = changes.pop("usage", "research")
     full["curate"] |= {"validation_people": 1, "test_people": 1} | changes
     return params.parse({"profile": "tried", **full}, "test")

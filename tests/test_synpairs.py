@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import att_faces
 import numpy as np
@@ -282,6 +283,7 @@ def tiny_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking.run.store, "connect", refuse)
     settings = tiny_settings(tiny_base(tmp_path / "base"))
+    settings["workers"]["map"] = "serial"
     settings["synpairs"] |= {"steps": 2, "passes": 2, "batch": 4, "pairs_per_person": 2, "false_match_rate": 0.2}
     settings = params.parse(settings, "tiny")
     att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "train", "s4": "test"}, per_person=2)
@@ -367,3 +369,19 @@ def test_photographs_pass_or_fail_as_the_people_on_them(tiny_project):
     assert maker.row(plan, Made([images[0]], [itself]))[0]["reason"].startswith("above upper bound")
     refused, data = maker.row(Plan(rows[0], 0, 1, Rewrite("x", [], "it is empty")), None)
     assert refused["verdict"] == REJECTED and data is None and "shard" not in refused
+
+
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_shards_made_elsewhere_have_the_very_bytes_of_those_made_here(tiny_project, monkeypatch, kind):
+    from iy.synpairs import shards
+    from iy.synpairs.run import run
+
+    monkeypatch.setattr(shards, "SHARD", 2)
+    run(tiny_project)
+    here = files(tiny_project)
+    monkeypatch.setattr(shards.Maker, "make", refuse)  # this process must not be asked
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    run(tiny_project.model_copy(update={"workers": params.Workers(map=kind, count=2, address=None)}))
+    settings = {name: here.pop(name) for name in list(here) if name.endswith("settings.json")}
+    there = files(tiny_project)
+    assert settings.keys() <= there.keys() and here == {name: there[name] for name in here} and len(here) >= 5

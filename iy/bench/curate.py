@@ -50,7 +50,7 @@ def at(settings: params.Params, rows: list[dict], count: int, rounds: int) -> di
     """With `count` processes; the median of `rounds`, ours and bare in turns."""
     quiet = logging.getLogger("iy")
     before, taken = quiet.level, {"ours": [], "detector": [], "recogniser": []}
-    changed = settings.model_copy(update={"photos": settings.photos.model_copy(update={"workers": count})})
+    changed = settings.model_copy(update={"workers": params.Workers(map="processes", count=count, address=None)})
     quiet.setLevel(logging.WARNING)
     try:
         for _ in range(rounds):

@@ -1,9 +1,6 @@
-"""What the face models and plain image statistics say about each photo: one pass, several processes."""
+"""What the face models and plain image statistics say about each photo: one pass, by several workers."""
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -12,14 +9,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from iy import params
+from iy import params, workers
 from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
 from iy.faces.pose import pose
-from iy.stage import die_with_parent, starting_workers
 from iy.storage import read_image
 
-ALONE = 24               # photos that are not worth starting processes for
 SHARPNESS_SIDE = 112     # pixels of the face crop that sharpness is measured on
 RIVAL = .4               # a second face with at least this share of the largest one's area makes it a group photo
 log = logging.getLogger(__name__)
@@ -29,18 +24,8 @@ def measure(rows: list[dict], folder: Path, settings: params.Params) -> list[dic
     """The rows that have an image, with faces, box, pose, sharpness, embedding and hash filled in; order kept."""
     load_analyser(settings.faces, settings.usage)    # a missing pack is one sentence here, not a broken process pool
     jobs = [(row, folder, settings.faces, settings.usage) for row in rows]
-    columns = list(tqdm(measured(jobs, settings.photos.workers), "faces", len(jobs), mininterval=1))
+    columns = list(tqdm(workers.each(measure_one, jobs, settings.workers), "faces", len(jobs), mininterval=1))
     return [row | found for row, found in zip(rows, columns, strict=True)]
-
-
-def measured(jobs: list[tuple], workers: int) -> Iterator[dict]:
-    if workers == 1 or len(jobs) <= ALONE:
-        yield from map(measure_one, jobs)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
-        with starting_workers():
-            found = pool.map(measure_one, jobs, chunksize=8)
-        yield from found
 
 
 def measure_one(job: tuple[dict, Path, params.Faces, str]) -> dict:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def run(params: Params) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
-    taken = not_erased(SOURCES[params.photos.source](params.photos))
+    taken = not_erased(SOURCES[params.photos.source](params.photos, params.workers))
     with atomic_folder(params.photos_dir) as aside:
         rows = list(store(taken, aside))
         refuse_none(rows, params)
