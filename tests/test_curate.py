@@ -2,13 +2,17 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from iy import params
-from iy.curate import calibrate, captions, duplicates, filters, group, split
+from iy import params, records
+from iy.curate import calibrate, captions, collection, duplicates, filters, group, split
+from iy.curate.collection import Collection
 from iy.errors import UserError
 from iy.faces.recognise import unit
 from iy.records import ACCEPTED, REJECTED
@@ -99,7 +103,21 @@ def test_commercial_use_refuses_by_licence(licence, fine):
     assert filters.judge(row("a", licence=licence), curate(), "research")["verdict"] == ACCEPTED
 
 
-def test_copies_name_the_photo_that_stays():
+@pytest.fixture
+def decided(tmp_path):
+    """`decided(rows, work)`: the rows after `work(their collection)`, read from two parts as the stage does."""
+    def after(rows: list[dict], work: Callable[[Collection], object]) -> list[dict]:
+        parts = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+        for part, some in zip(parts, (rows[:2], rows[2:]), strict=True):
+            records.write(part, some, records.PHOTO)
+        photos = collection.read(parts)
+        photos.person = [one.get("person") for one in rows]
+        work(photos)
+        return [one for some in collection.finished(parts, photos) for one in some]
+    return after
+
+
+def test_copies_name_the_photo_that_stays(decided):
     ok = {"verdict": ACCEPTED}
     rows = [
         row("first", **ok),
@@ -108,12 +126,22 @@ def test_copies_name_the_photo_that_stays():
         row("far hash", phash="f" * 16, **ok),
         row("other face", embedding=[0.0, 1.0], **ok),
     ]
-    judged, original = duplicates.reject_copies(rows, curate(duplicate_bits=3, duplicate_similarity=0.9))
+    original = {}
+    wanted = curate(duplicate_bits=3, duplicate_similarity=0.9)
+    judged = decided(rows, lambda photos: original.update(duplicates.reject_copies(photos, wanted)))
     assert original == {0: 2, 1: 2}
     assert [one["reason"] for one in judged] == ["near duplicate of near", "the same file as first", None, None, None]
 
 
-def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely():
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=12), st.integers(0, 70), st.randoms())
+def test_near_pairs_are_all_those_within_so_many_bits(some, bits, rng):
+    """Compared with comparing all with all; half of the hashes are others with a few bits turned."""
+    hashes = some + [one ^ sum(1 << k for k in rng.sample(range(64), min(64, rng.randint(0, bits + 2)))) for one in some]
+    found = {tuple(pair) for pairs in duplicates.near_pairs(np.array(hashes, np.uint64), bits) for pair in pairs.tolist()}
+    assert found == {(i, j) for j in range(len(hashes)) for i in range(j) if (hashes[i] ^ hashes[j]).bit_count() <= bits}
+
+
+def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely(decided):
     rng = np.random.default_rng(0)
     centres = np.linalg.qr(rng.normal(size=(16, 4)))[0].T
     faces = [(k, (centres[k] + rng.normal(0, 0.03, 16)).tolist()) for k in (2, 0, 2, 1, 0, 2, 3)]
@@ -122,7 +150,7 @@ def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely():
         for i, (k, face) in enumerate(faces)
     ]
     rows.append(rows[3] | {"uri": "7"})
-    grouped = group.group(rows, curate(), 0.8)
+    grouped = decided(rows, lambda photos: group.group(photos, curate(), 0.8))
     assert [one["person"] for one in grouped] == [
         "group-0001",
         "group-0002",
@@ -134,23 +162,23 @@ def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely():
         "ada",
     ]
     assert [one["verdict"] for one in grouped].count(REJECTED) == 1 and "only 1 usable" in grouped[6]["reason"]
-    only_labels = group.group(rows, curate(grouping="label"), 0.8)
+    only_labels = decided(rows, lambda photos: group.group(photos, curate(grouping="label"), 0.8))
     assert sum("curate.grouping is label" in (one["reason"] or "") for one in only_labels) == 6
-    by_face = group.group(rows, curate(grouping="embedding"), 0.8)
+    by_face = decided(rows, lambda photos: group.group(photos, curate(grouping="embedding"), 0.8))
     assert by_face[3]["person"] == by_face[7]["person"] != "ada"
 
 
-def test_a_photo_under_a_wrong_label_is_rejected_with_both_similarities_unless_labels_are_kept():
+def test_a_photo_under_a_wrong_label_is_rejected_with_both_similarities_unless_labels_are_kept(decided):
     faces = {"ada": [0, 3, 6, 88], "bob": [90, 93, 96]}
     rows = [
         row(f"{who}{angle}", label=who, verdict=ACCEPTED, embedding=[np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
         for who, angles in faces.items()
         for angle in angles
     ]
-    grouped = group.group(rows, curate(), 0.8)
+    grouped = decided(rows, lambda photos: group.group(photos, curate(), 0.8))
     assert [one["uri"] for one in grouped if one["verdict"] == REJECTED] == ["ada88"]
     assert grouped[3]["reason"].startswith("resembles bob more (0.99") and "of ada (0.08" in grouped[3]["reason"]
-    kept = group.group(rows, curate(wrong_names="keep"), 0.8)
+    kept = decided(rows, lambda photos: group.group(photos, curate(wrong_names="keep"), 0.8))
     assert all(one["verdict"] == ACCEPTED for one in kept)
 
 
@@ -172,22 +200,23 @@ def people(count: int) -> list[dict]:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(40, (4, 12)), (10, (1, 4)), (4, (1, 1))])
-def test_splits_are_by_person_and_shrink_for_small_collections(count, expected, caplog):
+def test_splits_are_by_person_and_shrink_for_small_collections(count, expected, caplog, decided):
     caplog.set_level(logging.INFO)
-    done = split.split(people(count), curate(validation_people=4, test_people=12), 0)
+    wanted = curate(validation_people=4, test_people=12)
+    done = decided(people(count), lambda photos: split.split(photos, wanted, 0))
     where = {name: {one["split"] for one in done if one["person"] == name} for name in {one["person"] for one in done}}
     assert all(len(splits) == 1 for splits in where.values())
     sizes = Counter(splits.pop() for splits in where.values())
     assert (sizes["validation"], sizes["test"]) == expected and sizes["train"] == count - sum(expected) >= 2
     assert ("too few" in caplog.text) == (expected != (4, 12))
-    assert done == split.split(people(count), curate(validation_people=4, test_people=12), 0)
+    assert done == decided(people(count), lambda photos: split.split(photos, wanted, 0))
     if count == 40:
-        assert done != split.split(people(count), curate(validation_people=4, test_people=12), 1)
+        assert done != decided(people(count), lambda photos: split.split(photos, wanted, 1))
 
 
-def test_too_few_persons_is_one_clear_line():
+def test_too_few_persons_is_one_clear_line(decided):
     with pytest.raises(UserError, match="at least 4 are needed"):
-        split.split(people(3), curate(), 0)
+        decided(people(3), lambda photos: split.split(photos, curate(), 0))
 
 
 @pytest.mark.parametrize(
@@ -296,6 +325,23 @@ def test_the_interval_of_a_false_match_rate_counts_persons_not_pairs(monkeypatch
     assert low == 0 and high > 2 * 25 / other.sum(), "a collection without them, or with more of them, would surprise nobody"
 
 
+def test_calibration_takes_no_photo_of_a_test_person(decided):
+    def check(photos: Collection) -> None:
+        photos.split = ["test" if k // 2 % 3 == 0 else "train" for k in range(len(photos))]
+        assert calibrate.chosen(photos) == [k for k in range(20) if k // 2 % 3]
+
+    decided(people(10), check)
+
+
+def test_calibration_takes_whole_persons_from_everywhere_in_a_large_collection(decided, monkeypatch):
+    monkeypatch.setattr(calibrate, "MAXIMUM", 6)
+    decided(people(10), lambda photos: check_equal(calibrate.chosen(photos), [0, 1, 8, 9, 18, 19]))
+
+
+def check_equal(found: object, expected: object) -> None:
+    assert found == expected
+
+
 def test_calibration_of_known_similarities():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(30, 32))
@@ -305,11 +351,11 @@ def test_calibration_of_known_similarities():
             embedding=(2 * (centres[k] + rng.normal(0, 0.3, 32))).tolist(),
             person=f"p{k}",
             label=f"p{k}",
-            split="test" if k < 5 else "train",
+            split="train",
             verdict=ACCEPTED,
             recogniser="r@1",
         )
-        for k in range(30)
+        for k in range(5, 30)
         for i in range(6)
     ]
     found, genuine, impostor = calibrate.calibrate(rows)

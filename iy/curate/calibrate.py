@@ -1,10 +1,12 @@
 """How similar photos of one person are, and of two: what every later threshold on this recogniser is read from."""
+from collections import defaultdict
+
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from iy.curate.collection import Collection
 from iy.errors import UserError
 from iy.faces.recognise import unit
-from iy.records import accepted
 
 RATES = (.001, .01, .05, .1)         # false-match rates
 QUANTILES = (.01, .05, .1, .25, .5, .75, .9, .95, .99)
@@ -13,14 +15,25 @@ MAXIMUM = 3000                       # photos compared all with all
 DIGITS = 6
 
 
-def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
-    """The content of calibration.json, and the genuine and impostor similarities it came from.
+def chosen(photos: Collection) -> list[int]:
+    """The photos to calibrate with: at most about `MAXIMUM`, of persons evenly from all that are not for testing, and
+    these persons whole: from single photos of many nobody could tell how alike one person's are."""
+    people: dict[str | None, list[int]] = defaultdict(list)
+    for i in photos.kept():
+        if photos.split[i] != "test":
+            people[photos.person[i]].append(i)
+    share = min(1.0, MAXIMUM / max(1, sum(map(len, people.values()))))
+    some = np.linspace(0, len(people) - 1, min(len(people), max(2, round(share * len(people))))).astype(int)
+    photos_of = list(people.values())
+    return sorted(i for k in some for i in photos_of[k][:MAXIMUM // 2])
 
-    Test persons are left out. Where persons were grouped by this same recogniser, genuine scores are what the grouping
+
+def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
+    """The content of calibration.json, and the genuine and impostor similarities of all pairs of these rows.
+
+    Where persons were grouped by this same recogniser, genuine scores are what the grouping
     let through: `labels` says so.
     """
-    rows = [row for row in accepted(rows) if row["split"] != "test"]
-    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(len(rows), MAXIMUM)).astype(int)]
     person = np.unique([row["person"] for row in rows], return_inverse=True)[1]
     faces = np.array([row["embedding"] for row in rows], np.float64)
     first, second = np.triu_indices(len(rows), 1)

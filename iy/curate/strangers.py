@@ -2,14 +2,14 @@
 
 A person stands for the mean direction of their faces, as in a recogniser's gallery; the photo itself is left out, and in
 the second round so is whoever was accused in the first. A face of nobody in the collection resembles some of all the
-others more than the one it was given to, and is found too. Memory: a block of photos times persons.
+others more than the one it was given to, and is found too. Memory: `BLOCK` numbers.
 """
 from typing import NamedTuple
 
 import numpy as np
 
 FEWEST = 2              # other photos of a person: from one alone nobody can tell which of two is wrong
-ROUNDS, BLOCK = 2, 4096
+ROUNDS, BLOCK = 2, 2**22      # BLOCK: similarities at a time
 
 
 class Stranger(NamedTuple):
@@ -21,7 +21,9 @@ class Stranger(NamedTuple):
 
 def strangers(faces: np.ndarray, people: list[str]) -> dict[int, Stranger]:
     """By the number of the photo; faces (N, D) at length 1, people: the name that each was given."""
-    names, who = np.unique(np.array(people), return_inverse=True)
+    names = sorted(set(people))
+    number = {name: k for k, name in enumerate(names)}
+    who, step = np.array([number[name] for name in people], int), max(1, BLOCK // max(1, len(names)))
     accused: dict[int, Stranger] = {}
     for _ in range(ROUNDS if len(names) > 1 else 0):
         trusted = np.ones(len(faces), bool)
@@ -29,14 +31,14 @@ def strangers(faces: np.ndarray, people: list[str]) -> dict[int, Stranger]:
         total, count = np.zeros((len(names), faces.shape[1])), np.bincount(who[trusted], minlength=len(names))
         np.add.at(total, who[trusted], faces[trusted])
         accused = {}
-        for start in range(0, len(faces), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(faces)))
+        for start in range(0, len(faces), step):
+            rows = np.arange(start, min(start + step, len(faces)))
             accused |= block(faces, rows, who, trusted, total, count, names)
     return accused
 
 
 def block(faces: np.ndarray, rows: np.ndarray, who: np.ndarray, trusted: np.ndarray, total: np.ndarray,
-          count: np.ndarray, names: np.ndarray) -> dict[int, Stranger]:
+          count: np.ndarray, names: list[str]) -> dict[int, Stranger]:
     some, mine = faces[rows], who[rows]
     rest = total[mine] - some * trusted[rows, None]
     enough = count[mine] - trusted[rows] >= FEWEST
@@ -45,5 +47,5 @@ def block(faces: np.ndarray, rows: np.ndarray, who: np.ndarray, trusted: np.ndar
     others[np.arange(len(rows)), mine] = -1
     nearest = others.argmax(1)
     most = others[np.arange(len(rows)), nearest]
-    return {int(rows[i]): Stranger(float(own[i]), float(most[i]), str(names[nearest[i]]))
+    return {int(rows[i]): Stranger(float(own[i]), float(most[i]), names[nearest[i]])
             for i in np.flatnonzero(enough & (most > own))}

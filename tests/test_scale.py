@@ -1,0 +1,76 @@
+"""Ten times the photos take ten times as long and hardly more memory: what is known of them all stays small."""
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iy import params, records
+from iy.curate import measure
+from iy.curate.run import work_folder
+from iy.storage import sha256
+
+ROOT = Path(__file__).parents[1]
+FEW, MANY = 10_000, 100_000
+CURATE = """
+import json, resource, time
+from iy import params
+from iy.curate.run import run
+run(params.load())
+print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "seconds": time.process_time()}))
+"""
+
+
+def rows(start: int, stop: int) -> list[dict]:
+    """Photos as they are once measured: ten of each person in a row; of every hundred number 97 is the same file as 96,
+    98 nearly the same picture, 99 blurred. Faces and hashes follow from the number alone."""
+    found = []
+    for i in range(start, stop):
+        kind = i % 100
+        twin = i - kind + 96 if kind in (97, 98) else i
+        centre, rng = np.random.default_rng(i // 10).normal(size=128), np.random.default_rng([twin, 1])
+        face = (centre + 0.3 * rng.normal(size=128)).astype(np.float32)
+        reason = "blurred: sharpness 3.0" if kind == 99 else None
+        found.append({
+            "id": sha256(str(twin if kind == 97 else i).encode()), "uri": f"s3://bucket/people/{i // 10:06d}/{i:08d}.jpg",
+            "licence": "CC0-1.0", "consent": "given", "label": f"person-{i // 10:06d}", "width": 512, "height": 512,
+            "caption": "a portrait of a person", "attributes": "{}", "box": [1.0, 2.0, 3.0, 4.0], "landmarks": [1.0] * 10,
+            "faces": 1, "face_size": 99.0, "sharpness": 200.0, "yaw": 1.0, "pitch": 2.0, "roll": 3.0, "quality": 0.5,
+            "embedding": face, "recogniser": "r@1", "phash": f"{int(rng.integers(2**63)):016x}",
+            "verdict": "rejected" if reason else "accepted", "reason": reason})
+    return found
+
+
+def curated(folder: Path, count: int) -> dict:
+    """Curate a collection of `count` measured photos in a process of its own: its peak memory (KB) and CPU seconds."""
+    full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
+    wanted = params.parse({"profile": "tried", **full}, "test")
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "params.yaml").write_text("profile: tried\n")
+    (folder / "profiles/tried.yaml").write_text(json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"}))
+    size = measure.part_size(count)
+    taken = ([{"id": str(i)} for i in range(start, start + 1000)] for start in range(0, count, 1000))
+    records.stream(wanted.photos_dir / "photos.parquet", taken, records.PHOTO)
+    for start in range(0, count, size):
+        part = work_folder(wanted) / f"{start // size:05d}.parquet"
+        records.write(part, rows(start, min(start + size, count)), records.PHOTO)
+    done = subprocess.run([sys.executable, "-c", CURATE], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_photos_need_the_memory_of_ten_thousand(tmp_path, monkeypatch):
+    found = {}
+    for count in (FEW, MANY):
+        monkeypatch.chdir((tmp_path / str(count)).mkdir() or tmp_path / str(count))
+        found[count] = curated(Path(), count)
+        table = records.batches("data/tried/curate/photos.parquet", records.PHOTO, ["reason", "verdict"])
+        said = [row["reason"] for some in table for row in some if row["verdict"] == "rejected"]
+        assert len(said) == 3 * count // 100, "the copies are found, and nobody else is accused"
+    logging.getLogger(__name__).info("peak memory in KB and CPU seconds by photos: %s", found)
+    assert found[MANY]["peak"] <= 1.2 * found[FEW]["peak"], found
+    assert found[MANY]["seconds"] / MANY <= 1.2 * found[FEW]["seconds"] / FEW, found
