@@ -92,7 +92,9 @@ class Faces(Section):
 class Curate(Section):
     minimum_size: PositiveInt
     minimum_face: PositiveInt
+    minimum_face_share: float = Share
     minimum_sharpness: float
+    maximum_clipped: float = Share
     maximum_yaw: PositiveFloat
     maximum_pitch: PositiveFloat
     duplicate_bits: int

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from iy.errors import UserError
 from iy.storage import atomic_path
 
-VERSION = "1"
+VERSION = "2"
 ACCEPTED, REJECTED = "accepted", "rejected"
 SPLITS = ("train", "validation", "test")
 
@@ -30,6 +30,7 @@ PHOTO = pa.schema([
     ("faces", pa.int32()),                    # number of faces found
     ("face_size", pa.float32()),              # shorter side of the box, pixels
     ("sharpness", pa.float32()),              # variance of the Laplacian on the face crop resized to 112 px
+    ("clipped", pa.float32()),                # share of that crop's pixels that are almost black or white
     ("yaw", pa.float32()), ("pitch", pa.float32()), ("roll", pa.float32()),   # degrees, from the landmarks
     ("quality", pa.float32()),                # 0..1, used for ranking
     ("embedding", pa.list_(pa.float32())),

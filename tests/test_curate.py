@@ -26,6 +26,8 @@ GOOD = {
     "faces": 1,
     "face_size": 50.0,
     "sharpness": 200.0,
+    "clipped": 0.1,
+    "box": [25.0, 25.0, 75.0, 75.0],
     "yaw": 0.0,
     "pitch": 0.0,
     "roll": 0.0,
@@ -68,6 +70,8 @@ def records_id(name: str) -> str:
         ({"faces": 2}, "2 faces of similar size"),
         ({"face_size": 10.0}, "face too small: 10 px"),
         ({"sharpness": 3.0}, "blurred: sharpness 3.0"),
+        ({"clipped": 0.7}, "badly exposed: 70% of the face clipped"),
+        ({"box": [1.0, 1.0, 9.0, 9.0]}, "face too small in the photo: 0.6% of it"),
         ({"yaw": -80.0}, "yaw -80"),
         ({"pitch": 70.0}, "pitch 70"),
         ({"consent": None}, "no consent"),
@@ -133,7 +137,7 @@ def test_copies_name_the_photo_that_stays(decided):
     assert [one["reason"] for one in judged] == ["near duplicate of near", "the same file as first", None, None, None]
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=12), st.integers(0, 70), st.randoms())
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=12), st.integers(0, 66), st.randoms())
 def test_near_pairs_are_all_those_within_so_many_bits(some, bits, rng):
     """Compared with comparing all with all; half of the hashes are others with a few bits turned."""
     hashes = some + [one ^ sum(1 << k for k in rng.sample(range(64), min(64, rng.randint(0, bits + 2)))) for one in some]
@@ -336,6 +340,26 @@ def test_calibration_takes_no_photo_of_a_test_person(decided):
 def test_calibration_takes_whole_persons_from_everywhere_in_a_large_collection(decided, monkeypatch):
     monkeypatch.setattr(calibrate, "MAXIMUM", 6)
     decided(people(10), lambda photos: check_equal(calibrate.chosen(photos), [0, 1, 8, 9, 18, 19]))
+
+
+def test_calibration_tells_how_everybodys_threshold_does_within_a_subgroup():
+    """Women who resemble each other more than men do pass for each other more often."""
+    rng = np.random.default_rng(0)
+    common, rows = rng.normal(size=64), []
+    for k in range(40):
+        gender = "woman" if k < 20 else "man"
+        centre = rng.normal(size=64) + (common if gender == "woman" else 0)
+        rows += [row(f"{k}-{i}", embedding=(centre + 0.2 * rng.normal(size=64)).tolist(), person=f"p{k}", label=f"p{k}",
+                     attributes=f'{{"gender": "{gender}"}}', recogniser="r@1") for i in range(4)]
+    found, _, impostor = calibrate.calibrate(rows)
+    groups, bound = found["subgroups"]["gender"], found["false_match"]["0.01"]["threshold"]
+    women, men = (groups[name]["false_match"]["0.01"] for name in ("woman", "man"))
+    assert set(found["subgroups"]) == {"gender"} and groups["man"]["genuine"] == 20 * 6
+    assert groups["woman"]["impostor"] == 20 * 19 // 2 * 16
+    assert women["false_match"] > 0.02 > 0.005 > men["false_match"] and men["own_threshold"] < bound < women["own_threshold"]
+    whole = (impostor >= bound).mean()
+    among = women["false_match"] * groups["woman"]["impostor"] + men["false_match"] * groups["man"]["impostor"]
+    assert whole == pytest.approx(0.01, abs=1e-3) and among <= whole * len(impostor) + 1
 
 
 def check_equal(found: object, expected: object) -> None:

@@ -52,7 +52,7 @@ def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[np.ndarray]:
 
     Cut into more pieces than bits may differ, two such hashes agree in a piece: only those that do are compared.
     """
-    edges = np.linspace(0, BITS, min(bits, BITS - 1) + 2).astype(int).tolist()
+    edges = np.linspace(0, BITS, bits + 2).astype(int).tolist() if bits < BITS else [0, 0]
     for low, high in zip(edges, edges[1:], strict=False):
         piece = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         order = np.argsort(piece, kind="stable")

@@ -25,7 +25,8 @@ from iy.storage import read_image
 
 ALONE = 24               # photos that are not worth starting processes for
 SMALLEST, LARGEST = 16, 1000     # photos in a part
-SHARPNESS_SIDE = 112     # pixels of the face crop that sharpness is measured on
+CROP_SIDE = 112          # pixels of the face crop that sharpness and exposure are measured on
+BLACK, WHITE = 8, 247    # of 255
 RIVAL = .4               # a second face with at least this share of the largest one's area makes it a group photo
 log = logging.getLogger(__name__)
 
@@ -100,16 +101,21 @@ def columns(image: np.ndarray, analyser: Analyser) -> dict:
 def of_face(image: np.ndarray, face: Face, analyser: Analyser) -> dict:
     yaw, pitch, roll = pose(face.landmarks)
     recogniser = analyser.recogniser
+    grey = cv2.cvtColor(face_crop(image, face.box, face.landmarks, CROP_SIDE, 1., mask=False), cv2.COLOR_RGB2GRAY)
     row = {"box": face.box.tolist(), "landmarks": face.landmarks.ravel().tolist(), "face_size": face.size,
-           "sharpness": sharpness(image, face), "yaw": yaw, "pitch": pitch, "roll": roll,
+           "sharpness": sharpness(grey), "clipped": clipped(grey), "yaw": yaw, "pitch": pitch, "roll": roll,
            "embedding": analyser.embed(image, face).tolist(), "recogniser": f"{recogniser.name}@{recogniser.version}"}
     return row | {"quality": quality(row, face.score)}
 
 
-def sharpness(image: np.ndarray, face: Face) -> float:
+def sharpness(grey: np.ndarray) -> float:
     """Variance of the Laplacian of the grey face crop at 112 px: low where it is blurred or was enlarged."""
-    crop = face_crop(image, face.box, face.landmarks, SHARPNESS_SIDE, 1., mask=False)
-    return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+def clipped(grey: np.ndarray) -> float:
+    """Share of its pixels without drawing: almost black, or almost white."""
+    return float(((grey <= BLACK) | (grey >= WHITE)).mean())
 
 
 def quality(row: dict, score: float) -> float:

@@ -12,9 +12,10 @@ from iy.records import REJECTED, SPLITS
 from iy.storage import read_image, write_bytes
 
 PERSONS, PER_PERSON, REJECTS = 40, 10, 120      # shown at most; the page says how many there are
-COLUMNS = 12
+SHOWN_RATE = "0.01"         # of false matches, for subgroups
 SIDE = 64
-MEASURED = {"face_size": "face size, pixels", "sharpness": "sharpness", "yaw": "yaw, degrees (right > 0)",
+MEASURED = {"face_size": "face size, pixels", "sharpness": "sharpness",
+            "clipped": "clipped share of the face", "yaw": "yaw, degrees (right > 0)",
             "pitch": "pitch, degrees (up > 0)", "quality": "quality"}
 
 
@@ -117,7 +118,30 @@ def recogniser(calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> 
                              f"{calibration['distance']['genuine_median']:.3f} same person, "
                              f"{calibration['distance']['impostor_median']:.3f} different."),
             report.table(["false-match rate", "similarity", "same person found", "rate among others (95 %)"], cells),
-            report.picture(report.plot(draw))]
+            report.picture(report.plot(draw)), *groups(calibration)]
+
+
+def groups(calibration: dict) -> list[report.Block]:
+    """Everybody's threshold for `SHOWN_RATE` within each subgroup, and the subgroup's own."""
+    rows = [(f"{name}: {value}", found["false_match"][SHOWN_RATE]) for name, values in calibration["subgroups"].items()
+            for value, found in values.items()]
+    if not rows:
+        return []
+    everybody = calibration["false_match"][SHOWN_RATE]
+
+    def draw(axes) -> None:
+        place = np.arange(len(rows))
+        axes.barh(place, [found["false_match"] for _, found in rows])
+        axes.axvline(float(SHOWN_RATE), color="black", linewidth=.8)
+        axes.set_yticks(place, [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("two persons of the subgroup taken for one")
+    cells = [[name, f"{found['false_match']:.2%}", f"{found['true_match']:.1%}", found["own_threshold"]]
+             for name, found in rows]
+    return [report.paragraph(f"Within a subgroup, at everybody's threshold for {float(SHOWN_RATE):.1%} "
+                             f"({everybody['threshold']:.3f}; the line), and the subgroup's own threshold for that rate."),
+            report.table(["subgroup", "false matches", "same person found", "own similarity"], cells),
+            report.picture(report.plot(draw, 6, .8 + .25 * len(rows)))]
 
 
 def distributions(seen: Seen) -> list[report.Block]:
