@@ -210,3 +210,25 @@ def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(project, 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert made(params.Workers(map=kind, count=2, address=None)) == here
     assert {"data/tried/photos/00000.tar", "data/tried/curate/photos.parquet"} <= here.keys()
+
+
+def test_parts_that_are_there_are_not_measured_again(project, monkeypatch):
+    from iy.curate import measure
+
+    copy_att(project / "in", 40)
+    wanted = settings(photos={"source": "folder", "path": "in"})
+    take_photos(wanted)
+    seen, columns = [], measure.columns
+
+    def stops_once(image, analyser):
+        seen.append(len(seen))
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return columns(image, analyser)
+
+    monkeypatch.setattr(measure, "columns", stops_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted)
+    run(wanted)
+    assert len(seen) == 20 + 40 - 16 and len(table()) == 40, "the first part of 16 was kept"
+    assert not list(Path(".iy/resume/tried").glob("curate-*")), "no work folder is left"
