@@ -249,15 +249,16 @@ def test_captioners(tmp_path):
         row("b", verdict=ACCEPTED),
         row("c", verdict=REJECTED, reason="x"),
     ]
-    auto = captions.caption(rows, tmp_path, curate(), "cpu")
+    auto = captions.caption(rows, tmp_path, settings())
     assert auto[0]["caption"] == "mine" and auto[1]["caption"] and auto[2]["caption"] is None
-    sidecar = captions.caption(rows, tmp_path, curate(captioner="sidecar"), "cpu")
+    sidecar = captions.refuse_silent(rows, curate(captioner="sidecar"))
+    assert captions.refuse_silent(rows, curate()) == rows
     assert sidecar[1]["verdict"] == REJECTED and "no caption beside it" in sidecar[1]["reason"]
     with pytest.raises(UserError, match="needs curate.caption_model"):
-        captions.caption(rows, tmp_path, curate(captioner="transformers"), "cpu")
+        captions.caption(rows, tmp_path, settings(captioner="transformers"))
     with pytest.raises(UserError, match="nowhere cannot be opened"):
         captions.caption(
-            rows, tmp_path, curate(captioner="transformers", caption_model=str(tmp_path / "nowhere")), "cpu"
+            rows, tmp_path, settings(captioner="transformers", caption_model=str(tmp_path / "nowhere"))
         )
 
 
@@ -302,13 +303,13 @@ def test_a_transformers_model_captions_what_has_no_caption(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     place = write_shard(tmp_path / "00000.tar", [("a.png", png(image))])[0]._asdict()
     rows = [row("a", verdict=ACCEPTED, **place), row("b", verdict=ACCEPTED, caption="mine", **place)]
-    wanted = curate(captioner="transformers", caption_model=str(tiny_blip(tmp_path)))
-    first, second = captions.caption(rows, tmp_path, wanted, "cpu")
+    wanted = settings(captioner="transformers", caption_model=str(tiny_blip(tmp_path)))
+    first, second = captions.caption(rows, tmp_path, wanted)
     assert (
         set(first["caption"].split()) <= {"a", "man", "woman", "portrait", "person", "of"}
         and second["caption"] == "mine"
     )
-    assert captions.caption(rows, tmp_path, wanted, "cpu")[0] == first
+    assert captions.caption(rows, tmp_path, wanted)[0] == first
 
 
 def test_the_interval_of_a_false_match_rate_counts_persons_not_pairs(monkeypatch):

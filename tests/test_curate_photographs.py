@@ -204,7 +204,7 @@ def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(project, 
         take_photos(wanted)
         run(wanted)
         found = [path for place in ("data/tried", "reports/tried") for path in Path(place).rglob("*") if path.is_file()]
-        return {str(path): path.read_bytes() for path in found if path.name != "settings.json"}
+        return {str(path): path.read_bytes() for path in found}
 
     here = made(params.Workers(map="serial", count=1, address=None))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -15,9 +15,10 @@ import torch
 from iy import params, records
 from iy.bench.measure import machine, wait
 from iy.errors import UserError
+from iy.storage import folder_digest
 from iy.synpairs.calibrate import Bounds
 from iy.synpairs.plan import references
-from iy.synpairs.shards import How, Shard, folder_digest, make_shard, opened
+from iy.synpairs.shards import How, Shard, make_shard, opened
 
 ANY = Bounds(-1.0, 1.0)
 

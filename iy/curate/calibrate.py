@@ -23,10 +23,10 @@ def chosen(photos: Collection) -> list[int]:
     for i in photos.kept():
         if photos.split[i] != "test":
             people[photos.person[i]].append(i)
-    share = min(1.0, MAXIMUM / max(1, sum(map(len, people.values()))))
+    photos_of = [own[:MAXIMUM // 2] for own in people.values()]
+    share = min(1.0, MAXIMUM / max(1, sum(map(len, photos_of))))
     some = np.linspace(0, len(people) - 1, min(len(people), max(2, round(share * len(people))))).astype(int)
-    photos_of = list(people.values())
-    return sorted(i for k in some for i in photos_of[k][:MAXIMUM // 2])
+    return sorted(i for k in some for i in photos_of[k])
 
 
 def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:

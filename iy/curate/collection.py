@@ -1,4 +1,4 @@
-"""What has to be known of all photos at once, in columns: some 800 bytes a photo, most of them its face embedding.
+"""What has to be known of all photos at once, in columns: some 800 bytes a photo with dlib's embeddings, which are most of it.
 
 Everything else that is known of a photo stays on disk, in parts of the table.
 """

@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from iy import params
 from iy.curate.collection import Collection
 
-BLOCK = 2**20            # comparisons at a time
+BLOCK, SOME = 2**20, 2**14   # comparisons of hashes at a time, and of faces
 BITS = 64                # of a perceptual hash
 
 
@@ -37,14 +37,28 @@ def reject_same_bytes(photos: Collection) -> dict[int, int]:
 
 def connected(hashes: np.ndarray, faces: np.ndarray, usable: np.ndarray, curate: params.Curate) -> list[list[int]]:
     """Groups of two or more of the photos `usable` (M,) that near-duplicate pairs connect; hashes (M,), faces (N, D)."""
-    found = [pairs[(faces[usable[pairs[:, 0]]] * faces[usable[pairs[:, 1]]]).sum(1) >= curate.duplicate_similarity]
-             for pairs in near_pairs(hashes, curate.duplicate_bits)]
-    pairs = np.concatenate([np.empty((0, 2), int), *found])
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (len(hashes), len(hashes)))
-    _, label = connected_components(graph, directed=False)
+    label, waiting, count = np.arange(len(hashes)), [np.empty((0, 2), int)], 0
+    for pairs in near_pairs(hashes, curate.duplicate_bits):
+        waiting.append(pairs[alike(faces, usable[pairs]) >= curate.duplicate_similarity])
+        count += len(waiting[-1])
+        if count > BLOCK:       # a thousand frames of one video are half a million pairs: they are not kept, but what they say
+            label, waiting, count = joined(label, np.concatenate(waiting)), [], 0
+    label = joined(label, np.concatenate(waiting)) if waiting else label
     order = np.argsort(label, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     return [usable[group].tolist() for group in groups if len(group) > 1]
+
+
+def alike(faces: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Cosines (K,) of the faces of pairs (K, 2), few at a time: each is two vectors."""
+    cut = range(0, max(1, len(pairs)), SOME)
+    return np.concatenate([(faces[pairs[k:k + SOME, 0]] * faces[pairs[k:k + SOME, 1]]).sum(1) for k in cut])
+
+
+def joined(label: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Components (M,) when pairs (K, 2) of nodes are joined too."""
+    graph = coo_array((np.ones(len(pairs), bool), (label[pairs[:, 0]], label[pairs[:, 1]])), (len(label), len(label)))
+    return connected_components(graph, directed=False)[1][label]
 
 
 def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[np.ndarray]:

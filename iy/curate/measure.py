@@ -24,7 +24,7 @@ from iy.params import Params, parse
 from iy.storage import read_image
 
 ALONE = 24               # photos that are not worth starting processes for
-SMALLEST, LARGEST = 16, 1000     # photos in a part
+PART = SMALLEST, LARGEST = 16, 1000     # photos in one
 CROP_SIDE = 112          # pixels of the face crop that sharpness and exposure are measured on
 BLACK, WHITE = 8, 247    # of 255
 RIVAL = .4               # a second face with at least this share of the largest one's area makes it a group photo
@@ -54,7 +54,9 @@ def measure(params: Params, folder: Path, work: Path) -> list[Path]:
     with tqdm(total=sum(part.stop - part.start for part in missing), desc="faces", mininterval=1) as bar:
         for done in workers.each(measure_part, missing, params.workers, chunk=1, alone=1 if count > ALONE else len(parts)):
             bar.update(done)
-    return [part.path for part in parts]
+    paths = [part.path for part in parts]
+    workers.must_be_here(paths)
+    return paths
 
 
 def part_size(count: int) -> int:
@@ -63,13 +65,13 @@ def part_size(count: int) -> int:
 
 
 def measure_part(part: Part) -> int:
-    """Measure, judge and caption the photos of one part."""
+    """Measure and judge the photos of one part."""
     cv2.setNumThreads(1)
     params, analyser = opened(part.settings)
     rows = records.rows(part.folder / "photos.parquet", records.PHOTO, part.start, part.stop)
     rows = [row | columns(read_image(part.folder, row), analyser) if row["shard"] is not None else row for row in rows]
     rows = [filters.judge(row, params.curate, params.usage) for row in rows]
-    records.write(part.path, captions.caption(rows, part.folder, params.curate, device(params)), records.PHOTO)
+    records.write(part.path, captions.refuse_silent(rows, params.curate), records.PHOTO)
     return len(rows)
 
 
@@ -77,16 +79,6 @@ def measure_part(part: Part) -> int:
 def opened(settings: str) -> tuple[Params, Analyser]:
     params = parse(json.loads(settings), "settings")
     return params, load_analyser(params.faces, params.usage)
-
-
-def device(params: Params) -> str:
-    if params.device != "auto":
-        return params.device
-    if params.curate.captioner != "transformers":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def columns(image: np.ndarray, analyser: Analyser) -> dict:

@@ -1,4 +1,5 @@
 """The page that shows what was kept, what was not and why."""
+import re
 from array import array
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -79,7 +80,9 @@ def reasons(seen: Seen) -> list[report.Block]:
 
 def kind(reason: str) -> str:
     """A reason without its numbers and names."""
-    return reason.partition(":")[0].partition(" of ")[0].partition(" as ")[0]
+    if reason.startswith("resembles "):
+        return "resembles somebody else more"
+    return re.sub(r"\d[\d.,]*", "…", reason.partition(":")[0].partition(" of ")[0].partition(" as ")[0])
 
 
 def rejects(folder: Path, seen: Seen) -> list[report.Block]:

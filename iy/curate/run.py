@@ -4,16 +4,22 @@ import logging
 import shutil
 from pathlib import Path
 
+from tqdm import tqdm
+
+import iy.curate
+import iy.faces
 from iy import records
-from iy.curate import calibrate, collection, duplicates, group, report, split
+from iy.curate import calibrate, captions, collection, duplicates, group, report, split
 from iy.curate.collection import Collection
-from iy.curate.measure import measure
+from iy.curate.measure import PART, measure
 from iy.errors import UserError
 from iy.faces import load_analyser
 from iy.params import Params
 from iy.records import REJECTED
-from iy.storage import atomic_folder, file_sha256, sha256, write_json
+from iy.storage import atomic_folder, file_sha256, folder_digest, sha256, write_json
 
+OF_ALL = {"duplicate_bits", "duplicate_similarity", "grouping", "group_threshold", "minimum_per_person", "wrong_names",
+          "validation_people", "test_people", "caption_model"}     # settings that measuring does not read
 log = logging.getLogger(__name__)
 
 
@@ -23,22 +29,30 @@ def run(params: Params) -> None:
     parts, photos = curate(params, params.photos_dir, work)
     with atomic_folder(params.data_dir("curate")) as aside:
         table = aside / "photos.parquet"
-        records.stream(table, collection.finished(parts, photos), records.PHOTO)
+        finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
+                        disable=params.curate.captioner != "transformers")
+        several = (captions.caption(rows, params.photos_dir, params) for rows in finished)
+        records.stream(table, several, records.PHOTO)
         calibration, genuine, impostor = calibrate.calibrate(records.picked(table, records.PHOTO, calibrate.chosen(photos)))
         write_json(aside / "calibration.json", calibration)
         params.write(aside)
     report.write(params, calibration, genuine, impostor)
-    shutil.rmtree(work)
+    for old in work.parent.glob("curate-*"):        # of other settings too: they hold faces
+        shutil.rmtree(old)
     kept = photos.kept()
     log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(photos), len({photos.person[i] for i in kept}),
              params.report_dir("curate") / "index.html")
 
 
 def work_folder(params: Params) -> Path:
-    """Named by everything that decides what is measured, so that parts of other settings are never taken for these."""
-    sections = params.resolved()
-    key = [sections[name] for name in ("usage", "device", "faces", "curate")]
-    key += [params.photos_dir.as_posix(), file_sha256(params.photos_dir / "photos.parquet")]
+    """Named by everything that decides what is measured, code and models too, so that parts of anything else are never
+    taken for these."""
+    sections, table = params.resolved(), params.photos_dir / "photos.parquet"
+    if not table.exists():
+        raise UserError(f"{table} does not exist: run the stage that writes it first (dvc repro)")
+    key = [sections["usage"], sections["faces"], {k: v for k, v in sections["curate"].items() if k not in OF_ALL}, PART]
+    key += [file_sha256(table), *(folder_digest(Path(room.__file__).parent) for room in (iy.curate, iy.faces))]
+    key += [folder_digest(Path(params.faces.pack))] if params.faces.pack else []
     return Path(".iy", "resume", params.profile, f"curate-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
 
 

@@ -13,7 +13,7 @@ from iy import records
 from iy.errors import UserError
 from iy.faces import Analyser, load_analyser
 from iy.params import Params
-from iy.storage import atomic_folder, read_image, write_json
+from iy.storage import atomic_folder, folder_digest, read_image, write_json
 from iy.synpairs import calibrate, judge, page, shards
 from iy.synpairs.make import embed, recogniser_name
 from iy.synpairs.plan import references
@@ -75,7 +75,7 @@ def make(params: Params, chosen: list, bounds: calibrate.Bounds) -> list[Path]:
     bundle = params.bundle_dir(1)
     if not (bundle / "config.json").exists():
         raise UserError(f"{bundle} is not there: run finetune1 first (dvc repro synpairs)")
-    digest = shards.folder_digest(bundle)
+    digest = folder_digest(bundle)
     how = shards.How(json.dumps(params.resolved()), digest, bounds, torch.get_num_threads())
     return shards.make_all(chosen, how, shards.work_folder(params, digest), params.workers)
 

@@ -21,17 +21,11 @@ from iy.synpairs.calibrate import Bounds
 from iy.synpairs.make import Made, Maker
 from iy.synpairs.plan import Plan, plans
 from iy.synpairs.rewriters import Rewriter, load_rewriter
-from iy.workers import each
+from iy.workers import must_be_here, on_ray
 
 SHARD = 256  # pairs
 EXAMPLES = 32  # pairs whose every pass the report shows
 log = logging.getLogger(__name__)
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 of the names and contents of a folder's files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sha256("\n".join(f"{path.relative_to(folder)} {file_sha256(path)}" for path in files).encode())
 
 
 def work_folder(params: Params, bundle: str) -> Path:
@@ -65,7 +59,7 @@ class Shard(NamedTuple):
 
 
 def make_all(chosen: Sequence[tuple[dict, int]], how: How, work: Path, workers: Workers) -> list[Path]:
-    """One folder per shard under `work`, each made by one of the workers; those already there are kept."""
+    """One folder per shard under `work`, made here or on Ray's machines; those already there are kept."""
     step = max(1, len(chosen) // EXAMPLES)
     shards = [
         Shard(how, work / f"{number:05d}", number, start, list(chosen[start : start + SHARD]), step)
@@ -74,10 +68,14 @@ def make_all(chosen: Sequence[tuple[dict, int]], how: How, work: Path, workers: 
     missing = [shard for shard in shards if not shard.folder.exists()]
     if len(missing) < len(shards):
         log.info("%d of %d shards are already there", len(shards) - len(missing), len(shards))
-    made = each(make_shard, missing, workers, chunk=1, alone=1, gpu=True)
+    made = map(make_shard, missing)  # torch takes all cores, or the GPU, by itself: processes would only be in each other's way
+    if workers.map == "ray" and missing:
+        made = on_ray(make_shard, missing, workers, chunk=1, cpus=how.threads, gpu=True)
     for _ in tqdm(made, "shards", len(missing), mininterval=1, disable=len(missing) <= 1):
         pass
-    return [shard.folder for shard in shards]
+    folders = [shard.folder for shard in shards]
+    must_be_here(folders)
+    return folders
 
 
 @lru_cache(1)
