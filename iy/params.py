@@ -73,7 +73,13 @@ class Photos(Section):
     consent: str
     maximum_pixels: PositiveInt
     maximum_side: PositiveInt
-    workers: PositiveInt
+
+
+class Workers(Section):
+    """Who renders, runs the face models over photos and makes the shards of SynPairs; the results are the same."""
+    map: Literal["serial", "processes", "ray"]
+    count: PositiveInt
+    address: str | None
 
 
 class Faces(Section):
@@ -86,7 +92,9 @@ class Faces(Section):
 class Curate(Section):
     minimum_size: PositiveInt
     minimum_face: PositiveInt
+    minimum_face_share: float = Share
     minimum_sharpness: float
+    maximum_clipped: float = Share
     maximum_yaw: PositiveFloat
     maximum_pitch: PositiveFloat
     duplicate_bits: int
@@ -185,6 +193,7 @@ class Params(Section):
     usage: Literal["research", "commercial"]
     seed: int
     device: Literal["auto", "cpu", "cuda"]
+    workers: Workers
     base: Base
     model: Model
     photos: Photos
@@ -200,12 +209,15 @@ class Params(Section):
         return self.model_dump(mode="json", by_alias=True)
 
     def digest(self) -> str:
-        """sha256 of the resolved settings, order of keys left out."""
-        return sha256(json.dumps(self.resolved(), sort_keys=True).encode())
+        """sha256 of the resolved settings but `workers`, which change no result; order of keys left out."""
+        return sha256(json.dumps(self.decisive(), sort_keys=True).encode())
+
+    def decisive(self) -> dict[str, Any]:
+        return {name: value for name, value in self.resolved().items() if name != "workers"}
 
     def write(self, folder: Path) -> None:
-        """`settings.json` in `folder`: the resolved settings and their hash."""
-        write_json(folder / "settings.json", {"sha256": self.digest(), "settings": self.resolved()})
+        """`settings.json` in `folder`: the resolved settings but `workers`, and their hash."""
+        write_json(folder / "settings.json", {"sha256": self.digest(), "settings": self.decisive()})
 
     @property
     def photos_dir(self) -> Path:

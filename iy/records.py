@@ -2,6 +2,7 @@
 
 Nothing is dropped silently: rejected rows stay in the table with `verdict = "rejected"` and a `reason`.
 """
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 from iy.errors import UserError
 from iy.storage import atomic_path
 
-VERSION = "1"
+VERSION = "2"
 ACCEPTED, REJECTED = "accepted", "rejected"
 SPLITS = ("train", "validation", "test")
 
@@ -29,6 +30,7 @@ PHOTO = pa.schema([
     ("faces", pa.int32()),                    # number of faces found
     ("face_size", pa.float32()),              # shorter side of the box, pixels
     ("sharpness", pa.float32()),              # variance of the Laplacian on the face crop resized to 112 px
+    ("clipped", pa.float32()),                # share of that crop's pixels that are almost black or white
     ("yaw", pa.float32()), ("pitch", pa.float32()), ("roll", pa.float32()),   # degrees, from the landmarks
     ("quality", pa.float32()),                # 0..1, used for ranking
     ("embedding", pa.list_(pa.float32())),
@@ -61,27 +63,69 @@ PAIR = pa.schema([
 
 def write(path: Path | str, rows: list[dict], schema: pa.Schema) -> None:
     """Write rows atomically; missing keys become null, unknown keys are a programming error."""
-    names = set(schema.names)
-    for row in rows:
-        assert not (extra := set(row) - names), f"unknown columns {sorted(extra)}"
-    with atomic_path(path) as aside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), aside)
+    stream(path, [rows], schema)
+
+
+def stream(path: Path | str, several: Iterable[list[dict]], schema: pa.Schema) -> None:
+    """`write` of rows that come some at a time; no more of them are held."""
+    with atomic_path(path) as aside, pq.ParquetWriter(aside, schema) as file:
+        for rows in several:
+            for row in rows:
+                assert not (extra := set(row) - set(schema.names)), f"unknown columns {sorted(extra)}"
+            file.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def read(path: Path | str, schema: pa.Schema) -> list[dict]:
     """Rows of a record table, refusing another kind or version of record by name."""
+    return [row for rows in batches(path, schema) for row in rows]
+
+
+def batches(path: Path | str, schema: pa.Schema, columns: list[str] | None = None, size: int = 1000) -> Iterator[list[dict]]:
+    """`read`, so many rows at a time; of all columns, or of some."""
+    with opened(path, schema) as file:
+        for batch in file.iter_batches(size, columns=columns):
+            yield batch.to_pylist()
+
+
+def rows(path: Path | str, schema: pa.Schema, start: int, stop: int) -> list[dict]:
+    """Rows `start` to `stop` of a record table; of the others only what shares their row groups is read."""
+    found: list[dict] = []
+    with opened(path, schema) as file:
+        first = 0
+        for number in range(file.num_row_groups):
+            count = file.metadata.row_group(number).num_rows
+            if first < stop and first + count > start:
+                group = file.read_row_group(number)
+                found += group.slice(max(0, start - first), stop - max(first, start)).to_pylist()
+            first += count
+    return found
+
+
+def picked(path: Path | str, schema: pa.Schema, numbers: Sequence[int]) -> list[dict]:
+    """The rows of these numbers, in the table's order."""
+    wanted, start, found = sorted(numbers), 0, []
+    with opened(path, schema) as file:
+        for batch in file.iter_batches(1000):
+            here = [i - start for i in wanted if start <= i < start + len(batch)]
+            found += batch.take(pa.array(here, pa.int64())).to_pylist() if here else []
+            start += len(batch)
+    return found
+
+
+def opened(path: Path | str, schema: pa.Schema) -> pq.ParquetFile:
+    """A record table, refusing another kind or version of record by name."""
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it first (dvc repro)") from None
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not a readable parquet table ({error}): delete it and run its stage again") from None
-    found, wanted = table.schema.metadata or {}, schema.metadata
+    found, wanted = file.schema_arrow.metadata or {}, schema.metadata
     for key in (b"iy.record", b"iy.version"):
         if found.get(key) != wanted[key]:
             raise UserError(f"{path} holds {key.decode()}={found.get(key, b'nothing').decode()}, expected "
                             f"{wanted[key].decode()}: run the stage that writes it again")
-    return table.to_pylist()
+    return file
 
 
 def accepted(rows: list[dict]) -> list[dict]:

@@ -101,6 +101,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """sha256 of the names and contents of a folder's files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sha256("\n".join(f"{path.relative_to(folder)} {file_sha256(path)}" for path in files).encode())
+
+
 def file_sha256(path: Path | str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

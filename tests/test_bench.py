@@ -1,6 +1,7 @@
 """Benchmarks measure what they say: the same function, done in different ways, in turns."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 from iy.bench import attention, generate, measure, stock
 from iy.cli import app
 from iy.diffusion import load_base
+from tests import test_curate_photographs as photographs
+from tests.test_synpairs import tiny_project  # noqa: F401 (a fixture)
 from tests.tiny import tiny_base, tiny_params
 
 SMALL = attention.Shape(48, 17, (attention.Layer(16, 64, 4, 2), attention.Layer(4, 64, 2, 1)))
@@ -87,3 +90,30 @@ def test_whole_generations_and_their_memory_are_compared(tmp_path, monkeypatch):
     assert found["ours_to_stock"] == pytest.approx(found["seconds"]["ours"] / found["seconds"]["stock"], rel=0.05)
     for value in found["memory"]["megabytes"].values():
         assert 50 < value["start"] <= value["peak"] < 20_000, "megabytes of a process with torch in it"
+
+
+def test_making_pairs_is_measured_beside_the_very_evaluations_it_asks_for(tiny_project, tmp_path):  # noqa: F811
+    from iy.bench import synpairs
+
+    found = synpairs.run(tiny_project, pairs=4, rounds=1)
+    asked = tiny_project.synpairs
+    a_pass = int(asked.steps * asked.strength)
+    assert found["evaluations"] == asked.steps + asked.passes * a_pass, "one batch, both halves of guidance in one call"
+    assert found["ours"] > 0 and found["ours_to_bare"] == pytest.approx(found["ours"] / found["bare"])
+
+
+def test_curating_is_measured_beside_each_of_its_models(tmp_path, monkeypatch):
+    from iy.bench import curate
+
+    monkeypatch.chdir(tmp_path)
+    for file in photographs.att_faces()[:50]:
+        if int(file.stem) <= 4:
+            (tmp_path / "in" / file.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / "in" / file.parent.name)
+    settings = photographs.settings(photos={"source": "folder", "path": "in"}, minimum_per_person=1)
+    photographs.take_photos(settings)
+    found = curate.run(settings, photos=20, workers=[1], rounds=1)["1"]
+    detector, recogniser = found["bare"]["detector"], found["bare"]["recogniser"]
+    assert found["slowest_model"] == min(detector, recogniser) > 0
+    assert found["all_models"] == pytest.approx(1 / (1 / detector + 1 / recogniser))
+    assert 0 < found["ours"] == pytest.approx(found["ours_to_all"] * found["all_models"]), "photos per second"

@@ -16,7 +16,7 @@ from iy.errors import UserError
 from iy.photos import table, tars
 from iy.photos.own import own_photos
 from iy.storage import sha256
-from tests.test_photos import encoded, settings
+from tests.test_photos import encoded, taken
 
 
 def picture(shade: int) -> bytes:
@@ -34,11 +34,11 @@ def tar_of(path, *members: tuple[str, bytes]) -> bytes:
 
 
 def rows_of_tars(path) -> list[dict]:
-    return [photo.row for photo in tars.photos(settings(source="webdataset", path=str(path)).photos)]
+    return taken(tars.photos, source="webdataset", path=str(path))
 
 
 def rows_of_table(path) -> list[dict]:
-    return [photo.row for photo in table.photos(settings(source="table", path=str(path)).photos)]
+    return taken(table.photos, source="table", path=str(path))
 
 
 def stats(caption: str | None, **more) -> bytes:
@@ -110,7 +110,7 @@ def test_a_useless_place_is_one_clear_line(source, path, says, tmp_path):
     (tmp_path / "empty").mkdir()
     read = {"webdataset": tars.photos, "table": table.photos}[source]
     with pytest.raises(UserError, match=says):
-        list(read(settings(source=source, path=path and str(tmp_path / path)).photos))
+        taken(read, source=source, path=path and str(tmp_path / path))
 
 
 def listed(root, suffix: str, rows: list[dict]):

@@ -2,13 +2,17 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from iy import params
-from iy.curate import calibrate, captions, duplicates, filters, group, split
+from iy import params, records
+from iy.curate import calibrate, captions, collection, duplicates, filters, group, split
+from iy.curate.collection import Collection
 from iy.errors import UserError
 from iy.faces.recognise import unit
 from iy.records import ACCEPTED, REJECTED
@@ -22,6 +26,8 @@ GOOD = {
     "faces": 1,
     "face_size": 50.0,
     "sharpness": 200.0,
+    "clipped": 0.1,
+    "box": [25.0, 25.0, 75.0, 75.0],
     "yaw": 0.0,
     "pitch": 0.0,
     "roll": 0.0,
@@ -35,7 +41,8 @@ GOOD = {
 
 def settings(**changes) -> params.Params:
     full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
-    full["photos"] |= {"workers": 1} | changes.pop("photos", {})
+    full["workers"]["map"] = "serial"
+    full["photos"] |= changes.pop("photos", {})
     full["usage"] = changes.pop("usage", "research")
     full["curate"] |= {"validation_people": 1, "test_people": 1} | changes
     return params.parse({"profile": "tried", **full}, "test")
@@ -63,6 +70,8 @@ def records_id(name: str) -> str:
         ({"faces": 2}, "2 faces of similar size"),
         ({"face_size": 10.0}, "face too small: 10 px"),
         ({"sharpness": 3.0}, "blurred: sharpness 3.0"),
+        ({"clipped": 0.7}, "badly exposed: 70% of the face clipped"),
+        ({"box": [1.0, 1.0, 9.0, 9.0]}, "face too small in the photo: 0.6% of it"),
         ({"yaw": -80.0}, "yaw -80"),
         ({"pitch": 70.0}, "pitch 70"),
         ({"consent": None}, "no consent"),
@@ -98,7 +107,21 @@ def test_commercial_use_refuses_by_licence(licence, fine):
     assert filters.judge(row("a", licence=licence), curate(), "research")["verdict"] == ACCEPTED
 
 
-def test_copies_name_the_photo_that_stays():
+@pytest.fixture
+def decided(tmp_path):
+    """`decided(rows, work)`: the rows after `work(their collection)`, read from two parts as the stage does."""
+    def after(rows: list[dict], work: Callable[[Collection], object]) -> list[dict]:
+        parts = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+        for part, some in zip(parts, (rows[:2], rows[2:]), strict=True):
+            records.write(part, some, records.PHOTO)
+        photos = collection.read(parts)
+        photos.person = [one.get("person") for one in rows]
+        work(photos)
+        return [one for some in collection.finished(parts, photos) for one in some]
+    return after
+
+
+def test_copies_name_the_photo_that_stays(decided):
     ok = {"verdict": ACCEPTED}
     rows = [
         row("first", **ok),
@@ -107,12 +130,22 @@ def test_copies_name_the_photo_that_stays():
         row("far hash", phash="f" * 16, **ok),
         row("other face", embedding=[0.0, 1.0], **ok),
     ]
-    judged, original = duplicates.reject_copies(rows, curate(duplicate_bits=3, duplicate_similarity=0.9))
+    original = {}
+    wanted = curate(duplicate_bits=3, duplicate_similarity=0.9)
+    judged = decided(rows, lambda photos: original.update(duplicates.reject_copies(photos, wanted)))
     assert original == {0: 2, 1: 2}
     assert [one["reason"] for one in judged] == ["near duplicate of near", "the same file as first", None, None, None]
 
 
-def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely():
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=12), st.integers(0, 66), st.randoms())
+def test_near_pairs_are_all_those_within_so_many_bits(some, bits, rng):
+    """Compared with comparing all with all; half of the hashes are others with a few bits turned."""
+    hashes = some + [one ^ sum(1 << k for k in rng.sample(range(64), min(64, rng.randint(0, bits + 2)))) for one in some]
+    found = {tuple(pair) for pairs in duplicates.near_pairs(np.array(hashes, np.uint64), bits) for pair in pairs.tolist()}
+    assert found == {(i, j) for j in range(len(hashes)) for i in range(j) if (hashes[i] ^ hashes[j]).bit_count() <= bits}
+
+
+def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely(decided):
     rng = np.random.default_rng(0)
     centres = np.linalg.qr(rng.normal(size=(16, 4)))[0].T
     faces = [(k, (centres[k] + rng.normal(0, 0.03, 16)).tolist()) for k in (2, 0, 2, 1, 0, 2, 3)]
@@ -121,7 +154,7 @@ def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely():
         for i, (k, face) in enumerate(faces)
     ]
     rows.append(rows[3] | {"uri": "7"})
-    grouped = group.group(rows, curate(), 0.8)
+    grouped = decided(rows, lambda photos: group.group(photos, curate(), 0.8))
     assert [one["person"] for one in grouped] == [
         "group-0001",
         "group-0002",
@@ -133,23 +166,23 @@ def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely():
         "ada",
     ]
     assert [one["verdict"] for one in grouped].count(REJECTED) == 1 and "only 1 usable" in grouped[6]["reason"]
-    only_labels = group.group(rows, curate(grouping="label"), 0.8)
+    only_labels = decided(rows, lambda photos: group.group(photos, curate(grouping="label"), 0.8))
     assert sum("curate.grouping is label" in (one["reason"] or "") for one in only_labels) == 6
-    by_face = group.group(rows, curate(grouping="embedding"), 0.8)
+    by_face = decided(rows, lambda photos: group.group(photos, curate(grouping="embedding"), 0.8))
     assert by_face[3]["person"] == by_face[7]["person"] != "ada"
 
 
-def test_a_photo_under_a_wrong_label_is_rejected_with_both_similarities_unless_labels_are_kept():
+def test_a_photo_under_a_wrong_label_is_rejected_with_both_similarities_unless_labels_are_kept(decided):
     faces = {"ada": [0, 3, 6, 88], "bob": [90, 93, 96]}
     rows = [
         row(f"{who}{angle}", label=who, verdict=ACCEPTED, embedding=[np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
         for who, angles in faces.items()
         for angle in angles
     ]
-    grouped = group.group(rows, curate(), 0.8)
+    grouped = decided(rows, lambda photos: group.group(photos, curate(), 0.8))
     assert [one["uri"] for one in grouped if one["verdict"] == REJECTED] == ["ada88"]
     assert grouped[3]["reason"].startswith("resembles bob more (0.99") and "of ada (0.08" in grouped[3]["reason"]
-    kept = group.group(rows, curate(wrong_names="keep"), 0.8)
+    kept = decided(rows, lambda photos: group.group(photos, curate(wrong_names="keep"), 0.8))
     assert all(one["verdict"] == ACCEPTED for one in kept)
 
 
@@ -171,22 +204,23 @@ def people(count: int) -> list[dict]:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(40, (4, 12)), (10, (1, 4)), (4, (1, 1))])
-def test_splits_are_by_person_and_shrink_for_small_collections(count, expected, caplog):
+def test_splits_are_by_person_and_shrink_for_small_collections(count, expected, caplog, decided):
     caplog.set_level(logging.INFO)
-    done = split.split(people(count), curate(validation_people=4, test_people=12), 0)
+    wanted = curate(validation_people=4, test_people=12)
+    done = decided(people(count), lambda photos: split.split(photos, wanted, 0))
     where = {name: {one["split"] for one in done if one["person"] == name} for name in {one["person"] for one in done}}
     assert all(len(splits) == 1 for splits in where.values())
     sizes = Counter(splits.pop() for splits in where.values())
     assert (sizes["validation"], sizes["test"]) == expected and sizes["train"] == count - sum(expected) >= 2
     assert ("too few" in caplog.text) == (expected != (4, 12))
-    assert done == split.split(people(count), curate(validation_people=4, test_people=12), 0)
+    assert done == decided(people(count), lambda photos: split.split(photos, wanted, 0))
     if count == 40:
-        assert done != split.split(people(count), curate(validation_people=4, test_people=12), 1)
+        assert done != decided(people(count), lambda photos: split.split(photos, wanted, 1))
 
 
-def test_too_few_persons_is_one_clear_line():
+def test_too_few_persons_is_one_clear_line(decided):
     with pytest.raises(UserError, match="at least 4 are needed"):
-        split.split(people(3), curate(), 0)
+        decided(people(3), lambda photos: split.split(photos, curate(), 0))
 
 
 @pytest.mark.parametrize(
@@ -215,15 +249,16 @@ def test_captioners(tmp_path):
         row("b", verdict=ACCEPTED),
         row("c", verdict=REJECTED, reason="x"),
     ]
-    auto = captions.caption(rows, tmp_path, curate(), "cpu")
+    auto = captions.caption(rows, tmp_path, settings())
     assert auto[0]["caption"] == "mine" and auto[1]["caption"] and auto[2]["caption"] is None
-    sidecar = captions.caption(rows, tmp_path, curate(captioner="sidecar"), "cpu")
+    sidecar = captions.refuse_silent(rows, curate(captioner="sidecar"))
+    assert captions.refuse_silent(rows, curate()) == rows
     assert sidecar[1]["verdict"] == REJECTED and "no caption beside it" in sidecar[1]["reason"]
     with pytest.raises(UserError, match="needs curate.caption_model"):
-        captions.caption(rows, tmp_path, curate(captioner="transformers"), "cpu")
+        captions.caption(rows, tmp_path, settings(captioner="transformers"))
     with pytest.raises(UserError, match="nowhere cannot be opened"):
         captions.caption(
-            rows, tmp_path, curate(captioner="transformers", caption_model=str(tmp_path / "nowhere")), "cpu"
+            rows, tmp_path, settings(captioner="transformers", caption_model=str(tmp_path / "nowhere"))
         )
 
 
@@ -268,13 +303,13 @@ def test_a_transformers_model_captions_what_has_no_caption(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     place = write_shard(tmp_path / "00000.tar", [("a.png", png(image))])[0]._asdict()
     rows = [row("a", verdict=ACCEPTED, **place), row("b", verdict=ACCEPTED, caption="mine", **place)]
-    wanted = curate(captioner="transformers", caption_model=str(tiny_blip(tmp_path)))
-    first, second = captions.caption(rows, tmp_path, wanted, "cpu")
+    wanted = settings(captioner="transformers", caption_model=str(tiny_blip(tmp_path)))
+    first, second = captions.caption(rows, tmp_path, wanted)
     assert (
         set(first["caption"].split()) <= {"a", "man", "woman", "portrait", "person", "of"}
         and second["caption"] == "mine"
     )
-    assert captions.caption(rows, tmp_path, wanted, "cpu")[0] == first
+    assert captions.caption(rows, tmp_path, wanted)[0] == first
 
 
 def test_the_interval_of_a_false_match_rate_counts_persons_not_pairs(monkeypatch):
@@ -295,6 +330,43 @@ def test_the_interval_of_a_false_match_rate_counts_persons_not_pairs(monkeypatch
     assert low == 0 and high > 2 * 25 / other.sum(), "a collection without them, or with more of them, would surprise nobody"
 
 
+def test_calibration_takes_no_photo_of_a_test_person(decided):
+    def check(photos: Collection) -> None:
+        photos.split = ["test" if k // 2 % 3 == 0 else "train" for k in range(len(photos))]
+        assert calibrate.chosen(photos) == [k for k in range(20) if k // 2 % 3]
+
+    decided(people(10), check)
+
+
+def test_calibration_takes_whole_persons_from_everywhere_in_a_large_collection(decided, monkeypatch):
+    monkeypatch.setattr(calibrate, "MAXIMUM", 6)
+    decided(people(10), lambda photos: check_equal(calibrate.chosen(photos), [0, 1, 8, 9, 18, 19]))
+
+
+def test_calibration_tells_how_everybodys_threshold_does_within_a_subgroup():
+    """Women who resemble each other more than men do pass for each other more often."""
+    rng = np.random.default_rng(0)
+    common, rows = rng.normal(size=64), []
+    for k in range(40):
+        gender = "woman" if k < 20 else "man"
+        centre = rng.normal(size=64) + (common if gender == "woman" else 0)
+        rows += [row(f"{k}-{i}", embedding=(centre + 0.2 * rng.normal(size=64)).tolist(), person=f"p{k}", label=f"p{k}",
+                     attributes=f'{{"gender": "{gender}"}}', recogniser="r@1") for i in range(4)]
+    found, _, impostor = calibrate.calibrate(rows)
+    groups, bound = found["subgroups"]["gender"], found["false_match"]["0.01"]["threshold"]
+    women, men = (groups[name]["false_match"]["0.01"] for name in ("woman", "man"))
+    assert set(found["subgroups"]) == {"gender"} and groups["man"]["genuine"] == 20 * 6
+    assert groups["woman"]["impostor"] == 20 * 19 // 2 * 16
+    assert women["false_match"] > 0.02 > 0.005 > men["false_match"] and men["own_threshold"] < bound < women["own_threshold"]
+    whole = (impostor >= bound).mean()
+    among = women["false_match"] * groups["woman"]["impostor"] + men["false_match"] * groups["man"]["impostor"]
+    assert whole == pytest.approx(0.01, abs=1e-3) and among <= whole * len(impostor) + 1
+
+
+def check_equal(found: object, expected: object) -> None:
+    assert found == expected
+
+
 def test_calibration_of_known_similarities():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(30, 32))
@@ -304,11 +376,11 @@ def test_calibration_of_known_similarities():
             embedding=(2 * (centres[k] + rng.normal(0, 0.3, 32))).tolist(),
             person=f"p{k}",
             label=f"p{k}",
-            split="test" if k < 5 else "train",
+            split="train",
             verdict=ACCEPTED,
             recogniser="r@1",
         )
-        for k in range(30)
+        for k in range(5, 30)
         for i in range(6)
     ]
     found, genuine, impostor = calibrate.calibrate(rows)

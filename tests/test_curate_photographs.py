@@ -21,11 +21,13 @@ from iy.records import ACCEPTED, REJECTED
 from iy.storage import sha256
 
 ROOT = Path(__file__).parents[1]
+PROCESSES = params.Workers(map="processes", count=2, address=None)
 
 
 def settings(**changes) -> params.Params:
     full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
-    full["photos"] |= {"workers": 1} | changes.pop("photos", {})
+    full["workers"]["map"] = "serial"
+    full["photos"] |= changes.pop("photos", {})
     full["usage"] = changes.pop("usage", "research")
     full["curate"] |= {"validation_people": 1, "test_people": 1} | changes
     return params.parse({"profile": "tried", **full}, "test")
@@ -109,9 +111,7 @@ def test_unlabelled_att_faces_are_found_and_grouped(project):
     wanted = settings(
         photos={"source": "folder", "path": "in"}, grouping="embedding", validation_people=4, test_people=12
     )
-    wanted = wanted.model_copy(
-        update={"photos": wanted.photos.model_copy(update={"workers": min(2, os.cpu_count() or 1)})}
-    )
+    wanted = wanted.model_copy(update={"workers": PROCESSES})
     take_photos(wanted)
     run(wanted)
     rows = table()
@@ -135,7 +135,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(project):
     copy_att(project / "in", 150)
     (project / "profiles").mkdir()
     Path("params.yaml").write_text("profile: tried\n")
-    wanted = settings(photos={"source": "folder", "path": "in", "workers": 2})
+    wanted = settings(photos={"source": "folder", "path": "in"}).model_copy(update={"workers": PROCESSES})
     Path("profiles/tried.yaml").write_text(json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"}))
     take_photos(wanted)
     stage = subprocess.Popen(
@@ -194,3 +194,41 @@ def test_nothing_usable_is_one_clear_line(project):
     with pytest.raises(UserError, match="none of the 1 photos can be used, for example a.png: no face found"):
         run(wanted)
     assert not Path("data/tried/curate").exists()
+
+
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(project, monkeypatch, kind):
+    """Portraits of the studio, and what the face models say of them."""
+    def made(workers: params.Workers) -> dict[str, bytes]:
+        wanted = settings(photos={"people": 6, "per_person": 5}).model_copy(update={"workers": workers})
+        take_photos(wanted)
+        run(wanted)
+        found = [path for place in ("data/tried", "reports/tried") for path in Path(place).rglob("*") if path.is_file()]
+        return {str(path): path.read_bytes() for path in found}
+
+    here = made(params.Workers(map="serial", count=1, address=None))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert made(params.Workers(map=kind, count=2, address=None)) == here
+    assert {"data/tried/photos/00000.tar", "data/tried/curate/photos.parquet"} <= here.keys()
+
+
+def test_parts_that_are_there_are_not_measured_again(project, monkeypatch):
+    from iy.curate import measure
+
+    copy_att(project / "in", 40)
+    wanted = settings(photos={"source": "folder", "path": "in"})
+    take_photos(wanted)
+    seen, columns = [], measure.columns
+
+    def stops_once(image, analyser):
+        seen.append(len(seen))
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return columns(image, analyser)
+
+    monkeypatch.setattr(measure, "columns", stops_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted)
+    run(wanted)
+    assert len(seen) == 20 + 40 - 16 and len(table()) == 40, "the first part of 16 was kept"
+    assert not list(Path(".iy/resume/tried").glob("curate-*")), "no work folder is left"

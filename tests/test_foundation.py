@@ -29,6 +29,7 @@ from iy.studio.foundation import (
     unet,
 )
 from iy.studio.foundation import lesson as lessons
+from iy.studio.foundation.recipe import WORKERS
 from iy.studio.foundation.train import Plan, fit
 from iy.studio.probes import READS, ProbeNet, Probes, mirror
 
@@ -44,7 +45,7 @@ def toy(people: int = 3, shots: int = 2) -> renders.Renders:
 
 def test_the_foundations_people_are_never_the_photo_sources():
     with pytest.raises(AssertionError):
-        renders.render(Path("nowhere"), renders.FIRST_RESERVED - 1, 2, 1, 1)
+        renders.render(Path("nowhere"), renders.FIRST_RESERVED - 1, 2, 1, WORKERS)
 
 
 def test_reduced_photos_are_the_mean_of_four_pixels():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-LEVELS = [{"errors"}, {"storage", "s3"}, {"params", "records", "lexicon", "erased"}, {"stage", "report", "studio"}, {"diffusion", "tracking"},
+LEVELS = [{"errors"}, {"storage", "s3"}, {"params", "records", "lexicon", "erased"}, {"stage", "workers", "report", "studio"}, {"diffusion", "tracking"},
           {"model", "faces"}, {"generate"}, {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
           {"studio.foundation", "doctor", "bench", "review", "transfer", "erasure"}, {"cli"}]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,12 @@ def settings(**photos) -> params.Params:
     full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
     full["photos"] |= {"licence": "CC0-1.0", "consent": "test"} | photos
     return params.parse({"profile": "tried", **full}, "test")
+
+
+def taken(source: Callable, **photos) -> list[dict]:
+    """The rows that a source gives with these settings."""
+    chosen = settings(**photos)
+    return [photo.row for photo in source(chosen.photos, chosen.workers)]
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:
@@ -197,7 +204,7 @@ def test_sidecars(tmp_path):
     )
     (tmp_path / "c.json").write_text("{broken")
     (tmp_path / "d.png.json").write_text(json.dumps({"consent": 7}))
-    one, two, three, four = (photo.row for photo in folder.photos(settings(source="folder", path=str(tmp_path)).photos))
+    one, two, three, four = taken(folder.photos, source="folder", path=str(tmp_path))
     assert one["caption"] == "a portrait of Ada" and one["licence"] == "CC0-1.0"
     assert [two[key] for key in ("caption", "label", "licence", "consent")] == ["of Bob", "bob", "CC-BY-4.0", "signed"]
     assert three["reason"] == "its sidecar c.json is not valid JSON" and "consent = 7" in four["reason"]
@@ -214,7 +221,7 @@ def test_no_permission_is_a_reason(tmp_path):
         place.chmod(0o755)
     os.seteuid(65534)
     try:
-        rows = [photo.row for photo in folder.photos(settings(source="folder", path=str(tmp_path), workers=1).photos)]
+        rows = taken(folder.photos, source="folder", path=str(tmp_path))
     finally:
         os.seteuid(0)
         (tmp_path / "closed").chmod(0o755)
@@ -272,7 +279,7 @@ def test_studio_photos_are_exact_and_reproducible(tmp_path, monkeypatch):
     from iy import lexicon
 
     monkeypatch.chdir(tmp_path)
-    run(settings(people=2, per_person=2, size=48, workers=1))
+    run(settings(people=2, per_person=2, size=48))
     rows = records.read("data/tried/photos/photos.parquet", records.PHOTO)
     assert len(rows) == 4 and len({row["id"] for row in rows}) == 4 and len({row["label"] for row in rows}) == 2
     for row in rows:
@@ -282,5 +289,5 @@ def test_studio_photos_are_exact_and_reproducible(tmp_path, monkeypatch):
         assert read_image("data/tried/photos", row).shape == (48, 48, 3)
         assert row["licence"] == "CC0-1.0" and row["verdict"] is None
     first = Path("data/tried/photos/00000.tar").read_bytes()
-    run(settings(people=2, per_person=2, size=48, workers=1))
+    run(settings(people=2, per_person=2, size=48))
     assert Path("data/tried/photos/00000.tar").read_bytes() == first

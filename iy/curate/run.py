@@ -1,64 +1,81 @@
 """`python -m iy.curate`: photos -> a curated collection. 640 photos of 128 px take about 40 s on two cores."""
+import json
 import logging
+import shutil
+from pathlib import Path
 
+from tqdm import tqdm
+
+import iy.curate
+import iy.faces
 from iy import records
-from iy.curate import calibrate, captions, duplicates, filters, group, measure, report, split
+from iy.curate import calibrate, captions, collection, duplicates, group, report, split
+from iy.curate.collection import Collection
+from iy.curate.measure import PART, measure
 from iy.errors import UserError
 from iy.faces import load_analyser
 from iy.params import Params
-from iy.records import ACCEPTED, REJECTED
-from iy.storage import atomic_folder, write_json
+from iy.records import REJECTED
+from iy.storage import atomic_folder, file_sha256, folder_digest, sha256, write_json
 
+OF_ALL = {"duplicate_bits", "duplicate_similarity", "grouping", "group_threshold", "minimum_per_person", "wrong_names",
+          "validation_people", "test_people", "caption_model"}     # settings that measuring does not read
 log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
     """Write data/<profile>/curate (photos.parquet, calibration.json, settings.json) and reports/<profile>/curate."""
-    rows = records.read(params.photos_dir / "photos.parquet", records.PHOTO)
-    rows = curate(rows, params)
-    calibration, genuine, impostor = calibrate.calibrate(rows)
+    work = work_folder(params)
+    parts, photos = curate(params, params.photos_dir, work)
     with atomic_folder(params.data_dir("curate")) as aside:
-        records.write(aside / "photos.parquet", rows, records.PHOTO)
+        table = aside / "photos.parquet"
+        finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
+                        disable=params.curate.captioner != "transformers")
+        several = (captions.caption(rows, params.photos_dir, params) for rows in finished)
+        records.stream(table, several, records.PHOTO)
+        calibration, genuine, impostor = calibrate.calibrate(records.picked(table, records.PHOTO, calibrate.chosen(photos)))
         write_json(aside / "calibration.json", calibration)
         params.write(aside)
-    report.write(params, rows, calibration, genuine, impostor)
-    kept = records.accepted(rows)
-    log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(rows), len({row["person"] for row in kept}),
+    report.write(params, calibration, genuine, impostor)
+    for old in work.parent.glob("curate-*"):        # of other settings too: they hold faces
+        shutil.rmtree(old)
+    kept = photos.kept()
+    log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(photos), len({photos.person[i] for i in kept}),
              params.report_dir("curate") / "index.html")
 
 
-def curate(rows: list[dict], params: Params) -> list[dict]:
-    """Every row with every column filled and a verdict; rejected rows have a reason."""
+def work_folder(params: Params) -> Path:
+    """Named by everything that decides what is measured, code and models too, so that parts of anything else are never
+    taken for these."""
+    sections, table = params.resolved(), params.photos_dir / "photos.parquet"
+    if not table.exists():
+        raise UserError(f"{table} does not exist: run the stage that writes it first (dvc repro)")
+    key = [sections["usage"], sections["faces"], {k: v for k, v in sections["curate"].items() if k not in OF_ALL}, PART]
+    key += [file_sha256(table), *(folder_digest(Path(room.__file__).parent) for room in (iy.curate, iy.faces))]
+    key += [folder_digest(Path(params.faces.pack))] if params.faces.pack else []
+    return Path(".iy", "resume", params.profile, f"curate-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
+
+
+def curate(params: Params, folder: Path, work: Path) -> tuple[list[Path], Collection]:
+    """The measured parts of the photos in `folder`, and what is decided of all: who is accepted, why not, the person, the
+    split."""
     settings = params.curate
-    rows = measured(rows, params)
-    rows = [filters.judge(row, settings, params.usage) for row in rows]
-    rows, original = duplicates.reject_copies(rows, settings)
-    need_some(rows)
-    rows = captions.caption(rows, params.photos_dir, settings, device(params))
-    rows = group.group(rows, settings, load_analyser(params.faces, params.usage).recogniser.threshold)
-    rows = [row | {"person": rows[original[i]]["person"]} if i in original else row for i, row in enumerate(rows)]
-    return split.split(rows, settings, params.seed)
+    parts = measure(params, folder, work)
+    photos = collection.read(parts)
+    original = duplicates.reject_copies(photos, settings)
+    need_some(photos, parts)
+    group.group(photos, settings, load_analyser(params.faces, params.usage).recogniser.threshold)
+    for copy, stays in original.items():
+        photos.person[copy] = photos.person[stays]
+    split.split(photos, settings, params.seed)
+    return parts, photos
 
 
-def measured(rows: list[dict], params: Params) -> list[dict]:
-    """All rows in their order; those with an image are measured."""
-    seen = iter(measure.measure([row for row in rows if row["shard"] is not None], params.photos_dir, params))
-    return [row if row["shard"] is None else next(seen) for row in rows]
-
-
-def need_some(rows: list[dict]) -> None:
-    if not any(row["verdict"] == ACCEPTED for row in rows):
-        why = next((row for row in rows if row["verdict"] == REJECTED), None)
-        said = f", for example {why['uri']}: {why['reason']}" if why else ""
-        raise UserError(f"curate: none of the {len(rows)} photos can be used{said}: add portraits of one person "
-                        "each, or loosen the limits under `curate`")
-
-
-def device(params: Params) -> str:
-    if params.device != "auto":
-        return params.device
-    if params.curate.captioner != "transformers":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def need_some(photos: Collection, parts: list[Path]) -> None:
+    if photos.accepted.any():
+        return
+    rows = (row for part in parts for row in records.read(part, records.PHOTO))
+    why = next((row for row in rows if row["verdict"] == REJECTED), None)
+    said = f", for example {why['uri']}: {why['reason']}" if why else ""
+    raise UserError(f"curate: none of the {len(photos)} photos can be used{said}: add portraits of one person "
+                    "each, or loosen the limits under `curate`")

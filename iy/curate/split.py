@@ -3,24 +3,27 @@ import logging
 from collections import Counter
 
 from iy import params
+from iy.curate.collection import Collection
 from iy.errors import UserError
-from iy.records import ACCEPTED, SPLITS
+from iy.records import SPLITS
 from iy.storage import sha256
 
 SMALLEST = 4             # persons: two to train on, one each to validate and to test with
 log = logging.getLogger(__name__)
 
 
-def split(rows: list[dict], curate: params.Curate, seed: int) -> list[dict]:
-    """Accepted rows get a `split`. Who goes where depends on `seed` and the person's name only."""
-    names = {row["person"] for row in rows if row["verdict"] == ACCEPTED}
+def split(photos: Collection, curate: params.Curate, seed: int) -> None:
+    """Give every accepted photo its `split`. Who goes where depends on `seed` and the person's name only."""
+    kept = photos.kept()
+    names = {photos.person[i] or "" for i in kept}
     order = sorted(names, key=lambda name: sha256(f"{seed}:{name}".encode()))
     test, validation = sizes(len(order), curate)
     kinds = ["test"] * test + ["validation"] * validation + ["train"] * (len(order) - test - validation)
     where = dict(zip(order, kinds, strict=True))
     count = Counter(where.values())
     log.info("curate: persons in %s", ", ".join(f"{name}: {count[name]}" for name in SPLITS))
-    return [row | {"split": where[row["person"]]} if row["verdict"] == ACCEPTED else row for row in rows]
+    for i in kept:
+        photos.split[i] = where[photos.person[i] or ""]
 
 
 def sizes(people: int, curate: params.Curate) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from iy.storage import write_json
 from iy.tracking import connect
 
 JOURNAL = Path(".iy", "erasing.json")
-KEPT = (Path(".iy", "reports"), Path(".iy", "resume", "s3"))     # copies of reports, and what was fetched
+KEPT = (Path(".iy", "reports"), Path(".iy", "resume"))   # copies of reports; what was fetched, and unfinished stages
 
 
 LEFT = (
@@ -82,7 +82,7 @@ def steps(found: Found) -> Iterator[Step]:
     for name, number in found.decisions.items():
         yield Step(f"{name}: {number} decisions removed", lambda: decisions.remove({*found.photos, *found.pairs}))
     for profile in found.profiles:
-        for folder in (Path("data", profile), Path("reports", profile), Path(".iy", "resume", profile)):
+        for folder in (Path("data", profile), Path("reports", profile)):
             yield Step(f"{folder}: removed, `iy run` makes it again", lambda folder=folder: clear(folder))
     for folder in KEPT:
         yield Step(f"{folder}: removed", lambda folder=folder: clear(folder))

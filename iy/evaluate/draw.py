@@ -16,7 +16,7 @@ from iy.faces.crop import face_crop
 from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline
 from iy.params import Params
-from iy.storage import file_sha256, png, read_image, sha256, write_shard
+from iy.storage import file_sha256, folder_digest, png, read_image, sha256, write_shard
 
 SHARD = 256  # cells
 
@@ -89,12 +89,6 @@ def images(
 def read_shard(path: Path) -> list[np.ndarray]:
     with tarfile.open(path) as tar:
         return [np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB")) for member in tar]
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 of the names and contents of a folder's files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sha256("\n".join(f"{path.relative_to(folder)} {file_sha256(path)}" for path in files).encode())
 
 
 def work_folder(params: Params, model: str, bundle: Path | None) -> Path:

@@ -61,7 +61,7 @@ def existing(store: Any, bucket: str, key: str) -> bytes:
         raise Unreadable(f"the object {PurePosixPath(key).name} cannot be read: {code}") from None
 
 
-def photos(settings: params.Photos) -> Iterator[Photo]:
+def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The bucket's photos, ordered by path."""
     if settings.path is None:
         raise UserError("photos.source: s3 needs photos.path: name the place, s3://bucket/folder")

@@ -20,14 +20,14 @@ class Found(NamedTuple):
     reason: str | None
 
 
-def photos(settings: params.Photos) -> Iterator[Photo]:
+def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The folder's photos, ordered by path."""
     root = checked_root(settings.path)
     found = sorted(walk(root), key=lambda one: os.fsencode(one.path))
     if not found:
         raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
                         "person or all in one folder")
-    return read_all(partial(read, root, settings), found, settings.workers)
+    return read_all(partial(read, root, settings), found, workers.count)
 
 
 def checked_root(path: str | None) -> Path:

@@ -1,5 +1,6 @@
 """`python -m iy.photos`: photos of the configured source into shards and a table. About a minute for 640 portraits."""
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,15 +20,20 @@ log = logging.getLogger(__name__)
 
 def run(params: Params) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
-    taken = not_erased(SOURCES[params.photos.source](params.photos))
+    taken = not_erased(SOURCES[params.photos.source](params.photos, params.workers))
     with atomic_folder(params.photos_dir) as aside:
-        rows = list(store(taken, aside))
-        refuse_none(rows, params)
-        records.write(aside / "photos.parquet", rows, records.PHOTO)
+        seen = Counter()
+        records.stream(aside / "photos.parquet", counted(store(taken, aside), seen), records.PHOTO)
+        refuse_none(aside / "photos.parquet", seen, params)
         params.write(aside)
-    rejected = sum(row["verdict"] == records.REJECTED for row in rows)
     log.info("photos: %d readable, %d not (kept as rows, with the reason), in %s",
-             len(rows) - rejected, rejected, params.photos_dir)
+             seen[None], seen[records.REJECTED], params.photos_dir)
+
+
+def counted(several: Iterable[list[dict]], seen: Counter) -> Iterator[list[dict]]:
+    for rows in several:
+        seen.update(row["verdict"] for row in rows)
+        yield rows
 
 
 def not_erased(photos: Iterable[Photo]) -> Iterator[Photo]:
@@ -42,8 +48,8 @@ def not_erased(photos: Iterable[Photo]) -> Iterator[Photo]:
         log.info("photos: %d left out: they were erased, and stand in %s", left_out, erased.LIST)
 
 
-def store(photos: Iterable[Photo], target: Path) -> Iterator[dict]:
-    """Write the photos' PNG bytes to shards of 1,000 and yield the rows, completed with their place."""
+def store(photos: Iterable[Photo], target: Path) -> Iterator[list[dict]]:
+    """Write the photos' PNG bytes to shards of 1,000 and yield each one's rows, completed with their place."""
     stream = iter(photos)
     for number in range(10**6):
         batch = list(islice(stream, SHARD))
@@ -53,12 +59,12 @@ def store(photos: Iterable[Photo], target: Path) -> Iterator[dict]:
         names = [f"{number * SHARD + i:08d}.png" for i, photo in enumerate(batch) if photo.png is not None]
         pairs = ((name, photo.png) for name, photo in zip(names, readable, strict=True) if photo.png is not None)
         members = iter(write_shard(target / f"{number:05d}.tar", pairs)) if readable else iter(())
-        for photo in batch:
-            yield photo.row if photo.png is None else photo.row | next(members)._asdict()
+        yield [photo.row if photo.png is None else photo.row | next(members)._asdict() for photo in batch]
 
 
-def refuse_none(rows: list[dict], params: Params) -> None:
-    if all(row["verdict"] == records.REJECTED for row in rows):
-        seen = "; ".join(f"{row['uri']}: {row['reason']}" for row in rows[:3])
-        raise UserError(f"photos.path {params.photos.path}: none of the {len(rows)} files is a photo ({seen}): "
+def refuse_none(table: Path, seen: Counter, params: Params) -> None:
+    if not seen[None]:
+        rows = next(records.batches(table, records.PHOTO, size=3), [])
+        said = "; ".join(f"{row['uri']}: {row['reason']}" for row in rows)
+        raise UserError(f"photos.path {params.photos.path}: none of the {seen.total()} files is a photo ({said}): "
                         "put JPEG, PNG, WebP, TIFF, HEIC or PGM photographs there")

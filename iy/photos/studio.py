@@ -34,11 +34,11 @@ def shots(person: Person, count: int) -> list[Shot]:
     return [sample_shot(person.seed * SHOTS_PER_PERSON + k) for k in range(count)]
 
 
-def photos(settings: params.Photos) -> Iterator[Photo]:
+def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The studio's photos in a stable order, person by person, with exact captions and attributes."""
     jobs = [(person, shot) for person in people(settings.people, settings.first_person)
             for shot in shots(person, settings.per_person)]
-    images = render_many(jobs, settings.size, settings.workers)
+    images = render_many(jobs, settings.size, workers)
     for (person, shot), image in zip(jobs, tqdm(images, "portraits", len(jobs), mininterval=1), strict=True):
         yield portrait(person, shot, image, settings)
 

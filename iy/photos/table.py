@@ -44,7 +44,7 @@ class Row(NamedTuple):
     reason: str | None = None
 
 
-def photos(settings: params.Photos) -> Iterator[Photo]:
+def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The tables' photos, tables by name, rows in their order."""
     if settings.path is None:
         raise UserError("photos.source: table needs photos.path: name a CSV, JSON lines or parquet file, or a folder of them")
@@ -52,7 +52,7 @@ def photos(settings: params.Photos) -> Iterator[Photo]:
     tables = found(place)
     root = place if place.is_dir() else place.parent
     rows = (row for path in tables for row in numbered(path, path.relative_to(root).as_posix()))
-    return read_all(partial(read, Files(root), settings), rows, settings.workers)
+    return read_all(partial(read, Files(root), settings), rows, workers.count)
 
 
 def found(place: Path) -> list[Path]:

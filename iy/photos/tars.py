@@ -30,13 +30,13 @@ class Sample:
     reason: str | None = None
 
 
-def photos(settings: params.Photos) -> Iterator[Photo]:
+def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The tars' photos, tars by name, samples in their order."""
     if settings.path is None:
         raise UserError("photos.source: webdataset needs photos.path: name a folder of tars, a tar, or s3://bucket/folder")
     tars = remote(settings.path) if settings.path.startswith(s3.SCHEME) else local(Path(settings.path).expanduser())
     found = (sample for name, path in tars for sample in samples(path, name))
-    return read_all(partial(read, settings), found, settings.workers, batch=16)
+    return read_all(partial(read, settings), found, workers.count, batch=16)
 
 
 def local(place: Path) -> Iterator[tuple[str, Path]]:

@@ -24,7 +24,8 @@ def run(settings: Params) -> None:
         tracked.log_dataset("pairs", pair_path)
         photos, pairs = records.read(photo_path, records.PHOTO), records.read(pair_path, records.PAIR)
         decided = {} if settings.select.decisions is None else decisions.read(Path(settings.select.decisions))
-        splits = {row["id"]: row["split"] for row in photos}
+        known = {row["id"]: row["split"] for row in photos if row["split"]}
+        splits = {row["id"]: None for row in photos} | known        # a copy has its original's id, and no split
         check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
         real = [row for row in photos if row["split"] == "train"]
         made = [row for row in pairs if splits.get(row["reference"]) == "train"]
@@ -41,7 +42,7 @@ def run(settings: Params) -> None:
             tracked.log_metrics({f"{name}_kept": kept, f"{name}_left_out": len(rows) - kept})
 
 
-def check(decided: dict[str, Decision], photos: dict[str, str], pairs: dict[str, str | None], rows: list[dict]) -> None:
+def check(decided: dict[str, Decision], photos: dict[str, str | None], pairs: dict[str, str | None], rows: list[dict]) -> None:
     """Refuse decisions about rows that do not exist or must not be trained on."""
     readable = {row["id"] for row in rows if row["shard"] is not None}
     for key, decision in decided.items():

@@ -2,14 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import cache
+from multiprocessing import parent_process
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iy.stage import die_with_parent, starting_workers
+from iy import params
 from iy.studio import hair, wear
 from iy.studio.camera import WIDTH, Rays, pixel_rays, rotation, turn
 from iy.studio.labels import PAIRED
@@ -18,6 +18,7 @@ from iy.studio.paint import paint
 from iy.studio.people import Person
 from iy.studio.scene import Light, backdrop, light, shade, tone
 from iy.studio.shots import Shot
+from iy.workers import each
 
 Image = NDArray[np.uint8]
 Job = tuple[Person, Shot]
@@ -171,33 +172,21 @@ def join(template: Template, patches: Sequence[Patch]) -> Topology:
     return Topology(tuple(patches), *parts)
 
 
-def render_many(jobs: Iterable[Job], size: int = 64, workers: int = 1, supersample: int = 2) -> Iterator[Image]:
-    """The jobs' photographs in their order, made by `workers` processes. Group jobs by person: faces are remembered."""
-    jobs = list(jobs)
-    if workers <= 1:
-        studio = Studio()
-        yield from (studio.render(*job, size, supersample) for job in jobs)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start) as pool:
-        with starting_workers():
-            images = pool.map(
-                _work, [(*job, size, supersample) for job in jobs], chunksize=max(1, min(10, len(jobs) // (4 * workers)))
-            )
-        yield from images
-
-
-_STUDIO: Studio | None = None  # one per worker process
-
-
-def _start() -> None:
-    import torch
-
-    die_with_parent()
-    torch.set_num_threads(1)
-    global _STUDIO
-    _STUDIO = Studio()
+def render_many(jobs: Iterable[Job], size: int, workers: params.Workers, supersample: int = 2) -> Iterator[Image]:
+    """The jobs' photographs in their order. Group jobs by person: faces are remembered."""
+    jobs = [(*job, size, supersample) for job in jobs]
+    return each(_work, jobs, workers, chunk=max(1, min(10, len(jobs) // (4 * workers.count))))
 
 
 def _work(job: tuple[Person, Shot, int, int]) -> Image:
-    assert _STUDIO is not None
-    return _STUDIO.render(*job)
+    return _studio().render(*job)
+
+
+@cache
+def _studio() -> Studio:
+    """One per process; beside others on one core, since torch would take them all."""
+    if parent_process() is not None:
+        import torch
+
+        torch.set_num_threads(1)
+    return Studio()

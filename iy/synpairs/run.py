@@ -1,9 +1,11 @@
 """`python -m iy.synpairs`: synthetic pairs of the training people, drawn by finetune1. Some 200 pairs take 2 to 4
 CPU minutes."""
 
+import json
 import logging
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -11,11 +13,11 @@ from iy import records
 from iy.errors import UserError
 from iy.faces import Analyser, load_analyser
 from iy.params import Params
-from iy.storage import atomic_folder, read_image, write_json
+from iy.storage import atomic_folder, folder_digest, read_image, write_json
 from iy.synpairs import calibrate, judge, page, shards
-from iy.synpairs.make import Maker, embed, recogniser_name
-from iy.synpairs.plan import plans, references
-from iy.synpairs.rewriters import derived_seed, load_rewriter
+from iy.synpairs.make import embed, recogniser_name
+from iy.synpairs.plan import references
+from iy.synpairs.rewriters import derived_seed
 
 CALIBRATION_PHOTOS = 2000  # their pairs are two million: enough for a false-match rate of 1e-5
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ def run(params: Params) -> None:
     )
     with stage_run(params, "synpairs") as tracked:
         tracked.log_dataset("curate", params.data_dir("curate") / "photos.parquet")
-        folders = make(params, chosen, analyser, bounds)
+        folders = make(params, chosen, bounds)
         summary = calibrate.summary(genuine, impostor, bounds, settings.false_match_rate, settings.upper_quantile)
         with atomic_folder(params.data_dir("synpairs")) as aside:
             rows = shards.gather(folders, aside)
@@ -66,21 +68,16 @@ def bounds_of(bounds: calibrate.Bounds) -> tuple[float, float]:
     return bounds.lower, bounds.upper
 
 
-def make(params: Params, chosen: list, analyser: Analyser, bounds: calibrate.Bounds) -> list:
+def make(params: Params, chosen: list, bounds: calibrate.Bounds) -> list[Path]:
     """The shard folders of all pairs."""
-    from iy.diffusion import choose_device
-    from iy.model import ImagineYourselfPipeline
+    import torch
 
     bundle = params.bundle_dir(1)
     if not (bundle / "config.json").exists():
         raise UserError(f"{bundle} is not there: run finetune1 first (dvc repro synpairs)")
-    digest = shards.folder_digest(bundle)
-    rewriter = load_rewriter(params.synpairs)
-    pipeline = ImagineYourselfPipeline.from_pretrained(bundle, choose_device(params.device))
-    maker = Maker(params, pipeline, analyser, digest, rewriter.name, bounds)
-    return shards.make_all(
-        chosen, lambda part: plans(part, rewriter, params), maker, shards.work_folder(params, digest)
-    )
+    digest = folder_digest(bundle)
+    how = shards.How(json.dumps(params.resolved()), digest, bounds, torch.get_num_threads())
+    return shards.make_all(chosen, how, shards.work_folder(params, digest), params.workers)
 
 
 def known_similarities(photos: list[dict], analyser: Analyser, params: Params) -> tuple[np.ndarray, np.ndarray]:

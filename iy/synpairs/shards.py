@@ -5,26 +5,27 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
-from iy.params import Params
+from iy.faces import load_analyser
+from iy.params import Params, Workers, parse
 from iy.storage import atomic_folder, file_sha256, png, sha256, write_shard
+from iy.synpairs.calibrate import Bounds
 from iy.synpairs.make import Made, Maker
-from iy.synpairs.plan import Plan
+from iy.synpairs.plan import Plan, plans
+from iy.synpairs.rewriters import Rewriter, load_rewriter
+from iy.workers import must_be_here, on_ray
 
 SHARD = 256  # pairs
 EXAMPLES = 32  # pairs whose every pass the report shows
 log = logging.getLogger(__name__)
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 of the names and contents of a folder's files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sha256("\n".join(f"{path.relative_to(folder)} {file_sha256(path)}" for path in files).encode())
 
 
 def work_folder(params: Params, bundle: str) -> Path:
@@ -35,39 +36,85 @@ def work_folder(params: Params, bundle: str) -> Path:
     return Path(".iy", "resume", params.profile, f"synpairs-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
 
 
-def make_all(chosen: Sequence, plan: Callable[[Sequence], list[Plan]], maker: Maker, work: Path) -> list[Path]:
-    """One folder per shard under `work`; those already there are kept."""
+class How(NamedTuple):
+    """What decides the pairs of given photos, in words that reach other processes. settings: resolved, as JSON;
+    bundle: its digest; threads: torch's, which round differently when they are more or fewer."""
+
+    settings: str
+    bundle: str
+    bounds: Bounds
+    threads: int
+
+
+class Shard(NamedTuple):
+    """Number `number`: the pairs of `chosen` photos, of which the first is pair `start`, and every `step`th an
+    example."""
+
+    how: How
+    folder: Path
+    number: int
+    start: int
+    chosen: list[tuple[dict, int]]
+    step: int
+
+
+def make_all(chosen: Sequence[tuple[dict, int]], how: How, work: Path, workers: Workers) -> list[Path]:
+    """One folder per shard under `work`, made here or on Ray's machines; those already there are kept."""
     step = max(1, len(chosen) // EXAMPLES)
-    folders = []
-    for number, start in enumerate(range(0, len(chosen), SHARD)):
-        folder = work / f"{number:05d}"
-        folders.append(folder)
-        if folder.exists():
-            log.info("shard %d is already there", number)
-            continue
-        make_shard(folder, number, start, plan(chosen[start : start + SHARD]), maker, step)
+    shards = [
+        Shard(how, work / f"{number:05d}", number, start, list(chosen[start : start + SHARD]), step)
+        for number, start in enumerate(range(0, len(chosen), SHARD))
+    ]
+    missing = [shard for shard in shards if not shard.folder.exists()]
+    if len(missing) < len(shards):
+        log.info("%d of %d shards are already there", len(shards) - len(missing), len(shards))
+    made = map(make_shard, missing)  # torch takes all cores, or the GPU, by itself: processes would only be in each other's way
+    if workers.map == "ray" and missing:
+        made = on_ray(make_shard, missing, workers, chunk=1, cpus=how.threads, gpu=True)
+    for _ in tqdm(made, "shards", len(missing), mininterval=1, disable=len(missing) <= 1):
+        pass
+    folders = [shard.folder for shard in shards]
+    must_be_here(folders)
     return folders
 
 
-def make_shard(folder: Path, number: int, start: int, plans: list[Plan], maker: Maker, step: int) -> None:
-    drawn = [plan for plan in plans if plan.rewrite.problem is None]
+@lru_cache(1)
+def opened(how: How) -> tuple[Maker, Rewriter]:
+    """What this process makes its shards with."""
+    import torch
+
+    from iy.diffusion import choose_device
+    from iy.model import ImagineYourselfPipeline
+
+    torch.set_num_threads(how.threads)
+    params = parse(json.loads(how.settings), "settings")
+    rewriter = load_rewriter(params.synpairs)
+    pipeline = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), choose_device(params.device))
+    analyser = load_analyser(params.faces, params.usage)
+    return Maker(params, pipeline, analyser, how.bundle, rewriter.name, how.bounds), rewriter
+
+
+def make_shard(shard: Shard) -> None:
+    maker, rewriter = opened(shard.how)
+    planned = plans(shard.chosen, rewriter, maker.params)
+    drawn = [one for one in planned if one.rewrite.problem is None]
     made = dict(zip(map(id, drawn), maker.make(drawn), strict=True)) if drawn else {}
     rows, files, examples = [], [], []
-    for i, plan in enumerate(plans):
-        row, data = maker.row(plan, made.get(id(plan)))
+    for i, one in enumerate(planned, shard.start):
+        row, data = maker.row(one, made.get(id(one)))
         rows.append(row)
         if data is not None:
-            files.append((f"{start + i:08d}.png", data))
-            if (start + i) % step == 0:
-                examples.append({"id": row["id"], "strip": example(maker, plan, made[id(plan)])})
-    with atomic_folder(folder) as aside:
+            files.append((f"{i:08d}.png", data))
+            if i % shard.step == 0:
+                examples.append({"id": row["id"], "strip": example(maker, one, made[id(one)])})
+    with atomic_folder(shard.folder) as aside:
         if files:
-            places = iter(write_shard(aside / f"{number:05d}.tar", files))
+            places = iter(write_shard(aside / f"{shard.number:05d}.tar", files))
             for row in rows:
                 if "kept_pass" in row:
                     row.update(next(places)._asdict())
-        for one in examples:
-            (aside / f"example-{one['id']}.png").write_bytes(one["strip"])
+        for shown in examples:
+            (aside / f"example-{shown['id']}.png").write_bytes(shown["strip"])
         (aside / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
 
 

@@ -42,7 +42,7 @@ from iy.studio.probes import ProbeNet, Probes, load_probes, save_probes
 WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
 HELD_FIRST, HELD_PEOPLE, HELD_SHOTS = 900_000, 100, 6  # people whom no part ever learns from
 CAPTIONS = 3  # of each render
-WORKERS = 2
+WORKERS = params.Workers(map="processes", count=2, address=None)
 KEEP = ("vae", "clip", "sight", "t5", "byt5", "probes", "identity")
 START = ("vae", "clip", "sight", "t5", "byt5", "unet")
 BRANCH = {"t5": "ul2", "byt5": "byt5"}  # of the text encoders, in the settings

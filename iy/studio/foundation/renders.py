@@ -3,9 +3,7 @@
 People are numbered by their seed; the foundation owns those below `FIRST_RESERVED`, the photo source starts there.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +14,12 @@ import iy.studio
 from iy import lexicon, params
 from iy.faces import Analyser, load_analyser
 from iy.faces.crop import GREY, face_crop
-from iy.stage import die_with_parent
 from iy.storage import atomic_path, sha256
 from iy.studio.people import sample_person
 from iy.studio.probes import mirror
 from iy.studio.render import render_many
 from iy.studio.shots import sample_shot
+from iy.workers import each
 
 FIRST_RESERVED = 1_000_000
 CHUNK = 200  # people per file
@@ -94,7 +92,7 @@ def jobs(first: int, people: int, shots: int) -> list[tuple]:
     ]
 
 
-def render(folder: Path, first: int, people: int, shots: int, workers: int) -> Renders:
+def render(folder: Path, first: int, people: int, shots: int, workers: params.Workers) -> Renders:
     """Renders of `people` persons from seed `first`, `shots` each; chunks already on disk are read, not made again."""
     assert first + people <= FIRST_RESERVED
     folder = folder / looks()
@@ -118,12 +116,11 @@ def reduced(photos: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for photo in photos])
 
 
-def faces(photos: np.ndarray, folder: Path, workers: int, name: str = "faces") -> Faces:
+def faces(photos: np.ndarray, folder: Path, workers: params.Workers, name: str = "faces") -> Faces:
     """Every photo's face, found, cropped and embedded as the stages do it; kept in `folder`."""
     path = folder / f"{name}-{analyser().recogniser.version}-landmarks.npz"
     if not path.exists():
-        with ProcessPoolExecutor(workers, get_context("spawn"), die_with_parent) as pool:
-            rows = list(tqdm(pool.map(face, photos, chunksize=50), "faces", len(photos)))
+        rows = list(tqdm(each(face, photos, workers, chunk=50), "faces", len(photos)))
         box, landmarks, embedding = (np.stack(values) for values in zip(*rows, strict=True))
         with atomic_path(path) as aside, open(aside, "wb") as file:
             np.savez(file, box=box, landmarks=landmarks, embedding=embedding)

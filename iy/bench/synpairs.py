@@ -1,0 +1,74 @@
+"""Making SynPairs beside its bound: the U-Net's evaluations of the same pairs, run bare on recorded inputs.
+
+Ours is all that makes a shard: rewriting, drawing, refining, finding and comparing faces, writing. Models are loaded
+before the clock starts, for both.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iy import params, records
+from iy.bench.measure import machine, wait
+from iy.errors import UserError
+from iy.storage import folder_digest
+from iy.synpairs.calibrate import Bounds
+from iy.synpairs.plan import references
+from iy.synpairs.shards import How, Shard, make_shard, opened
+
+ANY = Bounds(-1.0, 1.0)
+
+
+def run(settings: params.Params, pairs: int, rounds: int) -> dict:
+    """Pairs per second: `ours`, the U-Net's `bare`, and ours as a share of it; the median of `rounds`, in turns."""
+    photos = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO)
+    if not (settings.bundle_dir(1) / "config.json").exists():
+        raise UserError(f"{settings.bundle_dir(1)} is not there: run finetune1 first (dvc repro synpairs)")
+    chosen = references(photos, settings.synpairs.pairs_per_person, settings.seed)
+    chosen = [chosen[k % len(chosen)] for k in range(pairs)]
+    how = How(json.dumps(settings.resolved()), folder_digest(settings.bundle_dir(1)), ANY, torch.get_num_threads())
+    model = opened(how)[0].pipeline.model
+    calls = recorded(model.unet, how, chosen)
+    taken: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(rounds):
+        taken["ours"].append(made(how, chosen))
+        taken["bare"].append(replayed(model.unet, calls))
+    rate = {name: pairs / float(np.median(seconds)) for name, seconds in taken.items()}
+    found = {"machine": machine(model.device), "pairs": pairs, "evaluations": len(calls), **rate}
+    return found | {"ours_to_bare": rate["ours"] / rate["bare"]}
+
+
+def made(how: How, chosen: list[tuple[dict, int]]) -> float:
+    """Seconds of making one shard of `chosen`."""
+    with tempfile.TemporaryDirectory() as aside:
+        wait()
+        start = time.perf_counter()
+        make_shard(Shard(how, Path(aside, "shard"), 0, 0, chosen, len(chosen)))
+        wait()
+        return time.perf_counter() - start
+
+
+def recorded(unet: torch.nn.Module, how: How, chosen: list[tuple[dict, int]]) -> list[tuple[tuple, dict]]:
+    """What the U-Net is asked while that shard is made."""
+    calls: list[tuple[tuple, dict]] = []
+    hook = unet.register_forward_pre_hook(lambda _, given, named: calls.append((given, named)), with_kwargs=True)
+    try:
+        made(how, chosen)
+    finally:
+        hook.remove()
+    return calls
+
+
+@torch.no_grad()
+def replayed(unet: torch.nn.Module, calls: list[tuple[tuple, dict]]) -> float:
+    """Seconds of asking it all of that again."""
+    wait()
+    start = time.perf_counter()
+    for given, named in calls:
+        unet(*given, **named)
+    wait()
+    return time.perf_counter() - start
