@@ -293,8 +293,12 @@ def served(smollm, tmp_path):
     """The URL of transformers' own OpenAI-compatible server with that model, and the name it has there."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    for kind in (AutoModelForCausalLM, AutoTokenizer):  # the server cannot open the file itself: it names no architecture
-        kind.from_pretrained(smollm.parent, gguf_file=smollm.name).save_pretrained(tmp_path / "model")
+    # The server cannot open the file itself: it names no architecture. Its weights are saved as they were opened, widened.
+    model = AutoModelForCausalLM.from_pretrained(smollm.parent, gguf_file=smollm.name)
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(smollm.parent, gguf_file=smollm.name).save_pretrained(tmp_path / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -47,7 +47,8 @@ def find(names: Sequence[str]) -> tuple[Found, Iterator[str]]:
 def tell(found: Found, held: list[Table], places: list[Place], models: list[runs.Model]) -> Iterator[str]:
     """One line for each photo and for each place that holds some."""
     photos = set(found.photos)
-    rows = {one: row for table in held for one, row in table.photos.items() if one in photos}
+    every = [(one, row) for table in held for one, row in table.photos.items() if one in photos]
+    rows = dict(every) | {one: row for one, row in every if row["person"]}      # curate's table says who, another may not
     for one in found.photos:
         row = rows[one]
         person = row["person"] or row["label"]
