@@ -31,10 +31,10 @@ def settings(**photos) -> params.Params:
     return params.parse({"profile": "tried", **full}, "test")
 
 
-def taken(source: Callable, **photos) -> list[dict]:
-    """The rows that a source gives with these settings."""
+def taken(photos_of: Callable, **photos) -> list[dict]:
+    """The rows of the photos that a source gives with these settings."""
     chosen = settings(**photos)
-    return [photo.row for photo in source(chosen.photos, chosen.workers)]
+    return [photo.row for photo in photos_of(chosen.photos, chosen.workers)]
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:
