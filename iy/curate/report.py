@@ -10,7 +10,7 @@ import numpy as np
 from iy import records, report
 from iy.params import Params
 from iy.records import REJECTED, SPLITS
-from iy.storage import read_image, write_bytes
+from iy.storage import atomic_folder, read_image, write_bytes
 
 PERSONS, PER_PERSON, REJECTS = 40, 10, 120      # shown at most; the page says how many there are
 SHOWN_RATE = "0.01"         # of false matches, for subgroups
@@ -42,7 +42,8 @@ def write(params: Params, calibration: dict, genuine: np.ndarray, impostor: np.n
                 ("Recogniser", recogniser(calibration, genuine, impostor)), ("Distributions", distributions(seen))]
     used = seen.splits.total()
     lead = f"profile {params.profile}: {used} of {used + seen.reasons.total()} photos are used"
-    write_bytes(folder / "index.html", report.page("Curated photos", sections, lead).encode())
+    with atomic_folder(folder) as aside:       # as a whole: a killed stage leaves nothing in what DVC keeps
+        write_bytes(aside / "index.html", report.page("Curated photos", sections, lead).encode())
 
 
 def look(table: Path) -> Seen:
