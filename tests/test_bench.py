@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from iy.bench import attention, generate, measure, stock
+from iy.bench import attention, generate, measure, stock, unet
 from iy.cli import app
 from iy.diffusion import load_base
 from tests import test_curate_photographs as photographs
@@ -51,6 +51,32 @@ def test_the_command_writes_ratios_of_whole_steps(tmp_path, monkeypatch):
 def test_an_unknown_shape_is_one_sentence():
     said = CliRunner().invoke(app, ["bench", "attention", "--shape", "sd3"])
     assert said.exit_code != 0 and "sd3" in said.output + str(said.exception)
+
+
+@pytest.fixture(params=unet.SHAPES)
+def thin(request, monkeypatch):
+    """A published shape with few channels."""
+    shape = dict(unet.SHAPES[request.param], sample_size=8, attention_head_dim=4)
+    shape["block_out_channels"] = (32,) * len(shape["block_out_channels"])
+    shape |= {"transformer_layers_per_block": 1} if request.param == "sdxl" else {}
+    monkeypatch.setitem(unet.SHAPES, request.param, shape)
+    return request.param
+
+
+def test_a_step_of_a_whole_unet_is_the_same_naively(thin):
+    ways = unet.ways(unet.SHAPES[thin], 2, torch.device("cpu"), torch.float32)
+    ours, naive, stock = (ways[name]() for name in ("ours", "naive", "stock"))
+    assert ours.shape == (2, 4, 8, 8)
+    assert (ours - naive).abs().max() < 1e-5 < 1e-2 < (ours - stock).abs().max()
+
+
+def test_whole_steps_are_compared(thin, tmp_path):
+    out = tmp_path / "unet.json"
+    asked = ["--shape", thin, "--rounds", "2", "--device", "cpu", "--dtype", "float32", "--out", str(out)]
+    said = CliRunner().invoke(app, ["bench", "unet", *asked])
+    assert said.exit_code == 0, said.output
+    found = json.loads(out.read_text())[thin]
+    assert found["ours_to_stock"] == pytest.approx(found["step_ms"]["ours"] / found["step_ms"]["stock"], abs=0.002)
 
 
 @pytest.fixture(scope="module", params=["studio", "sdxl"])

@@ -39,6 +39,26 @@ def attention(
     give(found, out)
 
 
+@bench.command("unet")
+def unet(
+    shape: Annotated[list[str] | None, typer.Option(help="sd15 or sdxl; both are the default.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind; the median counts.")] = 15,
+    batch: Annotated[int, typer.Option(min=1, help="2: guidance's two halves of one picture.")] = 2,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32")] = "bfloat16",
+    out: Out = None,
+) -> None:
+    """A denoising step of the whole U-Net at its published size, random weights; needs a GPU or much patience."""
+    from iy.bench import unet
+
+    if unknown := set(shape or ()) - set(unet.SHAPES):
+        raise UserError(f"--shape {sorted(unknown)[0]}: the shapes are {', '.join(unet.SHAPES)}")
+    found = unet.run(shape or list(unet.SHAPES), rounds, batch, device, dtype)
+    for name in shape or unet.SHAPES:
+        ratios(name, found[name])
+    give(found, out)
+
+
 @bench.command("generate")
 def generate(
     profile: Profile = None,
