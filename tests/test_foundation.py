@@ -269,10 +269,17 @@ def test_muon_moves_as_pytorchs_own_does(shape):
     assert (moved - right).norm() < 0.03 * right.norm()
 
 
+def test_matrices_made_orthogonal_together_are_those_made_apart():
+    many = torch.randn(3, 5, 9, generator=torch.Generator().manual_seed(2))
+    together = muon.orthogonal(many)
+    for one, same in zip(many, together, strict=True):
+        torch.testing.assert_close(muon.orthogonal(one[None])[0], same, atol=1e-5, rtol=0)
+
+
 def test_the_orthogonal_matrix_keeps_directions_and_levels_sizes():
     torch.manual_seed(1)
     u, _, v = torch.linalg.svd(torch.randn(12, 30), full_matrices=False)
-    levelled = muon.orthogonal(u @ torch.diag(torch.linspace(1, 5, 12)) @ v)
+    levelled = muon.orthogonal((u @ torch.diag(torch.linspace(1, 5, 12)) @ v)[None])[0]
     sizes = torch.linalg.svdvals(levelled)
     assert 0.6 < sizes.min() and sizes.max() < 1.3
     torch.testing.assert_close(u.T @ levelled @ v.T, torch.diag((u.T @ levelled @ v.T).diag()), atol=1e-4, rtol=0)
@@ -285,7 +292,8 @@ def lesson(count: int = 8) -> lessons.Lesson:
     boxes = np.tile(np.float32([16, 16, 48, 48]), (count, 1))
     points = np.tile(np.float32([[26, 28], [38, 28], [32, 35], [27, 42], [37, 42]]), (count, 1, 1))
     latents, who = torch.zeros(count, 4, 16, 16), np.arange(count)
-    return lessons.Lesson(latents, who[::-1], boxes, points, texts, rows, who, others, (None, None))
+    images = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return lessons.Lesson(latents, images, who[::-1], boxes, points, texts, rows, who, others, (None, None))
 
 
 def test_the_pictures_error_is_that_of_v_but_for_those_who_were_swapped():
@@ -356,12 +364,42 @@ def test_a_face_is_told_from_everybody_elses(monkeypatch):
     asked = np.array([True, True, False])
     monkeypatch.setattr(unet, "worn", lambda pictures, *_: pictures)
     rng = SimpleNamespace(random=np.ones, uniform=lambda low, high, shape: np.zeros(shape))  # from where it is, unturned
-    who = unet.who_loss(knows, faces, data, pick, asked, starts, rng)
-    assert who.item() == pytest.approx(right[:2].mean(), rel=1e-4)
+    who, unlike = unet.who_loss(knows, faces, data, pick, asked, starts, rng)
+    assert who.item() == pytest.approx(right[:2].mean(), rel=1e-4) and 0.01 < unlike.item() < 2
     who.backward()
     assert faces.grad[:2].abs().amax((1, 2, 3)).min() > 0 == faces.grad[2].abs().max()
     data.boxes[:] = np.nan
-    assert unet.who_loss(knows, faces, data, pick, asked, starts, rng) == 0
+    assert unet.who_loss(knows, faces, data, pick, asked, starts, rng) == (0, 0)
+
+
+def test_the_true_picture_is_the_one_most_like_itself():
+    data, pick, rng = lesson(), np.array([0, 3, 5]), np.random.default_rng(0)
+    knows, starts = recogniser.Recogniser(np.random.default_rng(0).normal(size=(8, 128))), reader.windows(data.boxes)
+    true = reader.cut_out(data.images[pick], 4 * starts[pick], 48) / 127.5 - 1
+    share = torch.tensor([0.0, 0.5, 1.0])
+    other = torch.rand(true.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    asked = np.ones(3, bool)
+    far = [unet.who_loss(knows, torch.lerp(true, other, s), data, pick, asked, starts, rng)[1].item() for s in share]
+    assert far[0] < 0.5 * far[1] < 0.5 * far[2], "noise that each of the two is seen through is all that is left"
+    maps = knows.maps(true, data.landmarks[pick] - 8)
+    assert knows.unlike(maps, maps).abs().max() < 1e-6
+    opposite = [-part for part in maps]
+    assert knows.unlike(maps, opposite) == pytest.approx(2, abs=1e-5)
+
+
+def test_a_square_is_cut_from_where_it_is_said():
+    pictures = torch.arange(2 * 3 * 8 * 10.0).reshape(2, 3, 8, 10)
+    cut = reader.cut_out(pictures, np.array([[6, 4], [1, 0]]), 4)
+    assert torch.equal(cut[0], pictures[0, :, 4:8, 6:10]) and torch.equal(cut[1], pictures[1, :, 0:4, 1:5])
+
+
+def test_latent_cells_of_the_face_count_more():
+    data = lesson()
+    data.boxes[1] = np.nan
+    weights = data.weights()
+    assert weights.shape == (8, 1, 16, 16) and weights.mean((1, 2, 3)) == pytest.approx(1)
+    assert weights[0, 0, 4:12, 4:12].min() == pytest.approx(lessons.FACE * float(weights[0, 0, 0, 0]))
+    assert (weights[1] == 1).all()
 
 
 def test_two_people_are_drawn_side_by_side_each_from_their_own_reference(monkeypatch):
@@ -369,7 +407,7 @@ def test_two_people_are_drawn_side_by_side_each_from_their_own_reference(monkeyp
 
     # Of black pictures the true v is known. A U-Net that gives it makes no error, and is told whose half is whose.
     schedule, rng, source = DDPMScheduler(**unet.SCHEDULE), np.random.default_rng(0), torch.Generator().manual_seed(0)
-    data, told = lesson(), {}
+    data, told, sources = lesson(), {}, (source, source)
     data = data._replace(seen=(torch.arange(3.0)[:, None], torch.arange(3.0)[:, None, None].expand(3, 4, 1)))
 
     def context(text, vision):
@@ -391,7 +429,7 @@ def test_two_people_are_drawn_side_by_side_each_from_their_own_reference(monkeyp
         vision=SimpleNamespace(project=project),
     )
     monkeypatch.setattr(pairs, "mixed", lambda device: contextlib.nullcontext())
-    assert pairs.loss(model, data, schedule, lambda words: words, rng, source, 400) < 1e-6
+    assert pairs.loss(model, data, data.weights(), schedule, lambda words: words, rng, sources, 400) < 1e-6
     vision = told["vision"]
     left, right = vision.regions[0]
     assert left[:, :16].all() and not left[:, 16:].any() and torch.equal(right, ~left)
@@ -401,7 +439,7 @@ def test_two_people_are_drawn_side_by_side_each_from_their_own_reference(monkeyp
         "two of eight lack one photo"
     )
     model.denoise = lambda noisy, t, _: torch.zeros_like(noisy)
-    assert pairs.loss(model, data, schedule, lambda words: words, rng, source, 400) > 0.1
+    assert pairs.loss(model, data, data.weights(), schedule, lambda words: words, rng, sources, 400) > 0.1
 
 
 def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):

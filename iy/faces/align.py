@@ -11,15 +11,17 @@ DLIB_150 = np.array([[47.46, 47.77], [103.9, 47.04], [75.11, 79.42], [51.7, 102.
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, scale and shift (2, 3) taking points (N, 2) to points (N, 2). Umeyama 1991, eq. 34-43."""
-    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    mean_s, mean_t = source.mean(0), target.mean(0)
-    s, t = source - mean_s, target - mean_t
-    u, d, v = np.linalg.svd(t.T @ s)
-    sign = np.array([1., np.sign(np.linalg.det(u @ v)) or 1.])
-    rotation = u @ np.diag(sign) @ v
-    scale = (d * sign).sum() / max((s ** 2).sum(), 1e-9)
-    return np.c_[scale * rotation, mean_t - scale * rotation @ mean_s]
+    """Least-squares rotation, scale and shift (..., 2, 3) taking points (..., N, 2) to points (N, 2).
+
+    As complex numbers: turning and scaling is multiplying by one number, so this is a line fitted through points.
+    """
+    s, t = (np.asarray(points, np.float64) @ [1, 1j] for points in (source, target))
+    mean_s, mean_t = s.mean(-1, keepdims=True), t.mean(-1, keepdims=True)
+    s, t = s - mean_s, t - mean_t
+    turn = (s.conj() * t).sum(-1) / np.maximum((s.conj() * s).real.sum(-1), 1e-9)
+    shift = mean_t[..., 0] - turn * mean_s[..., 0]
+    rows = [turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]
+    return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
 def chip(image: np.ndarray, landmarks: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:

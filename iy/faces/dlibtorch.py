@@ -28,8 +28,16 @@ class DlibNet(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, chips: torch.Tensor) -> torch.Tensor:
+        return self.vector(self.maps(chips)[-1])
+
+    def vector(self, last: torch.Tensor) -> torch.Tensor:
+        """The last block's map -> (B, 128)."""
+        return last.mean((2, 3)) @ self.out.to(last.dtype)
+
+    def maps(self, chips: torch.Tensor) -> list[torch.Tensor]:
+        """What each residual block makes of the chips (B, channels, height, width)."""
         first, *inner = self.layers
-        x = ((chips + 1) * 127.5 - self.mean) / 256
+        x, maps = ((chips + 1) * 127.5 - self.mean) / 256, []
         x = F.max_pool2d(F.relu(first(x)), 3, 2)
         for a, b in zip(inner[::2], inner[1::2], strict=True):
             y = b(F.relu(a(x)))
@@ -38,7 +46,8 @@ class DlibNet(nn.Module):
                 x = F.pad(x, (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
                 y = F.pad(y, (0, x.shape[3] - y.shape[3], 0, x.shape[2] - y.shape[2]))
             x = F.relu(x + y)
-        return x.mean((2, 3)) @ self.out.to(x.dtype)
+            maps.append(x)
+        return maps
 
 
 def convolution(weights, before: int, after: int, side: int, stride: int) -> nn.Conv2d:
@@ -53,18 +62,13 @@ def convolution(weights, before: int, after: int, side: int, stride: int) -> nn.
 
 
 def chips(pictures: torch.Tensor, landmarks: np.ndarray) -> torch.Tensor:
-    """Pictures (B, 3, h, w) -> (B, 3, 150, 150), their landmarks (B, 5, 2), in pixels, on dlib's template."""
-    h, w = pictures.shape[2:]
-    size = torch.tensor([w - 1, h - 1])
-    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    place = torch.stack([x, y, torch.ones_like(x)], -1).double()
+    """Pictures (B, C, h, w) -> (B, C, 150, 150), their landmarks (B, 5, 2), in pixels, on dlib's template."""
+    device, (h, w) = pictures.device, pictures.shape[2:]
+    there = np.concatenate([similarity_transform(landmarks, DLIB_150), np.tile([0, 0, 1.0], (len(landmarks), 1, 1))], 1)
     # Inverted, as OpenCV does: the least squares of the way back are not the same.
-    turns = np.stack([inverse(similarity_transform(points, DLIB_150)) for points in landmarks])
-    source = place @ torch.from_numpy(turns).transpose(1, 2)[:, None]
-    grid = (2 * source / size - 1).float().to(pictures.device)  # bfloat16 would place it a quarter of a pixel off
+    back = torch.from_numpy(np.linalg.inv(there)[:, :2]).to(device)
+    y, x = torch.meshgrid(*2 * [torch.arange(SIDE, device=device)], indexing="ij")
+    source = torch.stack([x, y, torch.ones_like(x)], -1).double() @ back.transpose(1, 2)[:, None]
+    # Single precision is needed: bfloat16 would place it a quarter of a pixel off.
+    grid = (2 * source / torch.tensor([w - 1, h - 1], device=device) - 1).float()
     return F.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=True)
-
-
-def inverse(transform: np.ndarray) -> np.ndarray:
-    """Of points' transform (2, 3)."""
-    return np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from iy.finetune.examples import face_map
+
 FACE = 6.0  # weight of the latent cells that the face is in
 SWAPPED, SWAPPABLE = 0.6, 150  # share of the noisy pictures that show somebody else, from this timestep
 REFERENCE = 0.85  # share of the pictures that come with one
@@ -15,7 +17,7 @@ EMPTY = 0.08  # share without a caption
 class Lesson(NamedTuple):
     """What the U-Net learns from: N pictures, M photos of the same people to be seen as references.
 
-    latents (N, 4, 16, 16) scaled; twins (N,): the row that shows somebody else, photographed alike; boxes (N, 4) and
+    latents (N, 4, 16, 16) scaled; images uint8 (N, 3, 64, 64); twins (N,): the row that shows somebody else, photographed alike; boxes (N, 4) and
     landmarks (N, 5, 2) of the faces in pixels, NaN without one; texts[i] several captions of picture i, the first one
     silent about the person; attributes, one dict each; who (N,): the person, as the recogniser counts them; others[i]:
     rows of `seen` that show the person elsewhere; seen: the vision tower's global (M, D) and patch embeddings
@@ -23,6 +25,7 @@ class Lesson(NamedTuple):
     """
 
     latents: torch.Tensor
+    images: torch.Tensor
     twins: np.ndarray
     boxes: np.ndarray
     landmarks: np.ndarray
@@ -31,6 +34,16 @@ class Lesson(NamedTuple):
     who: np.ndarray
     others: list[np.ndarray]
     seen: tuple[torch.Tensor, torch.Tensor]
+
+    def to(self, device: torch.device) -> "Lesson":
+        """With what is large on `device`."""
+        seen = tuple(part.to(device) for part in self.seen)
+        return self._replace(latents=self.latents.to(device), images=self.images.to(device), seen=seen)
+
+    def weights(self) -> torch.Tensor:
+        """Of every latent cell (N, 1, 16, 16): the face counts `FACE` times."""
+        cell, size = self.images.shape[-1] / self.latents.shape[-1], self.latents.shape[2:]
+        return torch.stack([face_map(box / cell, size, FACE) for box in self.boxes]).to(self.latents.device)
 
 
 def choose(lesson: Lesson, pick: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[str], np.ndarray]:

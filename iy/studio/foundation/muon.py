@@ -4,6 +4,8 @@ PyTorch's own takes matrices only and works in bfloat16, which processors withou
 takes convolutions too, as matrices of (out, in · height · width), and bfloat16 where it is faster.
 """
 
+from collections import defaultdict
+
 import torch
 
 from iy.studio.foundation.precision import narrow
@@ -12,19 +14,20 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the quintic of the source
 RMS = 0.2  # of an update, AdamW's usual: one learning rate serves both (arXiv 2502.16982, eq. 4)
 
 
-def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The nearest matrix (m, n), roughly, whose singular values are one."""
+def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """The nearest matrices (N, m, n), roughly, whose singular values are one."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(steps):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two dimensions and more; weight decay is decoupled."""
+    """For weights of two dimensions and more; weight decay is decoupled. On a GPU those of one shape go together."""
 
     def __init__(
         self, weights: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
@@ -34,11 +37,19 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            for weight in group["params"]:
-                mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
-                mean.lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(mean, group["momentum"]).flatten(1)
-                size = group["lr"] * RMS * max(ahead.shape) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                turn = orthogonal(ahead.to(narrow(ahead.device))).to(weight.dtype)
-                weight.add_(turn.reshape(weight.shape), alpha=-size)
+            alike = defaultdict(list)
+            for i, weight in enumerate(group["params"]):
+                alike[weight.flatten(1).shape if weight.is_cuda else i].append(weight)
+            for weights in alike.values():
+                ahead = torch.stack([self.ahead(weight, group["momentum"]).flatten(1) for weight in weights])
+                size = group["lr"] * RMS * max(ahead.shape[1:]) ** 0.5
+                turns = orthogonal(ahead.to(narrow(ahead.device))).to(ahead.dtype)
+                for weight, turn in zip(weights, turns, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.add_(turn.reshape(weight.shape), alpha=-size)
+
+    def ahead(self, weight: torch.nn.Parameter, momentum: float) -> torch.Tensor:
+        """The weight's gradient, smoothed, with Nesterov's look ahead."""
+        mean = self.state[weight].setdefault("mean", torch.zeros_like(weight))
+        mean.lerp_(weight.grad, 1 - momentum)
+        return weight.grad.lerp(mean, momentum)

@@ -54,9 +54,18 @@ def windows(boxes: np.ndarray) -> np.ndarray:
 
 def decoded(vae: AutoencoderKL, latents: torch.Tensor, starts: np.ndarray) -> torch.Tensor:
     """Windows (B, 3, 48, 48) of what scaled latents (B, 4, 16, 16) show, with gradients."""
-    parts = [row[:, y : y + WINDOW, x : x + WINDOW] for row, (x, y) in zip(latents, starts, strict=True)]
-    seen = vae.decode(torch.stack(parts).contiguous(memory_format=torch.channels_last) / vae.config.scaling_factor)
-    return seen.sample
+    parts = cut_out(latents, starts, WINDOW).contiguous(memory_format=torch.channels_last)
+    return vae.decode(parts / vae.config.scaling_factor).sample
+
+
+def cut_out(pictures: torch.Tensor, starts: np.ndarray, side: int) -> torch.Tensor:
+    """Squares (B, C, side, side) of pictures (B, C, h, w), from column and row `starts` (B, 2)."""
+    count, channels, _, width = pictures.shape
+    x, y = torch.from_numpy(np.ascontiguousarray(starts.T)).to(pictures.device)
+    along = torch.arange(side, device=pictures.device)
+    places = ((y[:, None] + along)[:, :, None] * width + (x[:, None] + along)[:, None]).flatten(1)
+    cut = pictures.flatten(2).gather(2, places[:, None].expand(-1, channels, -1))
+    return cut.unflatten(2, (side, side))
 
 
 def middle(windows: torch.Tensor) -> torch.Tensor:

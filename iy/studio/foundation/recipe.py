@@ -257,6 +257,7 @@ class Recipe:
         twins = self.train.twins
         return Lesson(
             torch.cat([self.latents, self.encoded("mirrored-latents", turned.images)]),
+            torch.from_numpy(np.concatenate([self.train.images, turned.images])).permute(0, 3, 1, 2).contiguous(),
             np.concatenate([twins, len(twins) + twins]),
             np.concatenate([self.faces.box, faces.box]),
             np.concatenate([self.faces.landmarks, faces.landmarks]),

@@ -46,6 +46,7 @@ def fit(
     (weights and EMA; the optimiser's moments start anew: an interrupted recipe is close to, not equal to, a whole one).
     """
     name, folder, steps, rate = plan[:4]
+    rate *= plan.times**0.25 if muon else 1  # more pictures a step, less noise
     module.to(plan.device)
     folder.mkdir(parents=True, exist_ok=True)
     done, part = folder / f"{name}.safetensors", folder / f"{name}.part.safetensors"
@@ -77,9 +78,9 @@ def fit(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         ema.step(weights)
-        mean = float(value.detach()) if mean is None else 0.98 * mean + 0.02 * float(value.detach())
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        mean = value.detach() if mean is None else torch.lerp(mean, value.detach(), 0.02)
+        if step % 20 == 0:  # reading a number makes a GPU wait
+            bar.set_postfix(loss=f"{mean.item():.4f}", refresh=False)
         if time.monotonic() - saved > 60:
             save(module, ema, step + 1, part)
             saved = time.monotonic()

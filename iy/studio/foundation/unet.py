@@ -18,16 +18,15 @@ from torch.nn import functional as F
 from iy import lexicon, params
 from iy.diffusion import Base
 from iy.diffusion.base import TextEncoders
-from iy.finetune.examples import face_map
 from iy.finetune.identity import clean
 from iy.model import Personaliser
 from iy.model.conditioning import Vision
 from iy.studio.foundation import pairs
 from iy.studio.foundation.autoencoder import pixels
 from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
-from iy.studio.foundation.lesson import FACE, SWAPPABLE, SWAPPED, Lesson, choose, picture_error
+from iy.studio.foundation.lesson import SWAPPABLE, SWAPPED, Lesson, choose, picture_error
 from iy.studio.foundation.precision import mixed
-from iy.studio.foundation.reader import CELL, NAMES, FaceReader, decoded, middle, windows, worn
+from iy.studio.foundation.reader import CELL, NAMES, WINDOW, FaceReader, cut_out, decoded, middle, windows, worn
 from iy.studio.foundation.recogniser import Recogniser
 from iy.studio.foundation.train import Plan, fit
 
@@ -48,7 +47,7 @@ BATCH = 32  # pictures of a step
 READ = 0.625  # share of them whose prediction is decoded and read
 CLEAR, NOISY = 700, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
 OFF = 0.7  # pixels that the recogniser's landmarks are moved by at most
-SAID, WHO = 0.02, 0.01  # weights: of what the face shows, of who it is
+SAID, WHO, LIKE = 0.02, 0.006, 4.0  # weights: of what the face shows, of who it is, of how alike the pictures are
 SCHEDULE = dict(
     num_train_timesteps=1000,
     beta_schedule="scaled_linear",
@@ -119,24 +118,24 @@ def train(model: Personaliser, lesson: Lesson, encode, critics: Critics, plan: P
     as nobody.
     """
     schedule, rng = DDPMScheduler(**SCHEDULE), np.random.default_rng(seed)
-    noise_source, starts = torch.Generator().manual_seed(seed), windows(lesson.boxes)
-    batch, device = BATCH * plan.times, plan.device
-    read = round(READ * batch)
+    batch, device, starts = BATCH * plan.times, plan.device, windows(lesson.boxes)
+    times, noises = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
+    read, lesson, weights = round(READ * batch), lesson.to(device), lesson.weights().to(device)
 
     def loss(step: int) -> torch.Tensor:
         if step % pairs.EVERY == pairs.EVERY - 1:
-            return pairs.loss(model, lesson, schedule, encode, rng, noise_source, batch // 2)
+            return pairs.loss(model, lesson, weights, schedule, encode, rng, (times, noises), batch // 2)
         pick = rng.integers(len(lesson.latents), size=batch)
         known, words, references = choose(lesson, pick, rng)
-        t = timesteps(batch, read, noise_source)
+        t = timesteps(batch, read, times)
         hidden = known & (t >= SWAPPABLE).numpy()
         swapped = hidden & (rng.random(batch) < SWAPPED)
         source = np.where(swapped, lesson.twins[pick], pick)
-        wanted, shown = (lesson.latents[torch.from_numpy(rows)].to(device) for rows in (pick, source))
-        noise = torch.randn(shown.shape, generator=noise_source).to(device)
+        wanted, shown = (lesson.latents[torch.from_numpy(rows).to(device)] for rows in (pick, source))
+        noise = torch.randn(shown.shape, generator=noises, device=device)
         t, has = t.to(device), torch.from_numpy(known).to(device)
         noisy = schedule.add_noise(shown, noise, t).contiguous(memory_format=torch.channels_last)
-        seen = [part[torch.from_numpy(references)].to(device).float() for part in lesson.seen]
+        seen = [part[torch.from_numpy(references).to(device)].float() for part in lesson.seen]
         with mixed(device):
             tokens = model.vision.project(*seen)
             vision = Vision(tokens, has[:, None].expand(tokens.shape[:2]))
@@ -144,12 +143,12 @@ def train(model: Personaliser, lesson: Lesson, encode, critics: Critics, plan: P
             predicted = clean(schedule, noisy, v, t)
             faces = decoded(critics.vae, predicted[:read], starts[pick[:read]])
             features = critics.reader(middle(faces)).float()
-            who = who_loss(critics.recogniser, faces, lesson, pick[:read], hidden[:read], starts, rng)
-        weight = torch.stack([face_map(box / CELL, wanted.shape[2:], FACE) for box in lesson.boxes[pick]]).to(device)
+            who, unlike = who_loss(critics.recogniser, faces, lesson, pick[:read], hidden[:read], starts, rng)
         share = schedule.alphas_cumprod.to(device)[t]
-        error = picture_error(predicted, wanted, share, torch.from_numpy(swapped).to(device)) * weight
+        error = picture_error(predicted, wanted, share, torch.from_numpy(swapped).to(device))
+        error = error * weights[torch.from_numpy(pick).to(device)]
         said = said_loss(critics.reader, features, lesson, pick[:read], known[:read], words[:read], share[:read].sqrt())
-        return error.mean() + SAID * said + WHO * who
+        return error.mean() + SAID * said + WHO * who + LIKE * unlike
 
     return fit(plan, model, loss, decay=0.998, muon=True, fast="vision")
 
@@ -193,25 +192,32 @@ def who_loss(
     asked: np.ndarray,
     starts: np.ndarray,
     rng: np.random.Generator,
-) -> torch.Tensor:
-    """How surprising that windows (B, 3, 48, 48) show their persons: the mean over those that are `asked` (B,).
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How surprising that windows (B, 3, 48, 48) show their persons, and how unlike the true pictures they are seen:
+    the means over those that are `asked` (B,).
 
     They are seen worn, from a little off and half of them in a mirror: what pleases the recogniser in one very picture
     only is no likeness, and another recogniser would not see it.
     """
     rows = np.flatnonzero(asked & np.isfinite(lesson.boxes[pick, 0]))
     if not len(rows):
-        return faces.new_zeros(())
+        return faces.new_zeros(()), faces.new_zeros(())
     which = pick[rows]
-    landmarks = lesson.landmarks[which] - CELL * starts[which][:, None]
-    seen, landmarks = from_elsewhere(faces[torch.from_numpy(rows)].float(), landmarks, rng)
-    return recogniser.surprise(worn(seen, rng, 0.5), landmarks, lesson.who[which]).mean()
+    corners = CELL * starts[which]
+    true = cut_out(lesson.images[torch.from_numpy(which).to(faces.device)], corners, CELL * WINDOW) / 127.5 - 1
+    both = torch.cat([faces[torch.from_numpy(rows).to(faces.device)].float(), true], 1)
+    both, landmarks = from_elsewhere(both, lesson.landmarks[which] - corners[:, None], rng)
+    ours, theirs = worn(both, rng, 0.5).split(3, 1)
+    maps = recogniser.maps(ours, landmarks)
+    with torch.no_grad():
+        others = recogniser.maps(theirs, landmarks)
+    return recogniser.surprise(maps, lesson.who[which]).mean(), recogniser.unlike(maps, others).mean()
 
 
 def from_elsewhere(
     pictures: torch.Tensor, landmarks: np.ndarray, rng: np.random.Generator
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Pictures (B, 3, h, w) and landmarks (B, 5, 2), half of them mirrored, the landmarks up to a pixel off."""
+    """Pictures (B, C, h, w) and landmarks (B, 5, 2), half of them mirrored, the landmarks up to a pixel off."""
     turned = rng.random(len(pictures)) < 0.5
     width = pictures.shape[3]
     mirrored = landmarks[:, [1, 0, 2, 4, 3]] * [-1, 1] + [width - 1, 0]  # eyes and corners of the mouth change places
