@@ -32,6 +32,7 @@ from iy.studio.foundation import (
     reader,
     recogniser,
     renders,
+    sharpen,
     sight,
     unet,
 )
@@ -43,7 +44,7 @@ WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
 HELD_FIRST, HELD_PEOPLE, HELD_SHOTS = 900_000, 100, 6  # people whom no part ever learns from
 CAPTIONS = 3  # of each render
 WORKERS = params.Workers(map="processes", count=2, address=None)
-KEEP = ("vae", "clip", "sight", "t5", "byt5", "probes", "identity")
+KEEP = ("vae", "clip", "sight", "t5", "byt5", "unet", "decoder", "probes", "identity")
 START = ("vae", "clip", "sight", "t5", "byt5", "unet")
 BRANCH = {"t5": "ul2", "byt5": "byt5"}  # of the text encoders, in the settings
 FURTHER, SUFFIX = 0.5, "-further"  # share of the first training's rate, and what a part is then called
@@ -57,6 +58,7 @@ STEPS = {  # what one to two hours on two CPU cores allow; the losses were still
     "probes": 2500,
     "reader": 1800,
     "unet": 3100,
+    "decoder": 600,
     "identity": 2000,
 }
 
@@ -105,6 +107,9 @@ class Recipe:
         """How `part` is trained; one that begins with what ships has a name of its own, and learns slower."""
         name, share = (part + SUFFIX, FURTHER) if part in self.start else (part, 1.0)
         return Plan(name, self.work, self.steps[part], share * rate, self.device, self.times)
+
+    def trained(self, part: str) -> bool:
+        return part not in self.keep and (self.work / f"{self.plan(part, 1.0).name}.safetensors").exists()
 
     def begin(self, part: str, shipped: Callable[[], Module], build: Callable[[], Module]) -> Module:
         """The module that the training of `part` begins with."""
@@ -283,8 +288,16 @@ class Recipe:
         return unet.train(model, self.lesson, encode, critics, self.plan("unet", unet.RATE))
 
     @cached_property
+    def decoder(self) -> AutoencoderKL:
+        """The autoencoder as it ships: the encoder that everything learnt with, and a decoder that went on."""
+        if "decoder" in self.keep:
+            return self.vae
+        plan = self.plan("decoder", sharpen.RATE)
+        return sharpen.train(self.vae, self.latents, self.train.images, self.faces, self.recogniser, plan)
+
+    @cached_property
     def unet(self) -> UNet2DConditionModel:
-        return unet.plain(self.personal)
+        return self.shipped.unet if "unet" in self.keep else unet.plain(self.personal)
 
     @cached_property
     def identity(self) -> identity_loss.IdentityNet:
@@ -310,14 +323,14 @@ def publish(recipe: Recipe, command: str) -> None:
     save(recipe, seen, command)
     card = {
         "command": command,
-        "steps": {name: count for name, count in recipe.steps.items() if name not in recipe.keep},
+        "steps": {name: count for name, count in recipe.steps.items() if recipe.trained(name)},
         "people": recipe.people,
         "renders": len(recipe.train.images),
         "data": f"renders of anny people (CC0 data), seeds 0 to {recipe.people - 1}",
         "hardware": hardware(recipe.device),
         "licence": "Apache-2.0",
         "people_told_apart": quality.told_apart(recipe.held_faces.box, recipe.held_faces.embedding, HELD_SHOTS),
-        "psnr_db_unseen_people": round(autoencoder.psnr(recipe.vae, recipe.held.images), 2),
+        "psnr_db_unseen_people": round(autoencoder.psnr(recipe.decoder, recipe.held.images), 2),
         "probe_accuracy_on_renders": {name: round(value, 4) for name, value in seen.items()},
         "identity_rank1_of_100_unseen_people": round(
             identity.rank1(recipe.identity, autoencoder.latents(recipe.vae, recipe.held.images), HELD_SHOTS), 4
@@ -334,14 +347,15 @@ def save(recipe: Recipe, accuracy: dict[str, float], command: str) -> None:
     out = WEIGHTS / "foundation"
     save_language(recipe, out)
     DDPMScheduler(**unet.SCHEDULE).save_pretrained(out / "scheduler")
-    half(recipe.unet, out / "unet")  # before the autoencoder is rounded: the U-Net's latents are the unrounded one's
-    if "vae" not in recipe.keep:
-        half(recipe.vae, out / "vae")
+    if "unet" not in recipe.keep:
+        half(recipe.unet, out / "unet")  # before the autoencoder is rounded: its latents are the unrounded one's
+        save_pretrained(recipe.personal, command)
+    if not {"vae", "decoder"} <= set(recipe.keep):
+        half(recipe.decoder, out / "vae")
     if "probes" not in recipe.keep:
         save_probes(recipe.probes, accuracy, WEIGHTS / "probes")
     if "identity" not in recipe.keep:
         identity_loss.save(recipe.identity, WEIGHTS / "identity")
-    save_pretrained(recipe.personal, command)
 
 
 def save_pretrained(learnt: Personaliser, command: str) -> None:

@@ -17,6 +17,7 @@ from iy.faces.dlibtorch import DlibNet, chips
 from iy.studio.foundation.renders import Faces, Renders
 
 BLOCKS = (2, 6, 9, 12, 13)  # whose maps are compared: the last of each width, and the last of all
+OFF = 0.7  # pixels that landmarks are moved by at most
 SHARPNESS = 25.0  # of the softmax over all people: the least surprise at renders seen through the autoencoder
 
 
@@ -65,3 +66,16 @@ class Recogniser(nn.Module):
         mean over places and blocks. (LPIPS, arXiv 1801.03924, without its weights, by a network that knows faces.)"""
         pairs = [(maps[k].float(), others[k].float()) for k in BLOCKS]
         return torch.stack([(1 - F.cosine_similarity(a, b, dim=1)).mean((1, 2)) for a, b in pairs]).mean(0)
+
+
+def from_elsewhere(
+    pictures: torch.Tensor, landmarks: np.ndarray, rng: np.random.Generator
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Pictures (B, C, h, w) and landmarks (B, 5, 2), half of them mirrored, the landmarks up to a pixel off."""
+    turned = rng.random(len(pictures)) < 0.5
+    width = pictures.shape[3]
+    mirrored = landmarks[:, [1, 0, 2, 4, 3]] * [-1, 1] + [width - 1, 0]  # eyes and corners of the mouth change places
+    landmarks = np.where(turned[:, None, None], mirrored, landmarks) + rng.uniform(-OFF, OFF, (len(pictures), 5, 2))
+    return torch.where(
+        torch.from_numpy(turned).to(pictures.device)[:, None, None, None], pictures.flip(3), pictures
+    ), landmarks

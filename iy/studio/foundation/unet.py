@@ -27,7 +27,7 @@ from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
 from iy.studio.foundation.lesson import SWAPPABLE, SWAPPED, Lesson, choose, picture_error
 from iy.studio.foundation.precision import mixed
 from iy.studio.foundation.reader import CELL, NAMES, WINDOW, FaceReader, cut_out, decoded, middle, windows, worn
-from iy.studio.foundation.recogniser import Recogniser
+from iy.studio.foundation.recogniser import Recogniser, from_elsewhere
 from iy.studio.foundation.train import Plan, fit
 
 CONFIG = dict(
@@ -46,7 +46,6 @@ RATE = 7.5e-4
 BATCH = 32  # pictures of a step
 READ = 0.625  # share of them whose prediction is decoded and read
 CLEAR, NOISY = 700, 400  # timesteps of these are below, of the others from: mist cannot be read, and all are needed
-OFF = 0.7  # pixels that the recogniser's landmarks are moved by at most
 SAID, WHO, LIKE = 0.02, 0.006, 4.0  # weights: of what the face shows, of who it is, of how alike the pictures are
 SCHEDULE = dict(
     num_train_timesteps=1000,
@@ -212,19 +211,6 @@ def who_loss(
     with torch.no_grad():
         others = recogniser.maps(theirs, landmarks)
     return recogniser.surprise(maps, lesson.who[which]).mean(), recogniser.unlike(maps, others).mean()
-
-
-def from_elsewhere(
-    pictures: torch.Tensor, landmarks: np.ndarray, rng: np.random.Generator
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Pictures (B, C, h, w) and landmarks (B, 5, 2), half of them mirrored, the landmarks up to a pixel off."""
-    turned = rng.random(len(pictures)) < 0.5
-    width = pictures.shape[3]
-    mirrored = landmarks[:, [1, 0, 2, 4, 3]] * [-1, 1] + [width - 1, 0]  # eyes and corners of the mouth change places
-    landmarks = np.where(turned[:, None, None], mirrored, landmarks) + rng.uniform(-OFF, OFF, (len(pictures), 5, 2))
-    return torch.where(
-        torch.from_numpy(turned).to(pictures.device)[:, None, None, None], pictures.flip(3), pictures
-    ), landmarks
 
 
 @torch.no_grad()
