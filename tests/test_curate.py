@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import v_measure_score
 
 from iy import params, records
-from iy.curate import calibrate, captions, collection, duplicates, filters, group, split
+from iy.curate import calibrate, captions, collection, duplicates, filters, group, neighbours, split
 from iy.curate.collection import Collection
 from iy.errors import UserError
 from iy.faces.recognise import unit
@@ -188,7 +189,6 @@ def test_a_photo_under_a_wrong_label_is_rejected_with_both_similarities_unless_l
 
 def test_clustering_by_components_equals_clustering_at_once():
     from sklearn.cluster import AgglomerativeClustering
-    from sklearn.metrics import v_measure_score
 
     rng = np.random.default_rng(1)
     faces = unit(np.repeat(rng.normal(size=(12, 6)), 8, 0) + rng.normal(0, 0.5, (96, 6)))
@@ -197,6 +197,17 @@ def test_clustering_by_components_equals_clustering_at_once():
             None, metric="cosine", linkage="average", distance_threshold=1 - threshold
         ).fit_predict(faces)
         assert v_measure_score(whole, group.cluster(faces, threshold)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("exact", [1000, 100], ids=["all with all", "by the index"])
+def test_neighbours_are_the_pairs_at_the_threshold(monkeypatch, exact):
+    monkeypatch.setattr(neighbours, "EXACT", exact)
+    rng = np.random.default_rng(2)
+    faces = unit(np.repeat(rng.normal(size=(60, 32)), 10, 0) + rng.normal(0, 0.4, (600, 32)))
+    found, right = neighbours.neighbours(faces, 0.8).toarray(), faces @ faces.T >= 0.8
+    assert (found <= right).all() and right.sum() > 3000, "no pair below the threshold"
+    assert found[right].mean() == 1 if exact > 600 else found[right].mean() > 0.98
+    assert v_measure_score(np.repeat(np.arange(60), 10), group.cluster(faces, 0.6)) > 0.99
 
 
 def people(count: int) -> list[dict]:

@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.neighbors import radius_neighbors_graph
 
 from iy import params
 from iy.curate.collection import Collection
+from iy.curate.neighbours import neighbours
 from iy.curate.strangers import strangers
 
 log = logging.getLogger(__name__)
@@ -59,9 +59,7 @@ def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
     A join needs one pair at the threshold, so no cluster crosses the components of the graph of such pairs: each
     component is clustered alone, which gives the same result and keeps memory to the largest component.
     """
-    radius = np.sqrt(max(2 - 2 * threshold, 0))
-    graph = radius_neighbors_graph(faces, radius + 1e-9, mode="connectivity")
-    count, component = connected_components(graph, directed=False)
+    count, component = connected_components(neighbours(faces, threshold), directed=False)
     numbers, used = np.zeros(len(faces), int), 0
     for k in range(count):
         here = np.flatnonzero(component == k)
