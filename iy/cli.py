@@ -92,7 +92,7 @@ def generate(reference: Annotated[Path, typer.Option(help="A photograph of one p
         raise UserError(f"--reference {reference}: there is no such file")
     if not prompt.strip():
         raise UserError("--prompt is empty: say what the picture shows")
-    from iy.generate import portrait            # seconds: torch
+    from iy.generate import portrait  # seconds: torch
     for path in portrait.draw_files(folder, settings, reference, prompt, range(seed, seed + count), out):
         print(path)
 

@@ -94,9 +94,18 @@ class Prefect:
             self.choose(profile)
             if overrides:
                 self.page.locator("textarea.p-code-input__textarea").first.fill(json.dumps(overrides))
-            self.page.get_by_role("button", name="Submit").click()
-        new = wait(lambda: {one["id"] for one in self.api("/flow_runs/filter", {})} - before, 60, "a new flow run")
-        return new.pop()
+        return wait(lambda: self.submitted(before), 90, "a new flow run").pop()
+
+    def submitted(self, before: set[str]) -> set[str]:
+        """The runs that were not there `before`. A form that still stands open is submitted (again): on a busy machine
+        it now and then overlooks the button."""
+        button = self.page.get_by_role("button", name="Submit")
+        if button.is_visible() and button.is_enabled():
+            with contextlib.suppress(Exception):  # it may go while it is pressed
+                button.click(timeout=3000)
+        with contextlib.suppress(AssertionError):
+            wait(lambda: {one["id"] for one in self.api("/flow_runs/filter", {})} - before, 15, "a run")
+        return {one["id"] for one in self.api("/flow_runs/filter", {})} - before
 
     def choose(self, profile: str) -> None:
         box, option = (
