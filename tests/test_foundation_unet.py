@@ -130,7 +130,9 @@ def test_a_face_is_told_from_everybody_elses(monkeypatch):
     right = -np.log(odds[range(3), pick] / odds.sum(1))
     asked = np.array([True, True, False])
     monkeypatch.setattr(unet, "worn", lambda pictures, *_: pictures)
-    rng = SimpleNamespace(random=np.ones, uniform=lambda low, high, shape: np.zeros(shape))  # from where it is, unturned
+    rng = SimpleNamespace(
+        random=np.ones, uniform=lambda low, high, shape: np.zeros(shape)
+    )  # from where it is, unturned
     who, unlike = unet.who_loss(knows, faces, data, pick, asked, starts, rng)
     assert who.item() == pytest.approx(right[:2].mean(), rel=1e-4) and 0.01 < unlike.item() < 2
     who.backward()

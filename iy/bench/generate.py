@@ -95,8 +95,9 @@ def images(way: str, base: Base, settings: params.Model, steps: int, batch: int)
 
 def touched(base: Base, settings: params.Model) -> Personaliser:
     """A model whose added branches say something, as after training."""
-    model, numbers = Personaliser(base, settings).requires_grad_(False).eval(), torch.Generator().manual_seed(0)
+    model = Personaliser(base, settings).requires_grad_(False).eval()
+    numbers = torch.Generator(model.device).manual_seed(0)
     for layer in model.cross_attentions():
         for matrix in layer.processor.out.values():
-            matrix.data.copy_(0.02 * torch.randn(matrix.shape, generator=numbers))
+            matrix.data.normal_(std=0.02, generator=numbers)
     return model

@@ -60,7 +60,14 @@ def run(shapes: list[str], rounds: int, batch: int = 2, device: str = "auto", dt
     from iy.diffusion import choose_device
 
     where = choose_device(device)
-    found = {"machine": machine(where), "dtype": dtype, "batch": batch, "rounds": rounds, "read": READ, "padded": PADDED}
+    found = {
+        "machine": machine(where),
+        "dtype": dtype,
+        "batch": batch,
+        "rounds": rounds,
+        "read": READ,
+        "padded": PADDED,
+    }
     for name in shapes:
         steps = ways(SHAPES[name], batch, where, getattr(torch, dtype))
         seconds = in_turns(steps, rounds)
@@ -78,7 +85,8 @@ def ways(shape: dict, batch: int, device: torch.device, dtype: torch.dtype) -> d
     """Functions that do one step (B, 4, h, w) on the same latents and tokens, each in its way."""
     base = built(shape, device, dtype)
     settings = params.load("sdxl").model
-    ours, naive, theirs = touched(base, settings), touched(base, settings), stock.with_adapter(base)
+    with device:  # drawn there: a minute less at SDXL's size
+        ours, naive, theirs = touched(base, settings), touched(base, settings), stock.with_adapter(base)
     lora.merge(ours.unet)
     numbers = torch.Generator(device).manual_seed(0)
 
@@ -123,22 +131,50 @@ def built(shape: dict, device: torch.device, dtype: torch.dtype) -> Base:
     width = shape["cross_attention_dim"]
     with torch.device(device):
         unet = UNet2DConditionModel(**shape)
-        vae = AutoencoderKL(block_out_channels=(4,) * 4, norm_num_groups=1, down_block_types=("DownEncoderBlock2D",) * 4,
-                            up_block_types=("UpDecoderBlock2D",) * 4)
-        vision = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
-            hidden_size=1280, intermediate_size=8, num_hidden_layers=1, num_attention_heads=16,
-            image_size=14 * PATCHES, patch_size=14, projection_dim=1024))
-        own = transformers.CLIPTextModel(transformers.CLIPTextConfig(
-            vocab_size=8, hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=8))
-        others = {name: transformers.T5EncoderModel(transformers.T5Config(
-            vocab_size=8, d_model=wide, d_kv=8, d_ff=8, num_layers=1, num_heads=1)) for name, wide in WIDTHS.items()}
+        vae = AutoencoderKL(
+            block_out_channels=(4,) * 4,
+            norm_num_groups=1,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+        vision = transformers.CLIPVisionModelWithProjection(
+            transformers.CLIPVisionConfig(
+                hidden_size=1280,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=16,
+                image_size=14 * PATCHES,
+                patch_size=14,
+                projection_dim=1024,
+            )
+        )
+        own = transformers.CLIPTextModel(
+            transformers.CLIPTextConfig(
+                vocab_size=8, hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=8
+            )
+        )
+        others = {
+            name: transformers.T5EncoderModel(
+                transformers.T5Config(vocab_size=8, d_model=wide, d_kv=8, d_ff=8, num_layers=1, num_heads=1)
+            )
+            for name, wide in WIDTHS.items()
+        }
     for part in (unet, vae, vision, own, *others.values()):
         part.to(dtype).requires_grad_(False).eval()
     text = {OWN: Branch(None, own, PADDED[OWN], own=True)}
     text |= {name: Branch(None, encoder, PADDED[name], own=False) for name, encoder in others.items()}
-    return Base(unet=unet, vae=vae, scheduler=DDPMScheduler(), vision=vision, image_mean=(0.5,) * 3, image_std=(0.5,) * 3,
-                text=TextEncoders(text), image_size=8 * shape["sample_size"], dtype=dtype,
-                settings=params.load("sdxl").base)
+    return Base(
+        unet=unet,
+        vae=vae,
+        scheduler=DDPMScheduler(),
+        vision=vision,
+        image_mean=(0.5,) * 3,
+        image_std=(0.5,) * 3,
+        text=TextEncoders(text),
+        image_size=8 * shape["sample_size"],
+        dtype=dtype,
+        settings=params.load("sdxl").base,
+    )
 
 
 def peak(step: Callable[[], torch.Tensor]) -> float:

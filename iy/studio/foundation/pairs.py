@@ -45,7 +45,9 @@ def loss(
         v = model.denoise(noisy, t, model.context({model.own: encode(words)}, vision)).float()
         predicted = clean(schedule, noisy, v, t)
     share = schedule.alphas_cumprod.to(device)[t]
-    return (picture_error(predicted, wanted, share, torch.from_numpy(swapped).to(device)) * beside(weights, pick)).mean()
+    return (
+        picture_error(predicted, wanted, share, torch.from_numpy(swapped).to(device)) * beside(weights, pick)
+    ).mean()
 
 
 def seen_elsewhere(lesson: Lesson, pick: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,9 @@ def train(
     """A copy of `vae` with another decoder. latents (N, 4, 16, 16), scaled, of images uint8 (N, 64, 64, 3)."""
     vae = copy.deepcopy(vae).to(plan.device)
     rng, noises = np.random.default_rng(seed), torch.Generator(plan.device).manual_seed(seed)
-    decoder = nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}).requires_grad_(True).train()
+    decoder = (
+        nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}).requires_grad_(True).train()
+    )
     rows = np.flatnonzero(np.isfinite(faces.box[:, 0]))
 
     def loss(step: int) -> torch.Tensor:
