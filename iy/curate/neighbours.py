@@ -1,9 +1,15 @@
 """Who resembles whom: pairs of faces at least so similar, found through an index rather than by comparing all with all."""
 
-import faiss
+import logging
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy.sparse import csr_array
 
+if TYPE_CHECKING:
+    import faiss
+
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells every build that it tries
 EXACT = 20_000  # up to so many faces everything is compared: seconds
 LISTS, PROBES = 4, 32  # lists of the index, times the root of N; lists that are searched for each face
 SAMPLE = 64  # faces per list from which the index learns where its lists are
@@ -29,7 +35,9 @@ def neighbours(faces: np.ndarray, threshold: float) -> csr_array:
     return csr_array((np.ones(len(rows), bool), rows, ends), shape=(len(faces), len(faces)))
 
 
-def built(faces: np.ndarray) -> faiss.Index:
+def built(faces: np.ndarray) -> "faiss.Index":
+    import faiss
+
     size = faces.shape[1]
     if len(faces) <= EXACT:
         index = faiss.IndexFlatIP(size)
