@@ -1,10 +1,12 @@
 """A model goes to S3 and comes back the same, through a network that fails, or not at all."""
 import json
+import sys
 
 import pytest
 
 from iy import params, s3, transfer
 from iy.errors import UserError
+from tests import toy_project
 from tests.s3_store import Proxy, store  # noqa: F401 (a fixture)
 
 
@@ -70,3 +72,35 @@ def test_what_was_changed_or_is_not_there_is_refused(store, model):
     (model / "models/studio/finetune4/config.json").unlink()
     with pytest.raises(UserError, match="finetune4 holds no finetuned model"):
         transfer.push(settings, "s3://models/pushed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.0, 0.2], ids=["a good network", "a failing network"])
+def test_data_sets_go_to_a_dvc_remote_and_come_back_in_another_clone(store, tmp_path, share):
+    """What fails is told by a non-zero exit; asked again, DVC sends and fetches what is missing. Nothing runs twice."""
+    made, clone = toy_project.make(tmp_path / "made", steps=1), tmp_path / "clone"
+    dvc = sys.executable, "-m", "dvc"
+    toy_project.run(made, *dvc, "repro", "-q")
+    proxy = Proxy(int(store.meta.endpoint_url.rsplit(":", 1)[1]), share=share, seed=4, stall=1.0)
+    try:
+        toy_project.run(made, *dvc, "remote", "add", "-d", "store", f"s3://models/dvc{share}")
+        toy_project.run(made, *dvc, "remote", "modify", "store", "endpointurl", f"http://127.0.0.1:{proxy.server_port}")
+        toy_project.run(made, "git", "add", "-A")
+        toy_project.run(made, "git", "commit", "-qm", "made")
+        until_done(made, *dvc, "push", "-q")
+        toy_project.run(tmp_path, "git", "clone", "-q", str(made), str(clone))
+        until_done(clone, *dvc, "pull", "-q")
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+    assert share == 0 or sum(proxy.failed.values()) > proxy.failed["none"], "there were faults"
+    for folder in ("data", "reports"):
+        assert tree(clone / folder) == tree(made / folder) != {}
+    assert "up to date" in toy_project.run(clone, *dvc, "repro").stdout
+
+
+def until_done(folder, *command: str) -> None:
+    for _ in range(10):
+        if toy_project.run(folder, *command, check=False).returncode == 0:
+            return
+    raise AssertionError(toy_project.run(folder, *command).stderr)
