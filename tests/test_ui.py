@@ -128,9 +128,10 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
         shutil.copytree(toy_project.HERE / ".iy" / "weights", clone / ".iy" / "weights")
     with browser.services(clone, clone) as base:
         prefect = browser.Prefect(base, page)
-        longer = {"finetune.stages.1.steps": 160}  # long enough to be cancelled in the middle
+        # Long enough to be cancelled in the middle.
+        longer = {"finetune.stages.1.steps": 160, "finetune.validate_every": 40, "finetune.checkpoint_every": 5}
         run = prefect.press_run("pipeline", "smoke", longer)
-        prefect.open(f"/runs/flow-run/{run}")
+        prefect.look_away()
         browser.wait(
             lambda: " of 160: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"),
             600,
@@ -141,6 +142,7 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
         assert prefect.ends(run, 180) == "Cancelled"
         browser.wait(lambda: not stages_of(clone), 60, "the end of the training's process")
         again = prefect.press_run("pipeline", "smoke", longer)
+        prefect.look_away()
         assert prefect.ends(again, 1200) == "Completed", prefect.api(f"/flow_runs/{again}")["state"]["message"]
         assert "continuing after step" in prefect.said(again)
         links, tasks = prefect.links(again), prefect.tasks(again)
