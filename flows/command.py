@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for one in [*options.set, *(own_photos(options.photos) if options.photos else [])]:
+    for one in [*(own_photos(options.photos) if options.photos else []), *options.set]:
         key, sign, value = one.partition("=")
         if not sign:
             raise UserError(f"--set {one}: write KEY=VALUE, for example --set finetune.stages.4.steps=40")

@@ -51,7 +51,7 @@ def run(profile: Profile = None,
 
     params.load(profile)                        # a wrong setting is told before anything starts
     flows = project_flows()
-    changes = [*(change or []), *(own_photos(photos) if photos else [])]
+    changes = [*(own_photos(photos) if photos else []), *(change or [])]
     options = [*pair("--profile", profile), *pair("--stage", stage), *["--force"] * force]
     flows.environment.prepare()
     flows.command.main([*options, *(part for one in changes for part in ("--set", one))])

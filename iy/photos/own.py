@@ -8,6 +8,9 @@ from iy.errors import UserError
 from iy.photos import table, tars
 from iy.storage import sha256
 
+# The profile speaks of the studio's people. Nobody has said so of these: `usage: commercial` refuses what is unknown.
+UNSTATED = ("photos.licence=unknown", "photos.consent=not stated")
+
 
 def own_photos(place: str) -> list[str]:
     """Settings that read a place, here or in S3; the snapshot changes with its files, so that new ones are noticed."""
@@ -22,7 +25,7 @@ def own_photos(place: str) -> list[str]:
     if remote and source == "table":
         raise UserError(f"--photos {place}: bring the table to this machine; its rows may name objects s3://bucket/key")
     snapshot = sha256(json.dumps(listing).encode())[:16]
-    return [f"photos.source={source}", f"photos.path={json.dumps(place)}", f'photos.snapshot="{snapshot}"']
+    return [f"photos.source={source}", f"photos.path={json.dumps(place)}", f'photos.snapshot="{snapshot}"', *UNSTATED]
 
 
 def in_store(url: str) -> list[list]:
