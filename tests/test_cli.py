@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import tiny_base, tiny_settings
 from typer.testing import CliRunner
 
-from flows import command
+from flows.command import overrides, parser
 from iy import cli, doctor, params
 from iy.errors import UserError
 from iy.photos.own import own_photos
@@ -70,9 +70,9 @@ def test_own_photos_are_noticed_when_they_change(tmp_path):
 def test_nobody_has_said_that_own_photos_are_free_to_use_unless_the_user_does(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"x")
     asked = ["--photos", str(tmp_path), "--set", "photos.licence=CC-BY-4.0"]
-    found = command.overrides(command.parser().parse_args(asked))
+    found = overrides(parser().parse_args(asked))
     assert found["photos.licence"] == "CC-BY-4.0" and found["photos.consent"] == "not stated"
-    assert command.overrides(command.parser().parse_args(asked[:2]))["photos.licence"] == "unknown"
+    assert overrides(parser().parse_args(asked[:2]))["photos.licence"] == "unknown"
 
 
 def test_doctor_names_the_remedy(project, monkeypatch):
