@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 
-from iy.bench.measure import in_turns, machine
+from iy.bench.measure import in_turns, machine, ratios
 from iy.model.attention import Context, ParallelAttention, Tokens, readable
 
 WIDTHS = {"ul2": 4096, "byt5": 1472}  # of UL2 and of ByT5-small; the own text's and vision's are the U-Net's
@@ -64,8 +64,7 @@ def run(shapes: list[str], rounds: int, batch: int = 2, device: str = "cpu", dty
         found[name] = {
             "layers": rows,
             "step_ms": {way: round(value, 2) for way, value in step.items()},
-            "ours_to_stock": round(step["ours"] / step["stock"], 3),
-            "ours_to_naive": round(step["ours"] / step["naive"], 3),
+            **ratios(step),
         }
     return found
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from iy import params
 from iy.bench import stock
-from iy.bench.measure import in_turns, machine
+from iy.bench.measure import in_turns, machine, ratios
 from iy.diffusion import Base
 from iy.model import ImagineYourselfPipeline, Personaliser
 from iy.model.attention import Context
@@ -60,8 +60,7 @@ def run(base: Base, settings: params.Model, steps: int, rounds: int, batch: int 
         "batch": batch,
         "rounds": rounds,
         "seconds": {way: round(value, 4) for way, value in seconds.items()},
-        "ours_to_stock": round(seconds["ours"] / seconds["stock"], 3),
-        "ours_to_naive": round(seconds["ours"] / seconds["naive"], 3),
+        **ratios(seconds),
     }
 
 

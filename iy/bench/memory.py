@@ -16,7 +16,7 @@ STATUS = Path("/proc/self/status")
 def run(settings: params.Params, steps: int, batch: int = 1, device: str = "cpu") -> dict:
     """Megabytes: `start` after imports, `peak` after drawing; on a GPU what its allocator held at most."""
     from iy.bench.generate import WAYS
-    from iy.bench.measure import machine
+    from iy.bench.measure import machine, ratios
     from iy.diffusion import choose_device
 
     found = {"machine": machine(choose_device(device)), "steps": steps, "batch": batch, "megabytes": {}}
@@ -24,10 +24,7 @@ def run(settings: params.Params, steps: int, batch: int = 1, device: str = "cpu"
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             found["megabytes"][way] = pool.submit(measure, way, settings.resolved(), steps, batch, device).result()
     peak = {way: value["peak"] for way, value in found["megabytes"].items()}
-    return found | {
-        "ours_to_stock": round(peak["ours"] / peak["stock"], 3),
-        "ours_to_naive": round(peak["ours"] / peak["naive"], 3),
-    }
+    return found | ratios(peak)
 
 
 def measure(way: str, resolved: dict, steps: int, batch: int, device: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from iy import params
 from iy.bench import stock
 from iy.bench.attention import OWN, PADDED, READ, WIDTHS, cut
 from iy.bench.generate import touched
-from iy.bench.measure import in_turns, machine
+from iy.bench.measure import in_turns, machine, ratios
 from iy.diffusion import Base, Branch
 from iy.diffusion.base import POOLED, TextEncoders
 from iy.model import lora
@@ -73,8 +73,7 @@ def run(shapes: list[str], rounds: int, batch: int = 2, device: str = "auto", dt
         seconds = in_turns(steps, rounds)
         found[name] = {
             "step_ms": {way: round(1000 * value, 3) for way, value in seconds.items()},
-            "ours_to_stock": round(seconds["ours"] / seconds["stock"], 3),
-            "ours_to_naive": round(seconds["ours"] / seconds["naive"], 3),
+            **ratios(seconds),
         }
         if where.type == "cuda":
             found[name]["peak_mb"] = {way: peak(step) for way, step in steps.items()}
