@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification, ViTModel
-from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from transformers import (
+    ConvNextImageProcessor,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 from iy import params
 from iy.curate import classify, measure, resume
@@ -33,7 +39,7 @@ def vit(folder: Path, kind: type = ViTForImageClassification) -> str:
     torch.manual_seed(0)
     kind(ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32,
                    patch_size=16, id2label=dict(enumerate(LABELS)))).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return str(folder)
 
 
@@ -49,7 +55,7 @@ def bright(folder: Path) -> str:
         model.classifier[1].weight[1:, 0] = STEEP
         model.classifier[1].bias.copy_(torch.tensor([0.0, -STEEP / 2, -STEEP / 2 - 2]))
     model.save_pretrained(folder)
-    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=1.0, do_normalize=False).save_pretrained(folder)
+    ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=1.0, do_normalize=False).save_pretrained(folder)
     return str(folder)
 
 

@@ -17,7 +17,7 @@ def keys(value, place=""):
     for key, inner in value.items():
         name = f"{place}.{key}".lstrip(".")
         yield name
-        if isinstance(inner, dict) and key not in ("second", "classifiers"):         # there or not
+        if isinstance(inner, dict) and key not in ("second", "classifiers"):       # each profile's own
             yield from keys(inner, name)
 
 

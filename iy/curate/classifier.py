@@ -19,10 +19,10 @@ class Classifier:
             self.processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
             network, found = AutoModelForImageClassification.from_pretrained(
                 model, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True)
+            self.network = network.to(device).eval()
         if found["missing_keys"]:           # transformers would draw these at random
             raise UserError(f"{key} {model} is no trained classifier, its weights lack {min(found['missing_keys'])}: name a "
                             "folder or model id of one that was trained")
-        self.network = network.to(device).eval()
         self.columns = columns(network.config.id2label, settings.label, name, model)
         self.batches = Batches(batch, key)
 
@@ -41,9 +41,9 @@ class Classifier:
 
 def columns(names: dict[int, str], wanted: Sequence[str], name: str, model: str) -> list[int]:
     """The places of the `wanted` labels among the model's."""
-    place = {label: i for i, label in names.items()}
-    if unknown := [label for label in wanted if label not in place]:
-        more = f" and {len(place) - SHOWN} more" if len(place) > SHOWN else ""
+    there = list(names.values())
+    if unknown := [label for label in wanted if label not in there]:
+        more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
         raise UserError(f"curate.classifiers.{name}.label: {model} has no label {unknown[0]!r}: choose among "
-                        f"{', '.join(repr(label) for label in list(place)[:SHOWN])}{more}")
-    return sorted({place[label] for label in wanted})
+                        f"{', '.join(map(repr, there[:SHOWN]))}{more}")
+    return [i for i, label in names.items() if label in wanted]
