@@ -127,6 +127,7 @@ class Curate(Section):
     classifiers: dict[str, Classifier]
     captioner: Literal["auto", "sidecar", "transformers"]
     caption_model: str | None
+    caption_batch: PositiveInt
 
 
 class SynPairs(Section):

@@ -19,7 +19,7 @@ from iy.records import REJECTED
 from iy.storage import atomic_folder, file_sha256, folder_digest, sha256, write_json
 
 OF_ALL = {"duplicate_bits", "duplicate_similarity", "grouping", "group_threshold", "minimum_per_person", "wrong_names",
-          "validation_people", "test_people", "classifiers", "caption_model"}     # measuring reads none
+          "validation_people", "test_people", "classifiers", "caption_model", "caption_batch"}     # measuring reads none
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +31,9 @@ def run(params: Params) -> None:
         table = aside / "photos.parquet"
         finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
                         disable=params.curate.captioner != "transformers")
-        several = (captions.caption(rows, params.photos_dir, params) for rows in finished)
+        said = captions.place(work, params.curate)
+        several = (captions.caption(rows, params.photos_dir, params, said / f"{part.stem}.json")
+                   for part, rows in zip(parts, finished, strict=True))
         records.stream(table, several, records.PHOTO)
         calibration, genuine, impostor = calibrate.calibrate(records.picked(table, records.PHOTO, calibrate.chosen(photos)))
         write_json(aside / "calibration.json", calibration)
