@@ -36,13 +36,15 @@ class Captioner:
         """A sentence about each uint8 RGB (H, W, 3); the same for the same image (greedy decoding)."""
         return self.batches(self.several, images)
 
-    @torch.inference_mode()
     def several(self, images: Sequence[np.ndarray]) -> list[str]:
-        inputs = self.inputs([Image.fromarray(image) for image in images]).to(self.network.device)
-        said = self.network.generate(**inputs, do_sample=False, max_new_tokens=LONGEST)
-        if self.chats:                                                  # these repeat the question
-            said = said[:, inputs["input_ids"].shape[1]:]
+        said = self.answers(self.inputs([Image.fromarray(image) for image in images]))
         return [" ".join(text.split()) or EMPTY for text in self.words.batch_decode(said, skip_special_tokens=True)]
+
+    @torch.inference_mode()
+    def answers(self, inputs) -> torch.Tensor:
+        """Tokens (B, L) of what the model says."""
+        said = self.network.generate(**inputs.to(self.network.device), do_sample=False, max_new_tokens=LONGEST)
+        return said[:, inputs["input_ids"].shape[1]:] if self.chats else said       # those repeat the question
 
     def inputs(self, images: list[Image.Image]):
         if not self.chats:

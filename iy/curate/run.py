@@ -26,15 +26,8 @@ log = logging.getLogger(__name__)
 def run(params: Params) -> None:
     """Write data/<profile>/curate (photos.parquet, calibration.json, settings.json) and reports/<profile>/curate."""
     work = work_folder(params)
-    parts, photos = curate(params, params.photos_dir, work)
     with atomic_folder(params.data_dir("curate")) as aside:
-        table = aside / "photos.parquet"
-        finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
-                        disable=params.curate.captioner != "transformers")
-        said = captions.place(work, params.curate)
-        several = (captions.caption(rows, params.photos_dir, params, said / f"{part.stem}.json")
-                   for part, rows in zip(parts, finished, strict=True))
-        records.stream(table, several, records.PHOTO)
+        photos = write_table(params, params.photos_dir, work, table := aside / "photos.parquet")
         calibration, genuine, impostor = calibrate.calibrate(records.picked(table, records.PHOTO, calibrate.chosen(photos)))
         write_json(aside / "calibration.json", calibration)
         params.write(aside)
@@ -44,6 +37,18 @@ def run(params: Params) -> None:
     kept = photos.kept()
     log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(photos), len({photos.person[i] for i in kept}),
              params.report_dir("curate") / "index.html")
+
+
+def write_table(params: Params, folder: Path, work: Path, table: Path) -> Collection:
+    """The photos in `folder`, curated, as `table`; what is done lies in `work` until all is."""
+    parts, photos = curate(params, folder, work)
+    finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
+                    disable=params.curate.captioner != "transformers")
+    said = captions.place(work, params.curate)
+    several = (captions.caption(rows, folder, params, said / f"{part.stem}.json")
+               for part, rows in zip(parts, finished, strict=True))
+    records.stream(table, several, records.PHOTO)
+    return photos
 
 
 def work_folder(params: Params) -> Path:
