@@ -98,9 +98,16 @@ def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device |
 
     cls = pipeline_class(named, key)
     try:
-        opened = cls.from_pretrained(named.path, use_safetensors=True, torch_dtype=getattr(torch, base.dtype))
+        opened = cls.from_pretrained(named.path, use_safetensors=True, dtype=getattr(torch, base.dtype))
+        listed = cls.load_config(named.path)
     except Exception as error:  # of many kinds, where a folder does not hold what its class needs
         raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {brief(error)}") from None
+    # optional to diffusers, which would fail when it draws
+    lacking = [name for name in opened.components if name.startswith(("text_encoder", "tokenizer")) and name not in listed]
+    if lacking:
+        raise UserError(
+            f"{key}: {named.path} has no {lacking[0]}, which {named.cls} needs: it was saved as {listed['_class_name']}"
+        )
     opened.set_progress_bar_config(disable=True)
     return opened.to(device)
 

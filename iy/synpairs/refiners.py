@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from insightface.model_zoo.inswapper import INSwapper
 
     from iy.model import ImagineYourselfPipeline
+
+
+MARGIN = 0.5  # of the short side, put around a picture whose face is swapped
 
 
 class Refiner(Protocol):
@@ -77,10 +81,7 @@ class IPAdapter:
         return [drawn[i] for i in range(len(plans))]
 
     def look(self, face: np.ndarray) -> "torch.Tensor":
-        """What the adapter takes of one face: (2, 1, …) with guidance, the unconditional half first, else (1, 1, …).
-
-        One by one: diffusers takes a list of pictures for several references of one prompt.
-        """
+        """What the adapter takes of one face: (2, 1, …) with guidance, the unconditional half first, else (1, 1, …)."""
         import torch
 
         guided = self.settings.guidance > 1 and self.pipeline.unet.config.time_cond_proj_dim is None
@@ -106,8 +107,12 @@ class Swapper:
         found = self.analyser.detect(picture)
         if not found:
             return picture
-        there, wanted = Face(kps=found[0].landmarks), Face(embedding=np.asarray(embedding, np.float32))
-        return np.ascontiguousarray(self.model.get(picture[..., ::-1], there, wanted)[..., ::-1])
+        # where the crop reaches beyond a tight portrait, insightface would paste its black margin
+        pad = round(MARGIN * min(picture.shape[:2]))
+        wide = cv2.copyMakeBorder(picture[..., ::-1], pad, pad, pad, pad, cv2.BORDER_REFLECT)
+        there, wanted = Face(kps=found[0].landmarks + pad), Face(embedding=np.asarray(embedding, np.float32))
+        swapped = self.model.get(wide, there, wanted)[pad:-pad, pad:-pad, ::-1]
+        return np.ascontiguousarray(swapped)
 
 
 def load_refiner(
@@ -153,7 +158,10 @@ def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "Diffu
             adapter.path, subfolder=adapter.subfolder or "", weight_name=adapter.weights, image_encoder_folder=None
         )
     except Exception as error:  # of many kinds, where files are missing or made for another U-Net
-        raise UserError(f"synpairs.refiner_model: cannot put {adapter.path} on {type(text_to_image).__name__}: {brief(error)}") from None
+        raise UserError(
+            f"synpairs.refiner_model: cannot put {adapter.weights} and {adapter.image_encoder} of {adapter.path} on "
+            f"{type(text_to_image).__name__}: {brief(error)}"
+        ) from None
     [projection] = made.unet.encoder_hid_proj.image_projection_layers
     if isinstance(projection, IPAdapterFaceIDImageProjection | IPAdapterFaceIDPlusImageProjection):
         raise UserError("synpairs.refiner_model: a FaceID adapter does not look at pictures: name one that takes an image")
@@ -161,7 +169,17 @@ def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "Diffu
         raise UserError("synpairs.refiner_model.image_encoder: the pipeline has none of its own: name the adapter's folder")
     made.set_ip_adapter_scale(adapter.scale)
     made.set_progress_bar_config(disable=True)
-    return made
+    return several_references(made)
+
+
+def several_references(pipeline: "DiffusionPipeline") -> "DiffusionPipeline":
+    """The pipeline, taking a row of `ip_adapter_image_embeds` per picture of a batch as it is given.
+
+    diffusers knows one reference for all prompts: it would repeat the rows, and the attention then mix the references.
+    """
+    prepare = pipeline.prepare_ip_adapter_image_embeds
+    pipeline.prepare_ip_adapter_image_embeds = lambda image, given, *how: prepare(image, None, *how) if given is None else given
+    return pipeline
 
 
 def beside(seen: Sequence["torch.Tensor"]) -> "torch.Tensor":
