@@ -114,10 +114,9 @@ class Curate(Section):
 
 
 class Adapter(Section):
-    """An IP-Adapter as its publishers lay it out. image_encoder: folder below `subfolder`, null where the pipeline has its
-    own; pipeline: what the adapter goes on, null for the generator."""
+    """weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
+    pipeline: what the adapter goes on, null for the generator."""
     path: str
-    subfolder: str | None
     weights: str
     image_encoder: str | None
     scale: float
@@ -295,7 +294,7 @@ def parse(value: dict, source: str) -> Params:
 
 
 UNION = ("Adapter", "str")        # what pydantic adds to the place of a mistake in a setting of several types
-MAPPINGS = {"generator": Pipeline, "pipeline": Pipeline, "refiner_model": Adapter}   # may be null instead
+OPTIONAL = {"generator": Pipeline, "pipeline": Pipeline, "refiner_model": Adapter}   # settings that may be null instead
 
 
 def explain(error: dict) -> str:
@@ -319,5 +318,6 @@ def known_names(place: tuple) -> list[str]:
         fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
         model = fields.get(part)
     if not (isinstance(model, type) and issubclass(model, Section)):
-        model = MAPPINGS.get(str(place[-1]) if place else "") or {"text": TextBranch, "stages": Stage}.get(str(place[-2] if len(place) > 1 else ""), Section)
+        above, key = ("", "", *map(str, place))[-2:]
+        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Stage}.get(above, Section)
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -20,7 +20,8 @@ fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()     # pipelines whose me
 log = logging.getLogger(__name__)
 
 
-def in_batches(pipeline: Any, groups: Sequence[Sequence[int]], batch: int, draw: Draw, progress: str | None) -> dict[int, np.ndarray]:
+def in_batches(pipeline: Any, groups: Sequence[Sequence[int]], batch: int, draw: Draw,
+               progress: str | None) -> dict[int, np.ndarray]:
     """Row -> image. `draw` gives one image per row of a batch, which holds rows of one group, the last one repeated.
 
     progress: its name while it runs; None is silent.
@@ -55,7 +56,7 @@ def attempt(draw: Draw, rows: list[int]) -> list[np.ndarray] | None:
 
 def halve(pipeline: Any, size: int) -> None:
     if size == 1:
-        raise UserError("the GPU's memory does not hold one picture at a time: set base.dtype to bfloat16, or use a larger GPU")
+        raise UserError("the GPU's memory does not hold one picture at a time: set base.dtype: bfloat16, or use a larger GPU")
     fits[pipeline] = size // 2
     torch.cuda.empty_cache()
     log.warning("memory ran out at %d pictures at a time: going on with %d", size, size // 2)

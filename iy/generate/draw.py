@@ -51,7 +51,11 @@ def run(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequen
     bare = [i for i, cell in enumerate(cells) if cell.reference is None]
     faced = [i for i, cell in enumerate(cells) if cell.reference is not None]
     pipeline.set_progress_bar_config(disable=True)
-    images = in_batches(pipeline, (bare, faced), batch, lambda rows: one_batch(pipeline, cells, starts, rows, options), progress)
+
+    def batch_of(rows: list[int]) -> list[np.ndarray]:
+        return one_batch(pipeline, cells, starts, rows, options)
+
+    images = in_batches(pipeline, (bare, faced), batch, batch_of, progress)
     return [images[i] for i in range(len(cells))]
 
 

@@ -1,6 +1,7 @@
 """Which models draw and refine the pairs: what they must be, refused before any work, and the name by which rows know
 them."""
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def require_adapter(params: Params) -> None:
     settings, model = params.synpairs, params.synpairs.refiner_model
     if not isinstance(model, Adapter):
         raise UserError(
-            "synpairs.refiner_model: ip_adapter needs path, subfolder, weights, image_encoder, scale and pipeline "
+            "synpairs.refiner_model: ip_adapter needs path, weights, image_encoder, scale and pipeline "
             "(profiles/studio.yaml shows them)"
         )
     if not model.weights.endswith(".safetensors"):
@@ -51,7 +52,10 @@ def require_adapter(params: Params) -> None:
 
     key, under = adapted(settings)
     if not issubclass(pipeline_class(under, key), IPAdapterMixin):
-        raise UserError(f"{key}: diffusers puts no IP-Adapter on {under.cls} this way: use a U-Net's, as StableDiffusionXLPipeline")
+        raise UserError(
+            f"{key}: diffusers does not put an IP-Adapter on {under.cls} as on pipelines with a U-Net: name one of those, as "
+            "StableDiffusionXLPipeline"
+        )
 
 
 def require_swapper(params: Params) -> None:
@@ -80,7 +84,7 @@ def adapted(settings: SynPairs) -> tuple[str, Pipeline]:
 
 
 def pipeline_class(named: Pipeline, key: str) -> type["DiffusionPipeline"]:
-    """The class, if it is one that diffusers lists for text to image and that wants no other picture."""
+    """The class, if it is one that diffusers lists for text to image, wants no other picture and takes our settings."""
     import diffusers
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
@@ -89,6 +93,9 @@ def pipeline_class(named: Pipeline, key: str) -> type["DiffusionPipeline"]:
         raise UserError(
             f"{key}.class: {named.cls} is not a text-to-image pipeline of diffusers: name one, as StableDiffusionXLPipeline"
         )
+    taken = inspect.signature(found.__call__).parameters
+    if lacking := [name for name in ("num_inference_steps", "guidance_scale") if name not in taken]:
+        raise UserError(f"{key}.class: {named.cls} takes no {lacking[0]}: name another class, as StableDiffusionXLPipeline")
     return found
 
 
@@ -139,8 +146,8 @@ def identity(params: Params) -> str:
 
 
 def adapter_name(model: Adapter) -> str:
-    encoder = f" seeing through {digest(model.path, model.subfolder, model.image_encoder)}" if model.image_encoder else ""
-    return f"ip_adapter@{digest(model.path, model.subfolder, model.weights)}{encoder}"
+    encoder = f" seeing through {digest(model.path, model.image_encoder)}" if model.image_encoder else ""
+    return f"ip_adapter@{digest(model.path, model.weights)}{encoder}"
 
 
 def pipeline_name(named: Pipeline) -> str:

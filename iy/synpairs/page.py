@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from iy import report
-from iy.params import Params, SynPairs
+from iy.params import Adapter, Params, SynPairs
 from iy.records import ACCEPTED
 from iy.storage import atomic_folder, write_bytes, write_json
 
@@ -123,7 +123,9 @@ def by_pass(rows: list[dict]) -> list[dict]:
 def refinement(settings: SynPairs, passes: list[dict]) -> list[report.Block]:
     named = settings.generator
     drawn = "stage 1's bundle" if named is None else f"{named.cls} ({named.path}), from the caption alone"
-    refined = {"bundle": "stage 1's bundle, image to image", "none": "nothing"}.get(settings.refiner, settings.refiner)
+    refined = "stage 1's bundle, image to image" if settings.refiner == "bundle" else settings.refiner
+    if isinstance(settings.refiner_model, Adapter):
+        refined = f"{settings.refiner} ({settings.refiner_model.path}/{settings.refiner_model.weights})"
     table = [
         [
             "before" if one["pass"] == 0 else f"pass {one['pass']}",
@@ -135,7 +137,7 @@ def refinement(settings: SynPairs, passes: list[dict]) -> list[report.Block]:
         for one in passes
     ]
     return [
-        report.paragraph(f"Drawn by {drawn}; refined by {refined}."),
+        report.paragraph(f"Drawn by {drawn}; refined by {refined if settings.rounds else 'nothing'}."),
         report.table(["", "mean similarity", "gain over before", "face found", "kept"], table),
     ]
 

@@ -148,15 +148,10 @@ def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "Diffu
         if adapter.image_encoder:
             # opened here, for load_ip_adapter would take a pickle where there is nothing else
             parts["image_encoder"] = CLIPVisionModelWithProjection.from_pretrained(
-                adapter.path,
-                subfolder="/".join(part for part in (adapter.subfolder, adapter.image_encoder) if part),
-                use_safetensors=True,
-                dtype=text_to_image.dtype,
+                adapter.path, subfolder=adapter.image_encoder, use_safetensors=True, dtype=text_to_image.dtype
             ).to(text_to_image.device)
         made = AutoPipelineForImage2Image.from_pipe(text_to_image, **parts)
-        made.load_ip_adapter(
-            adapter.path, subfolder=adapter.subfolder or "", weight_name=adapter.weights, image_encoder_folder=None
-        )
+        made.load_ip_adapter(adapter.path, subfolder="", weight_name=adapter.weights, image_encoder_folder=None)
     except Exception as error:  # of many kinds, where files are missing or made for another U-Net
         raise UserError(
             f"synpairs.refiner_model: cannot put {adapter.weights} and {adapter.image_encoder} of {adapter.path} on "
@@ -178,7 +173,11 @@ def several_references(pipeline: "DiffusionPipeline") -> "DiffusionPipeline":
     diffusers knows one reference for all prompts: it would repeat the rows, and the attention then mix the references.
     """
     prepare = pipeline.prepare_ip_adapter_image_embeds
-    pipeline.prepare_ip_adapter_image_embeds = lambda image, given, *how: prepare(image, None, *how) if given is None else given
+
+    def as_given(image, embeds, *how):
+        return prepare(image, None, *how) if embeds is None else embeds
+
+    pipeline.prepare_ip_adapter_image_embeds = as_given
     return pipeline
 
 
@@ -200,7 +199,7 @@ def open_swapper(path: str, analyser: Analyser) -> "INSwapper":
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):     # it prints its shapes
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints its shapes
             model = get_model(str(path), providers=providers(), sess_options=options)
     except Exception as error:  # insightface and onnxruntime raise many kinds on a file that is not one
         raise UserError(f"synpairs.refiner_model: {path} cannot be opened by insightface: {brief(error)}") from None

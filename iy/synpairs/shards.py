@@ -93,7 +93,9 @@ def opened(how: How) -> tuple[Maker, Rewriter]:
     params = parse(json.loads(how.settings), "settings")
     rewriter = load_rewriter(params.synpairs)
     device, analyser = choose_device(params.device), load_analyser(params.faces, params.usage)
-    bundle = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), device) if uses_bundle(params.synpairs) else None
+    bundle = None
+    if uses_bundle(params.synpairs):
+        bundle = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), device)
     generator = load_generator(params, bundle, device)
     refiner = load_refiner(params, bundle, generator, analyser, device)
     return Maker(params, generator, refiner, analyser, how.model, rewriter.name, how.bounds), rewriter
