@@ -13,7 +13,7 @@ import yaml
 from flows import environment, experiment, graph
 from iy import faces
 from iy.errors import UserError
-from iy.photos.own import own_photos
+from iy.photos.own import own_photos, stated
 from iy.synpairs import models
 
 
@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         sys.exit(run(options.profile, overrides(options), options.force, options.stage))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)
         sys.exit(130)
@@ -51,13 +52,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for one in [*(own_photos(options.photos) if options.photos else []), *options.set]:
+    found = own_photos(options.photos) if options.photos else {}
+    for one in options.set:
         key, sign, value = one.partition("=")
         if not sign:
             raise UserError(f"--set {one}: write KEY=VALUE, for example --set finetune.stages.4.steps=40")
         found[key.strip()] = yaml.safe_load(value)
-    return found
+    return stated(found)
 
 
 def run(profile: str | None, changes: dict[str, Any], force: bool, stage: str | None) -> int:

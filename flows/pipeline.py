@@ -19,6 +19,7 @@ from flows import artifacts, environment, experiment, graph, review
 from flows.stage import repro
 from iy import params as settings
 from iy.errors import UserError
+from iy.photos.own import own_photos, stated
 from iy.stage import die_with_parent
 
 DEFAULT = "params.yaml"  # the choice that leaves the profile to params.yaml
@@ -27,6 +28,7 @@ FORM = """
 
 Args:
     profile: Settings to run with. params.yaml: the profile named there; it runs in the project, others in a worktree.
+    photos: Your own photographs: a folder, s3://bucket/folder, a folder of tars, or a table. Empty: the profile's.
     overrides: Changed settings, e.g. {"finetune.stages.4.steps": 40}. Files stay: the run becomes a DVC experiment.
     force: Run also what has not changed.
 """
@@ -46,14 +48,16 @@ def what() -> str:
     """The run's name in Prefect: the profile and the overrides."""
     given = flow_run.parameters
     changes = [f"{key}={value}" for key, value in given["overrides"].items()]
-    return " ".join([given["profile"].removesuffix(".yaml"), *changes])[:200]
+    return " ".join([given["profile"].removesuffix(".yaml"), *filter(None, [given["photos"]]), *changes])[:200]
 
 
 def make(name: str, target: str | None, purpose: str) -> Flow:
     """A flow whose parameters become a form in Prefect's pages."""
 
-    def one(profile: Profile = DEFAULT, overrides: dict[str, Any] = {}, force: bool = False) -> State:  # noqa: B006
-        return follow(target, None if profile == DEFAULT else profile, overrides, force)
+    def one(
+        profile: Profile = DEFAULT, photos: str = "", overrides: dict[str, Any] = {}, force: bool = False  # noqa: B006
+    ) -> State:
+        return follow(target, None if profile == DEFAULT else profile, photos, overrides, force)
 
     one.__name__ = one.__qualname__ = name
     one.__doc__ = purpose + FORM
@@ -80,12 +84,13 @@ def __getattr__(name: str) -> Flow:
     return globals()[name]
 
 
-def follow(target: str | None, profile: str | None, overrides: dict[str, Any], force: bool) -> State:
+def follow(target: str | None, profile: str | None, photos: str, overrides: dict[str, Any], force: bool) -> State:
     """Run `target` (None: all) and what it needs, one task each; the state tells the first failure in one line."""
     die_with_parent()
     log = get_run_logger()
     try:
-        with place(profile, overrides, log.info) as where:
+        changes = stated({**(own_photos(photos) if photos else {}), **overrides})
+        with place(profile, changes, log.info) as where:
             failed = run_stages(where, target, force)
             if failed:
                 raise Stopped(failed.message)

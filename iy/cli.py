@@ -47,14 +47,12 @@ def run(profile: Profile = None,
         force: Annotated[bool, typer.Option(help="Run also what has not changed.")] = False) -> None:
     """Photos to registered model: every stage that is not up to date. Another profile or settings become a DVC experiment."""
     from iy import params
-    from iy.photos.own import own_photos
 
     params.load(profile)                        # a wrong setting is told before anything starts
     flows = project_flows()
-    changes = [*(own_photos(photos) if photos else []), *(change or [])]
-    options = [*pair("--profile", profile), *pair("--stage", stage), *["--force"] * force]
+    options = [*pair("--profile", profile), *pair("--photos", photos), *pair("--stage", stage), *["--force"] * force]
     flows.environment.prepare()
-    flows.command.main([*options, *(part for one in changes for part in ("--set", one))])
+    flows.command.main([*options, *(part for one in change or [] for part in ("--set", one))])
 
 
 def pair(name: str, value: str | None) -> list[str]:

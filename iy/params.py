@@ -5,15 +5,25 @@ There are no defaults in code: a profile states every key, and what was resolved
 import difflib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from iy.errors import UserError
 from iy.storage import sha256, write_json
 
 Share = Field(ge=0, le=1)
+Names = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class Section(BaseModel):
@@ -93,6 +103,15 @@ class Faces(Section):
     embed_size: int | None
 
 
+class Classifier(Section):
+    """An image classifier of transformers that refuses photos: those that have one of the labels with a probability above
+    `maximum`, the sum of theirs. input: what it is shown of a photo."""
+    model: str
+    label: Names
+    maximum: float = Share
+    input: Literal["photo", "face"]
+
+
 class Curate(Section):
     minimum_size: PositiveInt
     minimum_face: PositiveInt
@@ -109,8 +128,10 @@ class Curate(Section):
     wrong_names: Literal["reject", "keep"]
     validation_people: PositiveInt
     test_people: PositiveInt
+    classifiers: dict[str, Classifier]
     captioner: Literal["auto", "sidecar", "transformers"]
     caption_model: str | None
+    caption_batch: PositiveInt
 
 
 class Adapter(Section):
@@ -319,5 +340,5 @@ def known_names(place: tuple) -> list[str]:
         model = fields.get(part)
     if not (isinstance(model, type) and issubclass(model, Section)):
         above, key = ("", "", *map(str, place))[-2:]
-        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Stage}.get(above, Section)
+        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Stage, "classifiers": Classifier}.get(above, Section)
     return [field.alias or name for name, field in model.model_fields.items()]

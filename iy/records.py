@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from iy.errors import UserError
 from iy.storage import atomic_path
 
-VERSION = "2"
+VERSION = "3"
 ACCEPTED, REJECTED = "accepted", "rejected"
 SPLITS = ("train", "validation", "test")
 
@@ -33,6 +33,7 @@ PHOTO = pa.schema([
     ("clipped", pa.float32()),                # share of that crop's pixels that are almost black or white
     ("yaw", pa.float32()), ("pitch", pa.float32()), ("roll", pa.float32()),   # degrees, from the landmarks
     ("quality", pa.float32()),                # 0..1, used for ranking
+    ("scores", pa.string()),                  # JSON object: 0..1 by name of the classifier that was asked, or null
     ("embedding", pa.list_(pa.float32())),
     ("recogniser", pa.string()),              # name@version of the embedding's model
     ("phash", pa.string()),                   # 64-bit perceptual hash, hex

@@ -62,7 +62,7 @@ def test_own_photos_are_noticed_when_they_change(tmp_path):
     (tmp_path / "anna" / "1.jpg").write_bytes(b"x")
     (tmp_path / "anna" / "loop").symlink_to(tmp_path)
     first = own_photos(str(tmp_path))
-    assert own_photos(str(tmp_path)) == first and first[:2] == ["photos.source=folder", f'photos.path="{tmp_path}"']
+    assert own_photos(str(tmp_path)) == first and (first["photos.source"], first["photos.path"]) == ("folder", str(tmp_path))
     (tmp_path / "anna" / "2.jpg").write_bytes(b"y")
     assert own_photos(str(tmp_path)) != first
 
@@ -73,6 +73,9 @@ def test_nobody_has_said_that_own_photos_are_free_to_use_unless_the_user_does(tm
     found = overrides(parser().parse_args(asked))
     assert found["photos.licence"] == "CC-BY-4.0" and found["photos.consent"] == "not stated"
     assert overrides(parser().parse_args(asked[:2]))["photos.licence"] == "unknown"
+    by_hand = ["--set", "photos.source=folder", "--set", f"photos.path={tmp_path}"]
+    assert overrides(parser().parse_args(by_hand))["photos.licence"] == "unknown"
+    assert "photos.licence" not in overrides(parser().parse_args(["--set", "photos.people=9"])), "the studio's are its own"
 
 
 def test_doctor_names_the_remedy(project, monkeypatch):

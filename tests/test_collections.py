@@ -211,11 +211,12 @@ def test_photos_are_told_by_what_lies_there(tmp_path):
         for name in names:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(b"x")
-        return own_photos(str(root))[0].removeprefix("photos.source=")
+        return own_photos(str(root))["photos.source"]
 
     assert source("ada/1.jpg", "ada/1.json", "notes.csv") == "folder"
     assert source("00000.tar", "00000.parquet", "00000_stats.json") == "webdataset"
     assert source("train/1.jpg", "train/metadata.jsonl") == "table"
     assert source("README.md", "data/train-0.parquet") == "table"
     (tmp_path / "people.csv").write_text("uri\n")
-    assert own_photos(str(tmp_path / "people.csv"))[:2] == ["photos.source=table", f'photos.path="{tmp_path}/people.csv"']
+    found = own_photos(str(tmp_path / "people.csv"))
+    assert (found["photos.source"], found["photos.path"]) == ("table", f"{tmp_path}/people.csv")

@@ -260,16 +260,16 @@ def test_captioners(tmp_path):
         row("b", verdict=ACCEPTED),
         row("c", verdict=REJECTED, reason="x"),
     ]
-    auto = captions.caption(rows, tmp_path, settings())
+    auto = captions.caption(rows, tmp_path, settings(), tmp_path / "said.json")
     assert auto[0]["caption"] == "mine" and auto[1]["caption"] and auto[2]["caption"] is None
     sidecar = captions.refuse_silent(rows, curate(captioner="sidecar"))
     assert captions.refuse_silent(rows, curate()) == rows
     assert sidecar[1]["verdict"] == REJECTED and "no caption beside it" in sidecar[1]["reason"]
     with pytest.raises(UserError, match="needs curate.caption_model"):
-        captions.caption(rows, tmp_path, settings(captioner="transformers"))
+        captions.caption(rows, tmp_path, settings(captioner="transformers"), tmp_path / "said.json")
     with pytest.raises(UserError, match="nowhere cannot be opened"):
         captions.caption(
-            rows, tmp_path, settings(captioner="transformers", caption_model=str(tmp_path / "nowhere"))
+            rows, tmp_path, settings(captioner="transformers", caption_model=str(tmp_path / "nowhere")), tmp_path / "said.json"
         )
 
 
@@ -315,12 +315,12 @@ def test_a_transformers_model_captions_what_has_no_caption(tmp_path):
     place = write_shard(tmp_path / "00000.tar", [("a.png", png(image))])[0]._asdict()
     rows = [row("a", verdict=ACCEPTED, **place), row("b", verdict=ACCEPTED, caption="mine", **place)]
     wanted = settings(captioner="transformers", caption_model=str(tiny_blip(tmp_path)))
-    first, second = captions.caption(rows, tmp_path, wanted)
+    first, second = captions.caption(rows, tmp_path, wanted, tmp_path / "said.json")
     assert (
         set(first["caption"].split()) <= {"a", "man", "woman", "portrait", "person", "of"}
         and second["caption"] == "mine"
     )
-    assert captions.caption(rows, tmp_path, wanted)[0] == first
+    assert captions.caption(rows, tmp_path, wanted, tmp_path / "again.json")[0] == first
 
 
 def test_the_interval_of_a_false_match_rate_counts_persons_not_pairs(monkeypatch):

@@ -100,6 +100,17 @@ def test_two_faces_biggest_first_and_none(analyser):
     assert analyser.detect(np.zeros((1, 1, 3), np.uint8)) == []
 
 
+def test_a_large_photo_is_looked_at_small_and_whole_only_for_small_faces(analyser, monkeypatch):
+    looked, look = [], analyser.detector.look
+    monkeypatch.setattr(analyser.detector, "look", lambda image, *more: (looked.append(more[0]), look(image, *more))[1])
+    portrait = np.asarray(Image.fromarray(att(1, 1)).resize((920, 1120), Image.Resampling.BICUBIC))
+    crowd = np.full((1000, 1000, 3), 90, np.uint8)
+    crowd[100:212, 100:192], crowd[700:812, 800:892] = att(1, 1), att(2, 1)
+    (face,) = analyser.detect(portrait)
+    assert face.size > 400 and looked == [320 / 920]
+    assert len(analyser.detect(crowd)) == 2 and looked[1:] == [0.32, 1.0]
+
+
 def test_embedding_at_a_smaller_size(analyser):
     image = np.asarray(Image.fromarray(att(1, 1)).resize((368, 448), Image.Resampling.BICUBIC))
     (face,) = analyser.detect(image)

@@ -9,14 +9,15 @@ from iy.errors import UserError
 from iy.storage import write_json
 
 PROFILES = ("studio", "smoke", "sdxl")
+NSFW = {"model": "somewhere", "label": "nsfw", "maximum": 0.5, "input": "photo"}
 
 
 def keys(value, place=""):
-    """Dotted names of a profile's keys; branches of base.text are named by the profile itself."""
+    """Dotted names of a profile's keys; branches of base.text and classifiers are named by the profile itself."""
     for key, inner in value.items():
         name = f"{place}.{key}".lstrip(".")
         yield name
-        if isinstance(inner, dict) and key != "second":         # there or null
+        if isinstance(inner, dict) and key not in ("second", "classifiers"):       # each profile's own
             yield from keys(inner, name)
 
 
@@ -56,6 +57,9 @@ def edit(project, change):
     (lambda v: v.update(phtos={}), r"unknown key 'phtos': did you mean 'photos'\?"),
     (lambda v: v["finetune"]["stages"]["4"].update(step=3), r"unknown key 'finetune.stages.4.step': did you mean 'steps'\?"),
     (lambda v: v["base"]["text"]["clip"].update(max_len=3), r"'base.text.clip.max_len': did you mean 'max_length'\?"),
+    (lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"maximun": 1}), r"'curate.classifiers.nsfw.maximun': did you mean 'maximum'\?"),
+    (lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"label": []}), r"curate.classifiers.nsfw.label = \[\]"),
+    (lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"maximum": 50}), r"curate.classifiers.nsfw.maximum = 50"),
     (lambda v: v["finetune"].update(batch="many"), r"finetune.batch = 'many'"),
     (lambda v: v["finetune"].update(batch=0), r"finetune.batch = 0"),
     (lambda v: v["finetune"].pop("batch"), r"key 'finetune.batch' is missing"),

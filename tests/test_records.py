@@ -65,7 +65,7 @@ def test_other_tables_are_refused(tmp_path):
         records.read(path, records.PHOTO)
     newer = records.PHOTO.with_metadata({"iy.record": "photo", "iy.version": "99"})
     records.write(path, [], newer)
-    with pytest.raises(UserError, match="iy.version=99, expected 2"):
+    with pytest.raises(UserError, match="iy.version=99, expected 3"):
         records.read(path, records.PHOTO)
     path.write_bytes(b"PAR1 but not really")
     with pytest.raises(UserError, match="not a readable parquet table"):

@@ -130,6 +130,15 @@ def test_a_bad_file_is_named(project, name, content, message):
         run(settings(project, str(project / name)))
 
 
+def test_decisions_of_pairs_that_are_no_longer_made_are_passed_over_and_counted(project, caplog):
+    path = project / "decisions.csv"
+    path.write_text("id,verdict,reviewer,reason\nold,accepted,ana,x\na1,rejected,ana,y\n")
+    with caplog.at_level("WARNING"):
+        run(settings(project, str(path)))
+    assert "1 of 2 decisions" in caplog.text and "line 2" in caplog.text
+    assert table("real", records.PHOTO)["a1"]["verdict"] == "rejected"
+
+
 def test_where_people_must_decide_nothing_is_selected_before_they_have(project):
     with pytest.raises(UserError, match="required needs select.decisions"):
         run(settings(project, review="required"))

@@ -89,15 +89,18 @@ def test_a_quick_run_of_one_stage_runs_in_place_what_that_stage_needs(toy):
     assert (folder / "data" / "studio" / "curate").is_dir() and not (folder / "data" / "studio" / "finetune1").exists()
 
 
-def test_a_wrong_override_fails_at_once_and_names_the_right_key(toy):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"overrides": {"seeed": 1}}, "overrides: unknown key 'seeed': did you mean 'seed'?"),
+        ({"photos": "/no/such/folder"}, "--photos /no/such/folder: there is no such folder"),
+    ],
+)
+def test_a_wrong_choice_in_the_form_fails_at_once_and_says_what_is_wrong(toy, given, message):
     _, prefect = toy
-    run = prefect.api(
-        f"/deployments/{prefect.deployments()['pipeline']}/create_flow_run", {"parameters": {"overrides": {"seeed": 1}}}
-    )["id"]
+    run = prefect.api(f"/deployments/{prefect.deployments()['pipeline']}/create_flow_run", {"parameters": given})["id"]
     assert prefect.ends(run, 120) == "Failed"
-    assert (
-        prefect.api(f"/flow_runs/{run}")["state"]["message"] == "overrides: unknown key 'seeed': did you mean 'seed'?"
-    )
+    assert prefect.api(f"/flow_runs/{run}")["state"]["message"] == message
 
 
 def test_a_taken_port_is_one_line(toy):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 
-from iy.bench.measure import in_turns, machine, ratios
+from iy.bench.measure import against_all, in_turns, report
 from iy.model.attention import Context, ParallelAttention, Tokens, readable
 
 WIDTHS = {"ul2": 4096, "byt5": 1472}  # of UL2 and of ByT5-small; the own text's and vision's are the U-Net's
@@ -45,28 +45,19 @@ SHAPES = {
 
 
 def run(shapes: list[str], rounds: int, batch: int = 2, device: str = "cpu", dtype: str = "float32") -> dict:
-    """Milliseconds per step and layer, and the ratios of whole steps. batch 2: guidance's two halves of one picture."""
+    """Milliseconds of whole steps and of each layer. batch 2: guidance's two halves of one picture."""
     where, kind = torch.device(device), getattr(torch, dtype)
-    found = {
-        "machine": machine(where),
-        "dtype": dtype,
-        "batch": batch,
-        "rounds": rounds,
-        "read": READ,
-        "padded": PADDED,
-    }
+    cases, layers = [], {}
     for name in shapes:
         shape, rows = SHAPES[name], []
         for layer in shape.layers:
             seconds = in_turns(ways(shape, layer, batch, where, kind), rounds)
             rows.append(layer._asdict() | {f"{way}_ms": round(1000 * value, 3) for way, value in seconds.items()})
         step = {way: sum(row[f"{way}_ms"] * row["count"] for row in rows) for way in ("ours", "stock", "naive")}
-        found[name] = {
-            "layers": rows,
-            "step_ms": {way: round(value, 2) for way, value in step.items()},
-            **ratios(step),
-        }
-    return found
+        cases += against_all(name, {way: round(value, 2) for way, value in step.items()}, "ms a step")
+        layers[name] = rows
+    how = {"dtype": dtype, "batch": batch, "rounds": rounds, "read": READ, "padded": PADDED}
+    return report(cases, where, layers=layers, **how)
 
 
 @torch.no_grad()

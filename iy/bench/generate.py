@@ -16,7 +16,7 @@ from PIL import Image
 
 from iy import params
 from iy.bench import stock
-from iy.bench.measure import in_turns, machine, ratios
+from iy.bench.measure import against_all, in_turns, report
 from iy.diffusion import Base
 from iy.model import ImagineYourselfPipeline, Personaliser
 from iy.model.attention import Context
@@ -49,19 +49,12 @@ class Naive(ImagineYourselfPipeline):
 
 
 def run(base: Base, settings: params.Model, steps: int, rounds: int, batch: int = 1) -> dict:
-    """Seconds per generation of `batch` images, medians of `rounds` in turns, and the ratios."""
+    """Seconds per generation of `batch` images, medians of `rounds` in turns."""
     drawing = {way: images(way, base, settings, steps, batch) for way in WAYS}
     seconds = in_turns(drawing, rounds, warm=1)
-    return {
-        "machine": machine(base.device),
-        "dtype": str(base.dtype).removeprefix("torch."),
-        "image_size": base.image_size,
-        "steps": steps,
-        "batch": batch,
-        "rounds": rounds,
-        "seconds": {way: round(value, 4) for way, value in seconds.items()},
-        **ratios(seconds),
-    }
+    cases = against_all("a whole image", {way: round(value, 4) for way, value in seconds.items()}, "s")
+    how = {"dtype": str(base.dtype).removeprefix("torch."), "image_size": base.image_size, "steps": steps}
+    return report(cases, base.device, batch=batch, rounds=rounds, **how)
 
 
 def images(way: str, base: Base, settings: params.Model, steps: int, batch: int) -> Callable[[], np.ndarray]:

@@ -4,8 +4,11 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+
+from iy.tracking.store import git
 
 
 def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm: int = 2) -> dict[str, float]:
@@ -23,9 +26,31 @@ def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm: int = 2) 
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def ratios(measured: dict[str, float]) -> dict[str, float]:
-    """Ours as a share of what `stock` and of what `naive` takes."""
-    return {f"ours_to_{way}": round(measured["ours"] / measured[way], 3) for way in ("stock", "naive")}
+class Case(NamedTuple):
+    """One comparison: ours beside `against`, in the same unit."""
+
+    case: str
+    against: str
+    ours: float
+    theirs: float
+    unit: str
+
+    @property
+    def ratio(self) -> float:
+        """Ours as a share of theirs: of time and memory less is better, of a rate more."""
+        return self.ours / self.theirs
+
+
+def against_all(name: str, measured: dict[str, float], unit: str) -> list[Case]:
+    """`ours` beside every other way that was measured."""
+    return [Case(name, way, measured["ours"], value, unit) for way, value in measured.items() if way != "ours"]
+
+
+def report(cases: list[Case], device: torch.device, **details: object) -> dict[str, object]:
+    """What every benchmark gives: its comparisons, on what, when and of which code they were made, and the details."""
+    compared = [case._asdict() | {"ratio": round(case.ratio, 4)} for case in cases]
+    made = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "commit": git("rev-parse", "HEAD")}
+    return {"cases": compared} | made | details
 
 
 def wait() -> None:
@@ -40,5 +65,4 @@ def machine(device: torch.device) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
     }

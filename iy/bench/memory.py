@@ -16,15 +16,15 @@ STATUS = Path("/proc/self/status")
 def run(settings: params.Params, steps: int, batch: int = 1, device: str = "cpu") -> dict:
     """Megabytes: `start` after imports, `peak` after drawing; on a GPU what its allocator held at most."""
     from iy.bench.generate import WAYS
-    from iy.bench.measure import machine, ratios
+    from iy.bench.measure import against_all, report
     from iy.diffusion import choose_device
 
-    found = {"machine": machine(choose_device(device)), "steps": steps, "batch": batch, "megabytes": {}}
+    held = {}
     for way in WAYS:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            found["megabytes"][way] = pool.submit(measure, way, settings.resolved(), steps, batch, device).result()
-    peak = {way: value["peak"] for way, value in found["megabytes"].items()}
-    return found | ratios(peak)
+            held[way] = pool.submit(measure, way, settings.resolved(), steps, batch, device).result()
+    cases = against_all("peak memory", {way: value["peak"] for way, value in held.items()}, "MB")
+    return report(cases, choose_device(device), steps=steps, batch=batch, megabytes=held)
 
 
 def measure(way: str, resolved: dict, steps: int, batch: int, device: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from iy import params, records
-from iy.bench.measure import machine, wait
+from iy.bench.measure import Case, report, wait
 from iy.errors import UserError
 from iy.synpairs.calibrate import Bounds
 from iy.synpairs.models import identity
@@ -24,7 +24,7 @@ ANY = Bounds(-1.0, 1.0)
 
 
 def run(settings: params.Params, pairs: int, rounds: int) -> dict:
-    """Pairs per second: `ours`, the U-Net's `bare`, and ours as a share of it; the median of `rounds`, in turns."""
+    """Pairs per second, ours beside the U-Net's bare; the median of `rounds`, in turns."""
     photos = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO)
     if not (settings.bundle_dir(1) / "config.json").exists():
         raise UserError(f"{settings.bundle_dir(1)} is not there: run finetune1 first (dvc repro synpairs)")
@@ -40,8 +40,8 @@ def run(settings: params.Params, pairs: int, rounds: int) -> dict:
         taken["ours"].append(made(how, chosen))
         taken["bare"].append(replayed(model.unet, calls))
     rate = {name: pairs / float(np.median(seconds)) for name, seconds in taken.items()}
-    found = {"machine": machine(model.device), "pairs": pairs, "evaluations": len(calls), **rate}
-    return found | {"ours_to_bare": rate["ours"] / rate["bare"]}
+    case = Case("making SynPairs", "the U-Net bare", rate["ours"], rate["bare"], "pairs/s")
+    return report([case], model.device, pairs=pairs, evaluations=len(calls), rounds=rounds)
 
 
 def made(how: How, chosen: list[tuple[dict, int]]) -> float:

@@ -17,7 +17,7 @@ from iy import params
 from iy.bench import stock
 from iy.bench.attention import OWN, PADDED, READ, WIDTHS, cut
 from iy.bench.generate import touched
-from iy.bench.measure import in_turns, machine, ratios
+from iy.bench.measure import against_all, in_turns, report
 from iy.diffusion import Base, Branch
 from iy.diffusion.base import POOLED, TextEncoders
 from iy.model import lora
@@ -53,31 +53,21 @@ POOLED_WIDTH = 1280
 
 
 def run(shapes: list[str], rounds: int, batch: int = 2, device: str = "auto", dtype: str = "bfloat16") -> dict:
-    """Milliseconds of a step, medians in turns, the ratios, and on a GPU the peak of its memory in megabytes.
+    """Milliseconds of a step, medians in turns, and on a GPU the peak of its memory in megabytes.
 
     batch 2: guidance's two halves of one picture.
     """
     from iy.diffusion import choose_device
 
     where = choose_device(device)
-    found = {
-        "machine": machine(where),
-        "dtype": dtype,
-        "batch": batch,
-        "rounds": rounds,
-        "read": READ,
-        "padded": PADDED,
-    }
+    cases = []
     for name in shapes:
         steps = ways(SHAPES[name], batch, where, getattr(torch, dtype))
         seconds = in_turns(steps, rounds)
-        found[name] = {
-            "step_ms": {way: round(1000 * value, 3) for way, value in seconds.items()},
-            **ratios(seconds),
-        }
+        cases += against_all(name, {way: round(1000 * value, 3) for way, value in seconds.items()}, "ms a step")
         if where.type == "cuda":
-            found[name]["peak_mb"] = {way: peak(step) for way, step in steps.items()}
-    return found
+            cases += against_all(f"{name}, peak memory", {way: peak(step) for way, step in steps.items()}, "MB")
+    return report(cases, where, dtype=dtype, batch=batch, rounds=rounds, read=READ, padded=PADDED)
 
 
 def ways(shape: dict, batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], torch.Tensor]]:

@@ -1,11 +1,22 @@
 """Captions by any image-to-text model that transformers opens: BLIP, GIT, ViT-GPT2, or one with a chat template."""
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, VisionEncoderDecoderModel
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    VisionEncoderDecoderModel,
+)
 
-from iy.errors import UserError
+from iy.curate.networks import Batches, opening
 
+KEY = "curate.caption_model"
 QUESTION = ("Describe this photo of a person in one sentence: expression, head pose, gaze, light, clothing "
             "and background.")
 LONGEST = 80                 # tokens
@@ -13,32 +24,50 @@ EMPTY = "a portrait of a person"
 
 
 class Captioner:
-    def __init__(self, model: str, device: str) -> None:
-        try:
-            self.processor = AutoProcessor.from_pretrained(model)
+    def __init__(self, model: str, batch: int, device: str) -> None:
+        with opening(KEY, model, "an image-to-text model"):
+            self.processor, self.words = open_processor(model)
             self.network = open_model(model).to(device).eval()
-            speaks = hasattr(self.processor, "batch_decode")
-            self.words = self.processor if speaks else AutoTokenizer.from_pretrained(model)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise UserError(f"curate.caption_model {model} cannot be opened ({' '.join(str(error).split())[:160]}): "
-                            "name a folder or model id of an image-to-text model") from None
+        self.chats, self.batches = bool(getattr(self.processor, "chat_template", None)), Batches(batch, KEY)
+        if self.chats:
+            answers_side_by_side(self.processor.tokenizer)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[str]:
+        """A sentence about each uint8 RGB (H, W, 3); the same for the same image (greedy decoding)."""
+        return self.batches(self.several, images)
+
+    def several(self, images: Sequence[np.ndarray]) -> list[str]:
+        said = self.answers(self.inputs([Image.fromarray(image) for image in images]))
+        return [" ".join(text.split()) or EMPTY for text in self.words.batch_decode(said, skip_special_tokens=True)]
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray) -> str:
-        """A sentence about uint8 RGB (H, W, 3); the same for the same image (greedy decoding)."""
-        inputs = self.inputs(Image.fromarray(image)).to(self.network.device)
-        said = self.network.generate(**inputs, do_sample=False, max_new_tokens=LONGEST)
-        if getattr(self.processor, "chat_template", None):             # these repeat the question
-            said = said[:, inputs["input_ids"].shape[1]:]
-        return " ".join(self.words.batch_decode(said, skip_special_tokens=True)[0].split()) or EMPTY
+    def answers(self, inputs) -> torch.Tensor:
+        """Tokens (B, L) of what the model says."""
+        said = self.network.generate(**inputs.to(self.network.device), do_sample=False, max_new_tokens=LONGEST)
+        return said[:, inputs["input_ids"].shape[1]:] if self.chats else said       # those repeat the question
 
-    def inputs(self, image: Image.Image):
-        if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
-            asked = [{"role": "user", "content": content}]
-            return self.processor.apply_chat_template(
-                asked, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
-        return self.processor(images=image, return_tensors="pt")
+    def inputs(self, images: list[Image.Image]):
+        if not self.chats:
+            return self.processor(images=images, return_tensors="pt")
+        contents = [[{"type": "image", "image": image}, {"type": "text", "text": QUESTION}] for image in images]
+        return self.processor.apply_chat_template(
+            [[{"role": "user", "content": content}] for content in contents], add_generation_prompt=True, tokenize=True,
+            return_dict=True, return_tensors="pt", processor_kwargs={"padding": True})
+
+
+def answers_side_by_side(tokenizer) -> None:
+    """Questions of several lengths, for pictures of several sizes, end at one place: there the answers begin."""
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def open_processor(model: str) -> tuple[Any, Any]:
+    """What prepares pictures, with the question where the model takes one, and what makes text of tokens."""
+    found = AutoProcessor.from_pretrained(model)
+    if isinstance(found, PreTrainedTokenizerBase):                      # of a model whose two halves come from two others
+        return AutoImageProcessor.from_pretrained(model), found
+    return found, found if hasattr(found, "batch_decode") else AutoTokenizer.from_pretrained(model)
 
 
 def open_model(model: str) -> torch.nn.Module:

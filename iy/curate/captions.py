@@ -1,6 +1,5 @@
 """A sentence per photo: the source's own, or one built from the measured pose, or a transformers model's."""
-import logging
-from collections.abc import Callable
+import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iy import lexicon, params
+from iy.curate import resume
 from iy.curate.filters import reject
 from iy.errors import UserError
 from iy.params import Params
 from iy.records import ACCEPTED
-from iy.storage import read_image
+from iy.storage import read_image, write_json
 
 if TYPE_CHECKING:
     from iy.curate.captioner import Captioner
 
 TURNED, RAISED, LEANING = 14., 14., 12.      # degrees beyond which a caption says so
-log = logging.getLogger(__name__)
 
 
 def refuse_silent(rows: list[dict], curate: params.Curate) -> list[dict]:
@@ -32,13 +31,16 @@ def silent(row: dict) -> bool:
     return row["verdict"] == ACCEPTED and not row["caption"]
 
 
-def caption(rows: list[dict], folder: Path, params: Params) -> list[dict]:
-    """Accepted rows without a caption get one."""
-    if not any(map(silent, rows)):
+def caption(rows: list[dict], folder: Path, params: Params, kept: Path) -> list[dict]:
+    """Accepted rows without a caption get one; those with the same id, the same. kept: see `by_model`."""
+    silenced = {row["id"]: row for row in rows if silent(row)}
+    if not silenced:
         return rows
-    curate = params.curate
-    say = plain if curate.captioner == "auto" else by_model(folder, curate.caption_model, device(params))
-    return [row | {"caption": say(row)} if silent(row) else row for row in rows]
+    if params.curate.captioner == "auto":
+        said = {name: plain(row) for name, row in silenced.items()}
+    else:
+        said = by_model(silenced, folder, params, kept)
+    return [row | {"caption": said[row["id"]]} if silent(row) else row for row in rows]
 
 
 def plain(row: dict) -> str:
@@ -61,25 +63,31 @@ def named_pose(yaw: float, pitch: float, roll: float) -> str:
     return "frontal"
 
 
-def by_model(folder: Path, model: str | None, device: str) -> Callable[[dict], str]:
-    if model is None:
+def by_model(rows: dict[str, dict], folder: Path, params: Params, kept: Path) -> dict[str, str]:
+    """Captions by photo id. The file `kept` has them after every batch: when the stage goes on, the model is asked for those
+    that it lacks."""
+    curate, said = params.curate, json.loads(kept.read_text()) if kept.exists() else {}
+    if curate.caption_model is None:
         raise UserError("curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
                         "such as an image-to-text model saved with save_pretrained")
-    return lambda row: opened(model, device)(read_image(folder, row))
+    missing = [name for name in rows if name not in said]
+    for start in range(0, len(missing), curate.caption_batch):
+        names = missing[start:start + curate.caption_batch]
+        captioner = opened(curate.caption_model, curate.caption_batch, params.device)
+        said |= dict(zip(names, captioner([read_image(folder, rows[name]) for name in names]), strict=True))
+        write_json(kept, said)
+    return said
 
 
 @cache
-def opened(model: str, device: str) -> "Captioner":
+def opened(model: str, batch: int, device: str) -> "Captioner":
+    from iy.curate import networks
     from iy.curate.captioner import Captioner
 
-    return Captioner(model, device)
+    return Captioner(model, batch, networks.device(device))
 
 
-def device(params: Params) -> str:
-    if params.device != "auto":
-        return params.device
-    if params.curate.captioner != "transformers":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def place(work: Path, curate: params.Curate) -> Path:
+    """The folder in `work` for what the model says."""
+    models = [curate.caption_model] if curate.captioner == "transformers" and curate.caption_model else []
+    return resume.place(work, "captions", models, curate.caption_batch)

@@ -1,4 +1,5 @@
 """The page that shows what was kept, what was not and why."""
+import json
 import re
 from array import array
 from collections import Counter, defaultdict
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iy import records, report
-from iy.params import Params
+from iy.params import Classifier, Params
 from iy.records import REJECTED, SPLITS
 from iy.storage import atomic_folder, read_image, write_bytes
 
@@ -22,7 +23,7 @@ MEASURED = {"face_size": "face size, pixels", "sharpness": "sharpness",
 
 class Seen(NamedTuple):
     """What the page shows of all photos: how many of each split, the persons of each, why how many were rejected, and
-    each of `MEASURED` of those that are used (True) and that are not (False).
+    each of `MEASURED`, and each classifier's scores, of those that are used (True) and that are not (False).
 
     rejected: the first rows of those; persons: the first rows of the first persons.
     """
@@ -30,32 +31,37 @@ class Seen(NamedTuple):
     names: dict[str, set[str]]
     reasons: Counter
     measured: dict[str, dict[bool, array]]
+    scores: dict[str, dict[bool, array]]
     rejected: list[dict]
     persons: dict[str, list[dict]]
 
 
 def write(params: Params, calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> None:
     """The page of the table that the stage has written."""
-    folder, seen = params.report_dir("curate"), look(params.data_dir("curate") / "photos.parquet")
+    classifiers = params.curate.classifiers
+    folder, seen = params.report_dir("curate"), look(params.data_dir("curate") / "photos.parquet", list(classifiers))
     sections = [("Summary", [summary(seen)]), ("Why photos were rejected", reasons(seen)),
                 ("Rejected photos", rejects(params.photos_dir, seen)), ("Persons", persons(params.photos_dir, seen)),
-                ("Recogniser", recogniser(calibration, genuine, impostor)), ("Distributions", distributions(seen))]
+                ("Recogniser", recogniser(calibration, genuine, impostor)),
+                ("Distributions", distributions(seen, classifiers))]
     used = seen.splits.total()
     lead = f"profile {params.profile}: {used} of {used + seen.reasons.total()} photos are used"
     with atomic_folder(folder) as aside:       # as a whole: a killed stage leaves nothing in what DVC keeps
         write_bytes(aside / "index.html", report.page("Curated photos", sections, lead).encode())
 
 
-def look(table: Path) -> Seen:
-    """Read the table once, some rows at a time."""
-    seen = Seen(Counter(), defaultdict(set), Counter(), {name: {True: array("f"), False: array("f")} for name in MEASURED},
-                [], {})
+def look(table: Path, classifiers: list[str]) -> Seen:
+    """Read the table once, some rows at a time. classifiers: their names."""
+    measured, scores = ({name: {True: array("f"), False: array("f")} for name in names} for names in (MEASURED, classifiers))
+    seen = Seen(Counter(), defaultdict(set), Counter(), measured, scores, [], {})
     for rows in records.batches(table, records.PHOTO, [name for name in records.PHOTO.names if name != "embedding"]):
         for row in rows:
             used = row["verdict"] != REJECTED
             for name in MEASURED:
                 if row[name] is not None:
                     seen.measured[name][used].append(row[name])
+            for name, probability in json.loads(row["scores"] or "{}").items():
+                seen.scores[name][used].append(probability)
             if used:
                 seen.splits[row["split"]] += 1
                 seen.names[row["split"]].add(row["person"])
@@ -148,13 +154,19 @@ def groups(calibration: dict) -> list[report.Block]:
             report.picture(report.plot(draw, 6, .8 + .25 * len(rows)))]
 
 
-def distributions(seen: Seen) -> list[report.Block]:
-    blocks = []
-    for name, title in MEASURED.items():
-        def draw(axes, values=seen.measured[name], title=title) -> None:
-            axes.hist([values[True], values[False]], 40, stacked=True, label=["used", "rejected"])
-            axes.set_xlabel(title)
-            axes.set_ylabel("photos")
-            axes.legend(frameon=False)
-        blocks.append(report.picture(report.plot(draw, 6, 2.4)))
-    return blocks
+def distributions(seen: Seen, classifiers: dict[str, Classifier]) -> list[report.Block]:
+    shown = [(seen.measured[name], title, None) for name, title in MEASURED.items()]
+    shown += [(seen.scores[name], f"{name}, probability; the line: maximum", one.maximum) for name, one in classifiers.items()]
+    return [report.picture(histogram(*one)) for one in shown]
+
+
+def histogram(values: dict[bool, array], title: str, limit: float | None) -> bytes:
+    """PNG of how many photos are used (True) and rejected (False) by value; a line at `limit`."""
+    def draw(axes) -> None:
+        axes.hist([values[True], values[False]], 40, stacked=True, label=["used", "rejected"])
+        if limit is not None:
+            axes.axvline(limit, color="black", linewidth=.8)
+        axes.set_xlabel(title)
+        axes.set_ylabel("photos")
+        axes.legend(frameon=False)
+    return report.plot(draw, 6, 2.4)

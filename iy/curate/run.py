@@ -9,7 +9,7 @@ from tqdm import tqdm
 import iy.curate
 import iy.faces
 from iy import records
-from iy.curate import calibrate, captions, collection, duplicates, group, report, split
+from iy.curate import calibrate, captions, classify, collection, duplicates, group, report, split
 from iy.curate.collection import Collection
 from iy.curate.measure import PART, measure
 from iy.errors import UserError
@@ -19,20 +19,15 @@ from iy.records import REJECTED
 from iy.storage import atomic_folder, file_sha256, folder_digest, sha256, write_json
 
 OF_ALL = {"duplicate_bits", "duplicate_similarity", "grouping", "group_threshold", "minimum_per_person", "wrong_names",
-          "validation_people", "test_people", "caption_model"}     # settings that measuring does not read
+          "validation_people", "test_people", "classifiers", "caption_model", "caption_batch"}     # measuring reads none
 log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
     """Write data/<profile>/curate (photos.parquet, calibration.json, settings.json) and reports/<profile>/curate."""
     work = work_folder(params)
-    parts, photos = curate(params, params.photos_dir, work)
     with atomic_folder(params.data_dir("curate")) as aside:
-        table = aside / "photos.parquet"
-        finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
-                        disable=params.curate.captioner != "transformers")
-        several = (captions.caption(rows, params.photos_dir, params) for rows in finished)
-        records.stream(table, several, records.PHOTO)
+        photos = write_table(params, params.photos_dir, work, table := aside / "photos.parquet")
         calibration, genuine, impostor = calibrate.calibrate(records.picked(table, records.PHOTO, calibrate.chosen(photos)))
         write_json(aside / "calibration.json", calibration)
         params.write(aside)
@@ -42,6 +37,18 @@ def run(params: Params) -> None:
     kept = photos.kept()
     log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(photos), len({photos.person[i] for i in kept}),
              params.report_dir("curate") / "index.html")
+
+
+def write_table(params: Params, folder: Path, work: Path, table: Path) -> Collection:
+    """The photos in `folder`, curated, as `table`; what is done lies in `work` until all is."""
+    parts, photos = curate(params, folder, work)
+    finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
+                    disable=params.curate.captioner != "transformers")
+    said = captions.place(work, params.curate)
+    several = (captions.caption(rows, folder, params, said / f"{part.stem}.json")
+               for part, rows in zip(parts, finished, strict=True))
+    records.stream(table, several, records.PHOTO)
+    return photos
 
 
 def work_folder(params: Params) -> Path:
@@ -59,8 +66,8 @@ def work_folder(params: Params) -> Path:
 def curate(params: Params, folder: Path, work: Path) -> tuple[list[Path], Collection]:
     """The measured parts of the photos in `folder`, and what is decided of all: who is accepted, why not, the person, the
     split."""
-    settings = params.curate
-    parts = measure(params, folder, work)
+    settings, classifiers = params.curate, classify.opened(params)      # what cannot be opened is told before the long work
+    parts = classify.classify(params, classifiers, folder, measure(params, folder, work), work)
     photos = collection.read(parts)
     original = duplicates.reject_copies(photos, settings)
     need_some(photos, parts)

@@ -34,7 +34,8 @@ class Dlib:
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         aligned = chip(image, face.landmarks, DLIB_150, dlibnet.SIDE)
-        both = np.concatenate([dlibnet.blob(aligned), dlibnet.blob(aligned[:, ::-1])])
+        straight = dlibnet.blob(aligned)
+        both = np.concatenate([straight, straight[..., ::-1]])
         return self.network.run(None, {"chip": both})[0].mean(0)
 
 

@@ -30,12 +30,15 @@ def providers() -> list[str]:
 
 
 def resized(path: Path) -> bytes:
+    """The weights no longer listed among the inputs, as old exporters did: constants, they are laid out for the processor
+    once, which more than halves CenterFace's time."""
     import onnx
 
     model = onnx.load(str(path))
     weights = {initial.name for initial in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
     for value in [*model.graph.input, *model.graph.output]:
-        if value.name not in weights:
-            for axis in (0, 2, 3):
-                value.type.tensor_type.shape.dim[axis].dim_param = f"{value.name}_{axis}"
+        for axis in (0, 2, 3):
+            value.type.tensor_type.shape.dim[axis].dim_param = f"{value.name}_{axis}"
     return model.SerializeToString()

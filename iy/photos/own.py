@@ -2,17 +2,24 @@
 import json
 from collections.abc import Collection
 from pathlib import Path, PurePath
+from typing import Any
 
 from iy import s3
 from iy.errors import UserError
 from iy.photos import table, tars
 from iy.storage import sha256
 
-# The profile speaks of the studio's people. Nobody has said so of these: `usage: commercial` refuses what is unknown.
-UNSTATED = ("photos.licence=unknown", "photos.consent=not stated")
+# The profile speaks of its own photographs. Nobody has said so of others: `usage: commercial` refuses what is unknown.
+UNSTATED = {"photos.licence": "unknown", "photos.consent": "not stated"}
 
 
-def own_photos(place: str) -> list[str]:
+def stated(changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` of settings, and of photographs that they name what nobody said of them."""
+    others = "photos.path" in changes or changes.get("photos.source", "studio") != "studio"
+    return {**UNSTATED, **changes} if others else changes
+
+
+def own_photos(place: str) -> dict[str, Any]:
     """Settings that read a place, here or in S3; the snapshot changes with its files, so that new ones are noticed."""
     if remote := place.startswith(s3.SCHEME):
         listing = in_store(place)
@@ -25,7 +32,7 @@ def own_photos(place: str) -> list[str]:
     if remote and source == "table":
         raise UserError(f"--photos {place}: bring the table to this machine; its rows may name objects s3://bucket/key")
     snapshot = sha256(json.dumps(listing).encode())[:16]
-    return [f"photos.source={source}", f"photos.path={json.dumps(place)}", f'photos.snapshot="{snapshot}"', *UNSTATED]
+    return stated({"photos.source": source, "photos.path": place, "photos.snapshot": snapshot})
 
 
 def in_store(url: str) -> list[list]:

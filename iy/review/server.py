@@ -71,6 +71,11 @@ def application(things: Things, log: Log, hosts: set[str]) -> FastAPI:
                   f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
         return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        """None: browsers ask for one."""
+        return Response(status_code=204)
+
     @app.get("/things")
     def ask(kind: Kind, reviewer: Annotated[str, NAME], verdict: Verdict | None = None, skip: int = 0) -> dict:
         """The next things that the reviewer has not judged, `skip` of them passed over; how many there are and are done."""

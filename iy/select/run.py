@@ -3,6 +3,7 @@
 data/<profile>/select/real.parquet and pairs.parquet hold every photo or pair of the train people; `verdict` says which
 are kept. Photos have no `decided_by` column: their `reason` names the reviewer.
 """
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from iy.select.decisions import Decision
 from iy.select.rank import best_pairs, best_photos
 from iy.tracking import stage_run
 
+log = logging.getLogger(__name__)
+
 
 def run(settings: Params) -> None:
     photo_path = settings.data_dir("curate") / "photos.parquet"
@@ -24,6 +27,7 @@ def run(settings: Params) -> None:
         tracked.log_dataset("pairs", pair_path)
         photos, pairs = records.read(photo_path, records.PHOTO), records.read(pair_path, records.PAIR)
         decided = {} if settings.select.decisions is None else decisions.read(Path(settings.select.decisions))
+        decided = still_here(decided, {row["id"] for row in photos + pairs})
         known = {row["id"]: row["split"] for row in photos if row["split"]}
         splits = {row["id"]: None for row in photos} | known        # a copy has its original's id, and no split
         check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
@@ -42,12 +46,23 @@ def run(settings: Params) -> None:
             tracked.log_metrics({f"{name}_kept": kept, f"{name}_left_out": len(rows) - kept})
 
 
+def still_here(decided: dict[str, Decision], ids: set[str]) -> dict[str, Decision]:
+    """What was decided of rows that exist. Pairs come and go with the settings that draw them; a file of which nothing
+    is here belongs to something else."""
+    gone = [key for key in decided if key not in ids]
+    if gone and len(gone) == len(decided):
+        raise UserError(f"{decided[gone[0]].place}: {gone[0]} is neither a photo nor a pair of this profile, nor is any other "
+                        "of that file: name the file of this profile in select.decisions")
+    if gone:
+        log.warning("%d of %d decisions are of photos or pairs that are not here any more and are passed over, the first in %s",
+                    len(gone), len(decided), decided[gone[0]].place)
+    return {key: decision for key, decision in decided.items() if key in ids}
+
+
 def check(decided: dict[str, Decision], photos: dict[str, str | None], pairs: dict[str, str | None], rows: list[dict]) -> None:
-    """Refuse decisions about rows that do not exist or must not be trained on."""
+    """Refuse decisions about rows that must not be trained on."""
     readable = {row["id"] for row in rows if row["shard"] is not None}
     for key, decision in decided.items():
-        if key not in photos and key not in pairs:
-            raise UserError(f"{decision.place}: {key} is neither a photo nor a pair of this profile: remove the row")
         split = photos.get(key, pairs.get(key))
         if decision.verdict == ACCEPTED and split in ("validation", "test"):
             raise UserError(f"{decision.place}: {key} belongs to the {split} people, who are never trained on: "
