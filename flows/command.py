@@ -14,6 +14,7 @@ from flows import environment, experiment, graph
 from iy import faces
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
+from iy.synpairs import models
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,6 +75,7 @@ def run(profile: str | None, changes: dict[str, Any], force: bool, stage: str | 
         return 0
     if not stage:
         faces.require(params)
+        models.require(params)
     return through_prefect(profile, changes, force, stage)
 
 

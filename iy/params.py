@@ -30,10 +30,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
 
 
-class Component(Section):
-    """A model part, opened by its named class: nothing is guessed from a path."""
+class Pipeline(Section):
+    """A whole diffusers pipeline, opened by its named class: nothing is guessed from a path."""
     cls: str = Field(alias="class")
     path: str
+
+
+class Component(Pipeline):
+    """A model part, opened by its named class."""
     subfolder: str | None
 
 
@@ -130,13 +134,26 @@ class Curate(Section):
     caption_batch: PositiveInt
 
 
+class Adapter(Section):
+    """weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
+    pipeline: what the adapter goes on, null for the generator."""
+    path: str
+    weights: str
+    image_encoder: str | None
+    scale: float
+    pipeline: Pipeline | None
+
+
 class SynPairs(Section):
     pairs_per_person: PositiveInt
     rewriter: Literal["grammar", "transformers", "openai"]
     rewriter_model: str | None
     rewriter_endpoint: str | None
     rewriter_attempts: PositiveInt
+    generator: Pipeline | None
     start: Literal["text", "reference", "photo"]
+    refiner: Literal["bundle", "ip_adapter", "inswapper", "none"]
+    refiner_model: Adapter | str | None
     steps: PositiveInt
     guidance: float
     identity_guidance: float
@@ -146,6 +163,11 @@ class SynPairs(Section):
     upper_quantile: float = Share
     fallback_best: float = Share
     batch: PositiveInt
+
+    @property
+    def rounds(self) -> int:
+        """Passes that are made: none where nothing refines."""
+        return 0 if self.refiner == "none" else self.passes
 
 
 class Select(Section):
@@ -292,7 +314,12 @@ def parse(value: dict, source: str) -> Params:
         raise UserError(f"{source}: {explain(error.errors()[0])}") from None
 
 
+UNION = ("Adapter", "str")        # what pydantic adds to the place of a mistake in a setting of several types
+OPTIONAL = {"generator": Pipeline, "pipeline": Pipeline, "refiner_model": Adapter}   # settings that may be null instead
+
+
 def explain(error: dict) -> str:
+    error = error | {"loc": tuple(part for part in error["loc"] if part not in UNION)}
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         names = known_names(error["loc"][:-1])
@@ -312,6 +339,6 @@ def known_names(place: tuple) -> list[str]:
         fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
         model = fields.get(part)
     if not (isinstance(model, type) and issubclass(model, Section)):
-        named = {"text": TextBranch, "stages": Stage, "classifiers": Classifier}
-        model = named.get(str(place[-2] if len(place) > 1 else ""), Section)
+        above, key = ("", "", *map(str, place))[-2:]
+        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Stage, "classifiers": Classifier}.get(above, Section)
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -49,7 +49,7 @@ PAIR = pa.schema([
     ("caption", pa.string()),                 # caption of the target: the rewritten prompt
     ("source_caption", pa.string()),          # the reference's own caption
     ("rewriter", pa.string()), ("changed", pa.list_(pa.string())),            # attributes that the rewrite changed
-    ("model", pa.string()),                   # sha256 of the bundle that drew it
+    ("model", pa.string()),                   # what drew and refined it: sha256 of the bundle, and of other models' files
     ("seed", pa.int64()),
     ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),   # bytes, in the synpairs folder
     ("similarity", pa.list_(pa.float32())),   # to the reference: before refinement, after pass 1, 2, ...

@@ -412,7 +412,7 @@ def test_photographs_pass_or_fail_as_the_people_on_them(tiny_project):
     analyser = load_analyser(tiny_project.faces, tiny_project.usage)
     genuine, impostor = known_similarities(rows, analyser, tiny_project)
     bounds = calibrate.bounds(genuine, impostor, 0, 1)
-    maker = Maker(tiny_project, None, analyser, "bundle", "grammar", bounds)
+    maker = Maker(tiny_project, None, None, analyser, "bundle", "grammar", bounds)
     plan = Plan(rows[0], 0, 1, Rewrite(GOOD, ["pose"], None))
     images = [read_image(tiny_project.photos_dir, row) for row in rows]
     itself, same, other = (maker.measure(image, plan) for image in (images[0], images[1], images[2]))

@@ -15,8 +15,8 @@ import torch
 from iy import params, records
 from iy.bench.measure import Case, report, wait
 from iy.errors import UserError
-from iy.storage import folder_digest
 from iy.synpairs.calibrate import Bounds
+from iy.synpairs.models import identity
 from iy.synpairs.plan import references
 from iy.synpairs.shards import How, Shard, make_shard, opened
 
@@ -30,8 +30,10 @@ def run(settings: params.Params, pairs: int, rounds: int) -> dict:
         raise UserError(f"{settings.bundle_dir(1)} is not there: run finetune1 first (dvc repro synpairs)")
     chosen = references(photos, settings.synpairs.pairs_per_person, settings.seed)
     chosen = [chosen[k % len(chosen)] for k in range(pairs)]
-    how = How(json.dumps(settings.resolved()), folder_digest(settings.bundle_dir(1)), ANY, torch.get_num_threads())
-    model = opened(how)[0].pipeline.model
+    if settings.synpairs.generator is not None or settings.synpairs.refiner not in ("bundle", "none"):
+        raise UserError("iy bench synpairs times stage 1's bundle: set synpairs.generator: null and synpairs.refiner: bundle")
+    how = How(json.dumps(settings.resolved()), identity(settings), ANY, torch.get_num_threads())
+    model = opened(how)[0].generator.pipeline.model
     calls = recorded(model.unet, how, chosen)
     taken: dict[str, list[float]] = {"ours": [], "bare": []}
     for _ in range(rounds):

@@ -64,6 +64,7 @@ class PackRecogniser:
     def __init__(self, model, licence: str) -> None:
         self.model, self.licence = model, licence
         self.version = file_sha256(model.model_file)[:12]
+        self.width = model.output_shape[-1]             # numbers per face
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         from insightface.app.common import Face as TheirFace

@@ -1,16 +1,17 @@
 """Cells to images, in batches whose composition never shows in the result.
 
 Every cell's noise comes from its own seed, prompts are padded to a fixed length, and the last batch is filled up, so
-that all batches run the same arithmetic: a cell's image is the same, bit for bit, whatever it is drawn beside.
+that all batches run the same arithmetic: a cell's image is the same, bit for bit, whatever it is drawn beside. A batch that
+memory does not hold is halved (see `iy.generate.batches`).
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from iy.errors import UserError
+from iy.generate.batches import in_batches
 from iy.model import ImagineYourselfPipeline
 
 
@@ -47,25 +48,23 @@ def redraw(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Seq
 def run(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray] | None, batch: int,
         progress: str | None, **options: Any) -> list[np.ndarray]:
     """Cells without a reference are drawn apart from those with one: they need fewer evaluations."""
-    if batch < 1:
-        raise UserError(f"batch must be at least 1, got {batch}")
     bare = [i for i, cell in enumerate(cells) if cell.reference is None]
     faced = [i for i, cell in enumerate(cells) if cell.reference is not None]
-    batches = [group[i:i + batch] for group in (bare, faced) for i in range(0, len(group), batch)]
     pipeline.set_progress_bar_config(disable=True)
-    images: dict[int, np.ndarray] = {}
-    for rows in track(batches, progress or "", disable=progress is None):
-        images |= zip(rows, one_batch(pipeline, cells, starts, rows, batch, options), strict=True)
+
+    def batch_of(rows: list[int]) -> list[np.ndarray]:
+        return one_batch(pipeline, cells, starts, rows, options)
+
+    images = in_batches(pipeline, (bare, faced), batch, batch_of, progress)
     return [images[i] for i in range(len(cells))]
 
 
 def one_batch(pipeline: ImagineYourselfPipeline, cells: Sequence[Cell], starts: Sequence[np.ndarray] | None,
-              rows: list[int], batch: int, options: dict[str, Any]) -> list[np.ndarray]:
-    """The images of `rows`, from a batch filled up to `batch` with its last row."""
-    filled = rows + rows[-1:] * (batch - len(rows))
-    chosen = [cells[i] for i in filled]
+              rows: list[int], options: dict[str, Any]) -> list[np.ndarray]:
+    """The images of `rows`, drawn beside each other."""
+    chosen = [cells[i] for i in rows]
     drawn = pipeline(
         [cell.prompt for cell in chosen], reference=[cell.reference for cell in chosen],
-        image=None if starts is None else [starts[i] for i in filled], seeds=[cell.seed for cell in chosen],
+        image=None if starts is None else [starts[i] for i in rows], seeds=[cell.seed for cell in chosen],
         fixed_length=True, output_type="pil", **options).images
-    return [np.asarray(image) for image in drawn[:len(rows)]]
+    return [np.asarray(image) for image in drawn]

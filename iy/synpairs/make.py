@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from iy.faces import Analyser, similarity
 from iy.faces.crop import face_crop
-from iy.generate import Cell, draw, redraw
-from iy.model import ImagineYourselfPipeline
 from iy.params import Params
 from iy.records import REJECTED
 from iy.storage import png, read_image, sha256
 from iy.synpairs.calibrate import Bounds
+from iy.synpairs.generators import Generator
 from iy.synpairs.judge import judge
 from iy.synpairs.plan import Plan
-from iy.synpairs.rewriters import derived_seed
+from iy.synpairs.refiners import Refiner
 
 
 class Made(NamedTuple):
@@ -27,20 +25,22 @@ class Made(NamedTuple):
 
 
 class Maker:
-    """Draws pairs with one bundle and measures them with the filtering recogniser."""
+    """Draws pairs, refines them and measures them with the filtering recogniser. model: names what draws and refines."""
 
     def __init__(
         self,
         params: Params,
-        pipeline: ImagineYourselfPipeline,
+        generator: Generator,
+        refiner: Refiner | None,
         analyser: Analyser,
-        bundle: str,
+        model: str,
         rewriter: str,
         bounds: Bounds,
     ) -> None:
-        self.params, self.pipeline, self.analyser, self.bounds = params, pipeline, analyser, bounds
+        self.params, self.analyser, self.bounds = params, analyser, bounds
+        self.generator, self.refiner = generator, refiner
         self.origin = {
-            "model": bundle,
+            "model": model,
             "rewriter": rewriter,
             "recogniser": recogniser_name(analyser),
             "lower": bounds.lower,
@@ -61,46 +61,17 @@ class Maker:
         )
 
     def make(self, plans: Sequence[Plan]) -> list[Made]:
-        """Draw, then `passes` times image-to-image towards the reference, each time from the most similar image so
-        far."""
-        settings = self.params.synpairs
-        options = dict(
-            steps=settings.steps,
-            guidance=settings.guidance,
-            identity_guidance=settings.identity_guidance,
-            batch=settings.batch,
-        )
+        """Draw, then refine towards the reference pass by pass, each time from the most similar image so far."""
         faces = [self.reference(plan.reference) for plan in plans]
-        drawn = self.first(plans, faces, options)
+        drawn = self.generator.draw(plans, faces)
         made = [Made([image], [self.measure(image, plan)]) for image, plan in zip(drawn, plans, strict=True)]
-        for number in range(1, settings.passes + 1):
-            cells = [
-                Cell(plan.rewrite.text, face, derived_seed(plan.seed, number))
-                for plan, face in zip(plans, faces, strict=True)
-            ]
+        for number in range(1, self.params.synpairs.rounds + 1):
             starts = [one.images[self.start(one.similarity)] for one in made]
-            images = redraw(
-                self.pipeline, cells, starts, strength=settings.strength, **options, progress=f"pass {number}"
-            )
+            images = self.refiner.refine(plans, faces, starts, number)
             for one, image, plan in zip(made, images, plans, strict=True):
                 one.images.append(image)
                 one.similarity.append(self.measure(image, plan))
         return made
-
-    def first(self, plans: Sequence[Plan], faces: list[np.ndarray], options: dict) -> list[np.ndarray]:
-        """The images that refinement begins with, by `synpairs.start`: drawn from noise, or the photo itself
-        redrawn."""
-        settings = self.params.synpairs
-        cells = [
-            Cell(plan.rewrite.text, None if settings.start == "text" else face, plan.seed)
-            for plan, face in zip(plans, faces, strict=True)
-        ]
-        if settings.start != "photo":
-            return draw(self.pipeline, cells, **options, progress="pairs")
-        starts = [
-            squared(read_image(self.params.photos_dir, plan.reference), self.params.base.image_size) for plan in plans
-        ]
-        return redraw(self.pipeline, cells, starts, strength=settings.strength, **options, progress="pairs")
 
     def start(self, similarities: list[float | None]) -> int:
         """Index of the image that the next pass starts from: the best so far that is no copy, the latest when none
@@ -143,11 +114,6 @@ class Maker:
             "verdict": verdict.verdict,
             "reason": verdict.reason,
         }, data
-
-
-def squared(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle square of uint8 (H, W, 3) as (size, size, 3)."""
-    return np.asarray(ImageOps.fit(Image.fromarray(image), (size, size), Image.Resampling.LANCZOS))
 
 
 def embed(analyser: Analyser, image: np.ndarray) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from iy import report
-from iy.params import Params
+from iy.params import Adapter, Params, SynPairs
 from iy.records import ACCEPTED
 from iy.storage import atomic_folder, write_bytes, write_json
 
@@ -25,8 +25,8 @@ def write(
     sections = [
         ("Pairs", verdicts(rows, summary)),
         ("Bounds", bounds(rows, summary, genuine, impostor)),
-        ("Refinement", refinement(passes)),
-        ("Examples", pictures(rows, examples, params.synpairs.passes)),
+        ("Refinement", refinement(params.synpairs, passes)),
+        ("Examples", pictures(rows, examples, params.synpairs.rounds)),
     ]
     lead = (
         f"{summary['pairs']['made']} synthetic photos of {len({row['person'] for row in rows})} training people, "
@@ -98,16 +98,21 @@ def bounds(rows: list[dict], summary: dict, genuine: np.ndarray, impostor: np.nd
 
 
 def by_pass(rows: list[dict]) -> list[dict]:
-    """Per pass (0: before refinement): mean similarity of those with a face, share with a face, how often it was
-    kept."""
+    """Per pass (0: before refinement): mean similarity of those with a face, share with a face, how often it was kept.
+
+    gain: mean rise of similarity over the picture before refinement, of those whose face was found in both.
+    """
     made = [row for row in rows if row["similarity"]]
     found = []
     for number in range(max((len(row["similarity"]) for row in made), default=0)):
         seen = [row["similarity"][number] for row in made if row["similarity"][number] is not None]
+        both = [(row["similarity"][0], row["similarity"][number]) for row in made]
+        gains = [after - before for before, after in both if before is not None and after is not None]
         found.append(
             {
                 "pass": number,
                 "similarity": round(float(np.mean(seen)), 4) if seen else None,
+                "gain": round(float(np.mean(gains)), 4) if gains else None,
                 "face_found": round(len(seen) / len(made), 4),
                 "kept": sum(row["kept_pass"] == number for row in made),
             }
@@ -115,17 +120,26 @@ def by_pass(rows: list[dict]) -> list[dict]:
     return found
 
 
-def refinement(passes: list[dict]) -> list[report.Block]:
+def refinement(settings: SynPairs, passes: list[dict]) -> list[report.Block]:
+    named = settings.generator
+    drawn = "stage 1's bundle" if named is None else f"{named.cls} ({named.path}), from the caption alone"
+    refined = "stage 1's bundle, image to image" if settings.refiner == "bundle" else settings.refiner
+    if isinstance(settings.refiner_model, Adapter):
+        refined = f"{settings.refiner} ({settings.refiner_model.path}/{settings.refiner_model.weights})"
     table = [
         [
             "before" if one["pass"] == 0 else f"pass {one['pass']}",
             "–" if one["similarity"] is None else f"{one['similarity']:.3f}",
+            "–" if one["gain"] is None or one["pass"] == 0 else f"{one['gain']:+.3f}",
             f"{one['face_found']:.0%}",
             one["kept"],
         ]
         for one in passes
     ]
-    return [report.table(["", "mean similarity", "face found", "kept"], table)]
+    return [
+        report.paragraph(f"Drawn by {drawn}; refined by {refined if settings.rounds else 'nothing'}."),
+        report.table(["", "mean similarity", "gain over before", "face found", "kept"], table),
+    ]
 
 
 def pictures(rows: list[dict], examples: dict[str, list[np.ndarray]], passes: int) -> list[report.Block]:

@@ -1,5 +1,5 @@
-"""`python -m iy.synpairs`: synthetic pairs of the training people, drawn by finetune1. Some 200 pairs take 2 to 4
-CPU minutes."""
+"""`python -m iy.synpairs`: synthetic pairs of the training people. Of the studio's, drawn and refined by finetune1's
+bundle, some 200 take 2 to 4 CPU minutes."""
 
 import json
 import logging
@@ -13,8 +13,8 @@ from iy import records
 from iy.errors import UserError
 from iy.faces import Analyser, load_analyser
 from iy.params import Params
-from iy.storage import atomic_folder, folder_digest, read_image, write_json
-from iy.synpairs import calibrate, judge, page, shards
+from iy.storage import atomic_folder, read_image, write_json
+from iy.synpairs import calibrate, judge, models, page, shards
 from iy.synpairs.make import embed, recogniser_name
 from iy.synpairs.plan import references
 from iy.synpairs.rewriters import derived_seed
@@ -28,6 +28,7 @@ def run(params: Params) -> None:
     reports/<profile>/synpairs."""
     from iy.tracking import stage_run
 
+    models.require(params)
     photos = records.read(params.data_dir("curate") / "photos.parquet", records.PHOTO)
     chosen = references(photos, params.synpairs.pairs_per_person, params.seed)
     analyser = load_analyser(params.faces, params.usage)
@@ -73,11 +74,11 @@ def make(params: Params, chosen: list, bounds: calibrate.Bounds) -> list[Path]:
     import torch
 
     bundle = params.bundle_dir(1)
-    if not (bundle / "config.json").exists():
+    if models.uses_bundle(params.synpairs) and not (bundle / "config.json").exists():
         raise UserError(f"{bundle} is not there: run finetune1 first (dvc repro synpairs)")
-    digest = folder_digest(bundle)
-    how = shards.How(json.dumps(params.resolved()), digest, bounds, torch.get_num_threads())
-    return shards.make_all(chosen, how, shards.work_folder(params, digest), params.workers)
+    model = models.identity(params)
+    how = shards.How(json.dumps(params.resolved()), model, bounds, torch.get_num_threads())
+    return shards.make_all(chosen, how, shards.work_folder(params, model), params.workers)
 
 
 def known_similarities(photos: list[dict], analyser: Analyser, params: Params) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,11 @@ from iy.faces import load_analyser
 from iy.params import Params, Workers, parse
 from iy.storage import atomic_folder, file_sha256, png, sha256, write_shard
 from iy.synpairs.calibrate import Bounds
+from iy.synpairs.generators import load_generator
 from iy.synpairs.make import Made, Maker
+from iy.synpairs.models import uses_bundle
 from iy.synpairs.plan import Plan, plans
+from iy.synpairs.refiners import load_refiner
 from iy.synpairs.rewriters import Rewriter, load_rewriter
 from iy.workers import must_be_here, on_ray
 
@@ -28,20 +31,20 @@ EXAMPLES = 32  # pairs whose every pass the report shows
 log = logging.getLogger(__name__)
 
 
-def work_folder(params: Params, bundle: str) -> Path:
+def work_folder(params: Params, model: str) -> Path:
     """Named by everything that decides the pairs, so that shards of other settings are never taken for these."""
     sections = params.resolved()
     key = [sections[name] for name in ("seed", "usage", "base", "model", "faces", "synpairs")]
-    key += [bundle, file_sha256(params.data_dir("curate") / "photos.parquet")]
+    key += [model, file_sha256(params.data_dir("curate") / "photos.parquet")]
     return Path(".iy", "resume", params.profile, f"synpairs-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
 
 
 class How(NamedTuple):
     """What decides the pairs of given photos, in words that reach other processes. settings: resolved, as JSON;
-    bundle: its digest; threads: torch's, which round differently when they are more or fewer."""
+    model: names what draws and refines; threads: torch's, which round differently when they are more or fewer."""
 
     settings: str
-    bundle: str
+    model: str
     bounds: Bounds
     threads: int
 
@@ -89,9 +92,13 @@ def opened(how: How) -> tuple[Maker, Rewriter]:
     torch.set_num_threads(how.threads)
     params = parse(json.loads(how.settings), "settings")
     rewriter = load_rewriter(params.synpairs)
-    pipeline = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), choose_device(params.device))
-    analyser = load_analyser(params.faces, params.usage)
-    return Maker(params, pipeline, analyser, how.bundle, rewriter.name, how.bounds), rewriter
+    device, analyser = choose_device(params.device), load_analyser(params.faces, params.usage)
+    bundle = None
+    if uses_bundle(params.synpairs):
+        bundle = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), device)
+    generator = load_generator(params, bundle, device)
+    refiner = load_refiner(params, bundle, generator, analyser, device)
+    return Maker(params, generator, refiner, analyser, how.model, rewriter.name, how.bounds), rewriter
 
 
 def make_shard(shard: Shard) -> None:

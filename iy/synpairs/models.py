@@ -1,0 +1,162 @@
+"""Which models draw and refine the pairs: what they must be, refused before any work, and the name by which rows know
+them."""
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iy.errors import UserError
+from iy.params import Adapter, Base, Params, Pipeline, SynPairs
+from iy.storage import file_sha256, folder_digest
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+
+def require(params: Params) -> None:
+    """Refuse at once what the settings themselves forbid, in one sentence that names the key."""
+    settings = params.synpairs
+    if settings.generator is not None:
+        if settings.start != "text":
+            raise UserError(
+                f"synpairs.generator draws from the caption alone, so synpairs.start: {settings.start} is not for it: "
+                "set synpairs.start: text, or synpairs.generator: null"
+            )
+        pipeline_class(settings.generator, "synpairs.generator")
+    {"ip_adapter": require_adapter, "inswapper": require_swapper}.get(settings.refiner, require_no_model)(params)
+
+
+def require_no_model(params: Params) -> None:
+    if params.synpairs.refiner_model is not None:
+        raise UserError(f"synpairs.refiner: {params.synpairs.refiner} takes no model: set synpairs.refiner_model: null")
+
+
+def require_adapter(params: Params) -> None:
+    settings, model = params.synpairs, params.synpairs.refiner_model
+    if not isinstance(model, Adapter):
+        raise UserError(
+            "synpairs.refiner_model: ip_adapter needs path, weights, image_encoder, scale and pipeline "
+            "(profiles/studio.yaml shows them)"
+        )
+    if not model.weights.endswith(".safetensors"):
+        raise UserError(
+            f"synpairs.refiner_model.weights: {model.weights} is not a safetensors file, and pickles are not opened: "
+            "name the adapter's .safetensors"
+        )
+    if not int(settings.steps * settings.strength):  # as diffusers counts the steps that a picture is redrawn for
+        raise UserError(
+            f"synpairs.strength: {settings.strength} of {settings.steps} steps is less than one: raise either"
+        )
+    from diffusers.loaders import IPAdapterMixin
+
+    key, under = adapted(settings)
+    if not issubclass(pipeline_class(under, key), IPAdapterMixin):
+        raise UserError(
+            f"{key}: diffusers does not put an IP-Adapter on {under.cls} as on pipelines with a U-Net: name one of those, as "
+            "StableDiffusionXLPipeline"
+        )
+
+
+def require_swapper(params: Params) -> None:
+    path = params.synpairs.refiner_model
+    if params.usage != "research":
+        raise UserError(
+            f"usage: {params.usage} does not allow synpairs.refiner: inswapper (InsightFace model zoo: research only): "
+            "choose another refiner, or usage: research"
+        )
+    if params.faces.analyser != "insightface":
+        raise UserError(
+            "synpairs.refiner: inswapper needs the 512 numbers of the recogniser it was trained with: set "
+            f"faces.analyser: insightface and faces.pack, not {params.faces.analyser}"
+        )
+    if not isinstance(path, str) or not Path(path).is_file():
+        raise UserError(f"synpairs.refiner_model: {path} is not a file: inswapper needs the path of its .onnx")
+
+
+def adapted(settings: SynPairs) -> tuple[str, Pipeline]:
+    """The key and value of the pipeline that the IP-Adapter goes on."""
+    if settings.refiner_model.pipeline is not None:
+        return "synpairs.refiner_model.pipeline", settings.refiner_model.pipeline
+    if settings.generator is not None:
+        return "synpairs.generator", settings.generator
+    raise UserError("synpairs.refiner_model.pipeline: null means the generator, and there is none: name a pipeline")
+
+
+def pipeline_class(named: Pipeline, key: str) -> type["DiffusionPipeline"]:
+    """The class, if it is one that diffusers lists for text to image, wants no other picture and takes our settings."""
+    import diffusers
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
+    found = getattr(diffusers, named.cls, None)
+    if found not in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values() or "Control" in named.cls:
+        raise UserError(
+            f"{key}.class: {named.cls} is not a text-to-image pipeline of diffusers: name one, as StableDiffusionXLPipeline"
+        )
+    taken = inspect.signature(found.__call__).parameters
+    if lacking := [name for name in ("num_inference_steps", "guidance_scale") if name not in taken]:
+        raise UserError(f"{key}.class: {named.cls} takes no {lacking[0]}: name another class, as StableDiffusionXLPipeline")
+    return found
+
+
+def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device | str") -> "DiffusionPipeline":
+    """The pipeline in `base.dtype` on `device`, silent, from safetensors only."""
+    import torch
+
+    cls = pipeline_class(named, key)
+    try:
+        opened = cls.from_pretrained(named.path, use_safetensors=True, dtype=getattr(torch, base.dtype))
+        listed = cls.load_config(named.path)
+    except Exception as error:  # of many kinds, where a folder does not hold what its class needs
+        raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {brief(error)}") from None
+    # optional to diffusers, which would fail when it draws
+    lacking = [name for name in opened.components if name.startswith(("text_encoder", "tokenizer")) and name not in listed]
+    if lacking:
+        raise UserError(
+            f"{key}: {named.path} has no {lacking[0]}, which {named.cls} needs: it was saved as {listed['_class_name']}"
+        )
+    opened.set_progress_bar_config(disable=True)
+    return opened.to(device)
+
+
+def brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def uses_bundle(settings: SynPairs) -> bool:
+    """Whether stage 1's bundle draws or refines."""
+    return settings.generator is None or (settings.refiner == "bundle" and settings.rounds > 0)
+
+
+def identity(params: Params) -> str:
+    """What draws and what refines, by the hashes of their files; a hub id is taken as it is named.
+
+    The bundle's hash alone where it does both, or all there is.
+    """
+    settings, model = params.synpairs, params.synpairs.refiner_model
+    bundle = folder_digest(params.bundle_dir(1)) if uses_bundle(settings) else ""
+    parts = [bundle if settings.generator is None else pipeline_name(settings.generator)]
+    if settings.rounds and settings.refiner == "bundle":
+        parts.append(bundle)
+    elif settings.rounds and settings.refiner == "inswapper":
+        parts.append(f"inswapper@{digest(model)}")
+    elif settings.rounds:
+        parts.append(f"{adapter_name(model)} on {pipeline_name(adapted(settings)[1])}")
+    return " + ".join(dict.fromkeys(parts))
+
+
+def adapter_name(model: Adapter) -> str:
+    encoder = f" seeing through {digest(model.path, model.image_encoder)}" if model.image_encoder else ""
+    return f"ip_adapter@{digest(model.path, model.weights)}{encoder}"
+
+
+def pipeline_name(named: Pipeline) -> str:
+    return f"{named.cls}@{digest(named.path)}"
+
+
+def digest(*parts: str | None) -> str:
+    """sha256 of the local folder or file that these parts of a path name; else the parts, a hub id and what lies there."""
+    place = Path(*(part for part in parts if part))
+    if place.is_dir():
+        return folder_digest(place)
+    return file_sha256(place) if place.is_file() else place.as_posix()
