@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iy.errors import UserError
@@ -76,16 +77,19 @@ def stream(path: Path | str, several: Iterable[list[dict]], schema: pa.Schema) -
             file.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def read(path: Path | str, schema: pa.Schema) -> list[dict]:
-    """Rows of a record table, refusing another kind or version of record by name."""
-    return [row for rows in batches(path, schema) for row in rows]
+def read(path: Path | str, schema: pa.Schema, columns: list[str] | None = None, where: pc.Expression | None = None
+         ) -> list[dict]:
+    """Rows of a record table, refusing another kind or version of record by name: all columns, or some; all rows, or those
+    that fulfil `where`, which sees these columns. What is not asked for is never held: tables may be large."""
+    return [row for rows in batches(path, schema, columns, where=where) for row in rows]
 
 
-def batches(path: Path | str, schema: pa.Schema, columns: list[str] | None = None, size: int = 1000) -> Iterator[list[dict]]:
-    """`read`, so many rows at a time; of all columns, or of some."""
+def batches(path: Path | str, schema: pa.Schema, columns: list[str] | None = None, size: int = 1000,
+            where: pc.Expression | None = None) -> Iterator[list[dict]]:
+    """`read`, so many rows of the table at a time."""
     with opened(path, schema) as file:
         for batch in file.iter_batches(size, columns=columns):
-            yield batch.to_pylist()
+            yield (batch if where is None else batch.filter(where)).to_pylist()
 
 
 def rows(path: Path | str, schema: pa.Schema, start: int, stop: int) -> list[dict]:
@@ -127,6 +131,11 @@ def opened(path: Path | str, schema: pa.Schema) -> pq.ParquetFile:
             raise UserError(f"{path} holds {key.decode()}={found.get(key, b'nothing').decode()}, expected "
                             f"{wanted[key].decode()}: run the stage that writes it again")
     return file
+
+
+def usable(split: str) -> pc.Expression:
+    """The accepted photos of a split."""
+    return (pc.field("verdict") == ACCEPTED) & (pc.field("split") == split)
 
 
 def accepted(rows: list[dict]) -> list[dict]:

@@ -12,6 +12,8 @@ from multiprocessing import resource_tracker
 
 from iy.errors import UserError
 
+Tell = Callable[[dict[str, float], int], None]      # figures at a step: how a stage's work reaches whoever keeps its run
+
 QUIET = {"DO_NOT_TRACK": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DVC_NO_ANALYTICS": "1",
          "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
 
@@ -20,6 +22,10 @@ def die_with_parent() -> None:
     """Ask the kernel to stop this process when its parent ends: a killed `dvc` must not leave a stage writing (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def silently(figures: dict[str, float], step: int) -> None:
+    """Tells nobody."""
 
 
 @contextlib.contextmanager

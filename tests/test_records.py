@@ -1,5 +1,6 @@
 """Record tables: what goes in comes out, equal rows give equal bytes, other tables are refused by name."""
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -49,6 +50,8 @@ def test_some_rows_of_a_table_in_several_pieces_are_those_rows(tmp_path, start, 
     assert records.picked(path, records.PHOTO, list(numbers)) == [rows[k] for k in sorted(numbers)]
     ids = [row for some in records.batches(path, records.PHOTO, ["id"], size=4) for row in some]
     assert ids == [{"id": row["id"]} for row in rows]
+    some = records.read(path, records.PHOTO, ["id"], pc.field("id").isin({str(k) for k in numbers}))
+    assert some == [{"id": str(k)} for k in sorted(numbers)]
 
 
 def test_rejected_rows_stay_but_are_not_accepted():

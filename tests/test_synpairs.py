@@ -26,12 +26,13 @@ from iy import lexicon, params, records, tracking
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.model import Personaliser, bundle
+from iy.params import SynPairs
 from iy.records import ACCEPTED, REJECTED
 from iy.synpairs import calibrate, judge
 from iy.synpairs.check import check_rewrite
 from iy.synpairs.endpoint import Endpoint
 from iy.synpairs.grammar import rewrite_by_grammar
-from iy.synpairs.plan import references
+from iy.synpairs.plan import chosen_photos
 from iy.synpairs.rewriters import SYSTEM, Grammar, Request, clean, rewrite
 
 CAPTION = "A portrait of a young woman with long black hair, smiling, facing the camera, in soft light."
@@ -168,18 +169,25 @@ def photo(name, person, split="train", verdict=ACCEPTED):
     return {"id": name, "person": person, "split": split, "verdict": verdict, "caption": CAPTION}
 
 
-def test_references_come_in_turn_from_accepted_training_photos_in_an_order_that_only_the_seed_decides():
+def test_references_come_in_turn_from_accepted_training_photos_in_an_order_that_only_the_seed_decides(tmp_path):
+    def chosen(rows, seed):
+        records.write(tmp_path / "photos.parquet", rows, records.PHOTO)
+        settings = tiny_settings(tmp_path)["synpairs"] | {"pairs_per_person": 3}
+        return chosen_photos(tmp_path / "photos.parquet", SynPairs.model_validate(settings), seed)
+
     rows = [photo(f"a{i}", "ann") for i in range(5)] + [
         photo("b0", "bob"),
         photo("c0", "eve", "test"),
         photo("d0", "ann", verdict=REJECTED),
+        photo("a1", "ann", verdict=REJECTED),  # a copy has its original's id
     ]
-    chosen = references(rows, 3, seed=0)
-    assert chosen == references(rows[::-1], 3, seed=0) != references(rows, 3, seed=1)
-    assert [row["person"] for row, _ in chosen] == ["ann"] * 3 + ["bob"] * 3
-    assert len({row["id"] for row, _ in chosen[:3]}) == 3 and [number for _, number in chosen] == [0, 1, 2, 0, 1, 2]
+    first = chosen(rows, 0)
+    assert first == chosen(rows[::-1], 0) != chosen(rows, 1)
+    assert [row["person"] for row, _ in first] == ["ann"] * 3 + ["bob"] * 3
+    assert len({row["id"] for row, _ in first[:3]}) == 3 and [number for _, number in first] == [0, 1, 2, 0, 1, 2]
+    assert all(row["verdict"] == ACCEPTED and row["caption"] == CAPTION for row, _ in first), "whole rows"
     with pytest.raises(UserError, match="no accepted photo of a training person"):
-        references([photo("c0", "eve", "test")], 3, 0)
+        chosen([photo("c0", "eve", "test")], 0)
 
 
 def chat(text):
@@ -410,7 +418,7 @@ def test_photographs_pass_or_fail_as_the_people_on_them(tiny_project):
 
     rows = records.read(tiny_project.data_dir("curate") / "photos.parquet", records.PHOTO)
     analyser = load_analyser(tiny_project.faces, tiny_project.usage)
-    genuine, impostor = known_similarities(rows, analyser, tiny_project)
+    genuine, impostor = known_similarities(tiny_project.data_dir("curate") / "photos.parquet", analyser, tiny_project)
     bounds = calibrate.bounds(genuine, impostor, 0, 1)
     maker = Maker(tiny_project, None, None, analyser, "bundle", "grammar", bounds)
     plan = Plan(rows[0], 0, 1, Rewrite(GOOD, ["pose"], None))

@@ -15,7 +15,7 @@ import pytest
 import toy_project
 import yaml
 
-from flows import experiment
+from flows import experiment, graph
 
 pytestmark = [
     pytest.mark.slow,
@@ -117,6 +117,16 @@ def test_a_taken_port_is_one_line(toy):
     )
 
 
+def runs_of(folder: Path) -> dict[str, dict[str, float]]:
+    """Figures by name of the run, newest last, from MLflow's store."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/.iy/mlflow.db")
+    experiment = client.get_experiment_by_name("iy-smoke").experiment_id
+    found = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
+    return {run.info.run_name: run.data.metrics for run in found}
+
+
 @pytest.mark.skipif(
     "note" in json.loads((toy_project.HERE / "weights" / "studio" / "CARD.json").read_text()),
     reason="weights/studio/CARD.json says the weights are interim: train the foundation first",
@@ -152,6 +162,9 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
         assert len(links) >= 8 and {tasks[name]["state"]["name"] for name in ("photos", "curate")} == {"Cached"}
         assert "finetune4" in links["evaluate"] and links["synpairs"] == {"photos", "curate", "finetune1"}
         prefect.shown(again, "Artifacts", ["evaluate-metrics", "evaluate-report", "mlflow-run", "where-to-look"])
+    runs = runs_of(clone)
+    assert set(runs) == {"pipeline", *graph.names(clone)}, "every stage is a run in MLflow"
+    assert runs["curate"]["photos_measured"] == 40 and runs["curate"]["photos_kept"] > 30
     assert (clone / "reports" / "smoke" / "evaluate" / "metrics.json").exists()
     assert (clone / "params.yaml").read_bytes() == (toy_project.HERE / "params.yaml").read_bytes()
     named = toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "list", "--name-only").stdout.split()

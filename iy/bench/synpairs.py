@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iy import params, records
+from iy import params
 from iy.bench.measure import Case, report, wait
 from iy.errors import UserError
 from iy.synpairs.calibrate import Bounds
 from iy.synpairs.models import identity
-from iy.synpairs.plan import references
+from iy.synpairs.plan import chosen_photos
 from iy.synpairs.shards import How, Shard, make_shard, opened
 
 ANY = Bounds(-1.0, 1.0)
@@ -25,10 +25,9 @@ ANY = Bounds(-1.0, 1.0)
 
 def run(settings: params.Params, pairs: int, rounds: int) -> dict:
     """Pairs per second, ours beside the U-Net's bare; the median of `rounds`, in turns."""
-    photos = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO)
     if not (settings.bundle_dir(1) / "config.json").exists():
         raise UserError(f"{settings.bundle_dir(1)} is not there: run finetune1 first (dvc repro synpairs)")
-    chosen = references(photos, settings.synpairs.pairs_per_person, settings.seed)
+    chosen = chosen_photos(settings.data_dir("curate") / "photos.parquet", settings.synpairs, settings.seed)
     chosen = [chosen[k % len(chosen)] for k in range(pairs)]
     if settings.synpairs.generator is not None or settings.synpairs.refiner not in ("bundle", "none"):
         raise UserError("iy bench synpairs times stage 1's bundle: set synpairs.generator: null and synpairs.refiner: bundle")

@@ -21,6 +21,7 @@ from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
 from iy.faces.pose import pose
 from iy.params import Params, parse
+from iy.stage import Tell
 from iy.storage import read_image
 
 ALONE = 24               # photos that are not worth starting processes for
@@ -40,7 +41,7 @@ class Part(NamedTuple):
     settings: str
 
 
-def measure(params: Params, folder: Path, work: Path) -> list[Path]:
+def measure(params: Params, folder: Path, work: Path, tell: Tell) -> list[Path]:
     """The parts in `work` of the table in `folder`, rows in their order; those already there are kept."""
     load_analyser(params.faces, params.usage)       # a missing pack is one sentence here, not a broken process pool
     with records.opened(folder / "photos.parquet", records.PHOTO) as file:
@@ -54,6 +55,7 @@ def measure(params: Params, folder: Path, work: Path) -> list[Path]:
     with tqdm(total=sum(part.stop - part.start for part in missing), desc="faces", mininterval=1) as bar:
         for done in workers.each(measure_part, missing, params.workers, chunk=1, alone=1 if count > ALONE else len(parts)):
             bar.update(done)
+            tell({"photos_measured": bar.n}, bar.n)
     paths = [part.path for part in parts]
     workers.must_be_here(paths)
     return paths

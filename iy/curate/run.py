@@ -16,6 +16,7 @@ from iy.errors import UserError
 from iy.faces import load_analyser
 from iy.params import Params
 from iy.records import REJECTED
+from iy.stage import Tell, silently
 from iy.storage import atomic_folder, file_sha256, folder_digest, sha256, write_json
 
 OF_ALL = {"duplicate_bits", "duplicate_similarity", "grouping", "group_threshold", "minimum_per_person", "wrong_names",
@@ -23,11 +24,11 @@ OF_ALL = {"duplicate_bits", "duplicate_similarity", "grouping", "group_threshold
 log = logging.getLogger(__name__)
 
 
-def run(params: Params) -> None:
+def run(params: Params, tell: Tell = silently) -> None:
     """Write data/<profile>/curate (photos.parquet, calibration.json, settings.json) and reports/<profile>/curate."""
     work = work_folder(params)
     with atomic_folder(params.data_dir("curate")) as aside:
-        photos = write_table(params, params.photos_dir, work, table := aside / "photos.parquet")
+        photos = write_table(params, params.photos_dir, work, table := aside / "photos.parquet", tell)
         calibration, genuine, impostor = calibrate.calibrate(records.picked(table, records.PHOTO, calibrate.chosen(photos)))
         write_json(aside / "calibration.json", calibration)
         params.write(aside)
@@ -35,13 +36,15 @@ def run(params: Params) -> None:
     for old in work.parent.glob("curate-*"):        # of other settings too: they hold faces
         shutil.rmtree(old)
     kept = photos.kept()
-    log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(photos), len({photos.person[i] for i in kept}),
+    people = {photos.person[i] for i in kept}
+    tell({"photos_kept": len(kept), "photos_rejected": len(photos) - len(kept), "people": len(people)}, len(photos))
+    log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(photos), len(people),
              params.report_dir("curate") / "index.html")
 
 
-def write_table(params: Params, folder: Path, work: Path, table: Path) -> Collection:
+def write_table(params: Params, folder: Path, work: Path, table: Path, tell: Tell = silently) -> Collection:
     """The photos in `folder`, curated, as `table`; what is done lies in `work` until all is."""
-    parts, photos = curate(params, folder, work)
+    parts, photos = curate(params, folder, work, tell)
     finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
                     disable=params.curate.captioner != "transformers")
     said = captions.place(work, params.curate)
@@ -63,11 +66,11 @@ def work_folder(params: Params) -> Path:
     return Path(".iy", "resume", params.profile, f"curate-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
 
 
-def curate(params: Params, folder: Path, work: Path) -> tuple[list[Path], Collection]:
+def curate(params: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[Path], Collection]:
     """The measured parts of the photos in `folder`, and what is decided of all: who is accepted, why not, the person, the
     split."""
     settings, classifiers = params.curate, classify.opened(params)      # what cannot be opened is told before the long work
-    parts = classify.classify(params, classifiers, folder, measure(params, folder, work), work)
+    parts = classify.classify(params, classifiers, folder, measure(params, folder, work, tell), work)
     photos = collection.read(parts)
     original = duplicates.reject_copies(photos, settings)
     need_some(photos, parts)

@@ -91,7 +91,7 @@ def prepare(params: Params, base: Base) -> Benchmark:
     for stage in STAGES:
         if not (params.bundle_dir(stage) / "config.json").exists():
             raise UserError(f"{params.bundle_dir(stage)} is not there: run finetune{stage} first (dvc repro evaluate)")
-    photos = records.read(params.data_dir("curate") / "photos.parquet", records.PHOTO)
+    photos = records.read(params.data_dir("curate") / "photos.parquet", records.PHOTO, where=records.usable("test"))
     chosen, asked = subjects(photos, settings.people, params.seed), prompts(settings.prompts, params.seed)
     observer = Observer(params)
     return Benchmark(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from rich.progress import track
@@ -23,6 +24,9 @@ from iy.model.vision import resize
 from iy.params import Params
 
 ENCODE = 16          # images or captions encoded at once
+ACCEPTED = pc.field("verdict") == records.ACCEPTED
+PAIR_COLUMNS = ["reference", "caption", "shard", "offset", "length", "verdict"]        # read, and the rest left on disk
+PHOTO_COLUMNS = ["id", "person", "split", "caption", "box", "landmarks", "shard", "offset", "length", "verdict"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,13 +55,13 @@ def load_examples(settings: Params, stage: params.Stage, base: Base, size: int) 
 
     size: the vision tower's image size. Validation is on real photos in every stage, so that stages compare.
     """
-    photos = {row["id"]: row for row in records.accepted(records.read(photo_table(settings), records.PHOTO))}
+    photos = {row["id"]: row for row in records.read(photo_table(settings), records.PHOTO, PHOTO_COLUMNS, ACCEPTED)}
     path = list(tables(settings, stage).values())[-1]
     if stage.data == "real":
-        rows = [row for row in records.accepted(records.read(path, records.PHOTO)) if row["split"] == "train"]
+        rows = records.read(path, records.PHOTO, PHOTO_COLUMNS, records.usable("train"))
         sources = [real_source(settings, row) for row in rows]
     else:
-        rows = records.accepted(records.read(path, records.PAIR))
+        rows = records.read(path, records.PAIR, PAIR_COLUMNS, ACCEPTED)
         train = {key for key, row in photos.items() if row["split"] == "train"}
         sources = [pair_source(settings, row) for row in rows if row["reference"] in train]
     if not sources:
@@ -70,7 +74,8 @@ def load_examples(settings: Params, stage: params.Stage, base: Base, size: int) 
 
 def why_not(path: Path) -> str:
     """The most frequent reason for which rows of a table were rejected."""
-    reasons = Counter(row["reason"] for row in pq.read_table(path).to_pylist() if row["verdict"] == records.REJECTED)
+    table = pq.read_table(path, columns=["reason"], filters=pc.field("verdict") == records.REJECTED)
+    reasons = Counter(table["reason"].to_pylist())
     return f" (rejected: {sum(reasons.values())}, most often for {reasons.most_common(1)[0][0]!r})" if reasons else ""
 
 

@@ -10,6 +10,7 @@ from iy.errors import UserError
 from iy.params import Params
 from iy.photos import bucket, folder, studio, table, tars
 from iy.photos.photo import Photo
+from iy.stage import Tell, silently
 from iy.storage import atomic_folder, write_shard
 
 SHARD = 1000     # images in one tar
@@ -18,21 +19,22 @@ SOURCES = {"studio": studio.photos, "folder": folder.photos, "s3": bucket.photos
 log = logging.getLogger(__name__)
 
 
-def run(params: Params) -> None:
+def run(params: Params, tell: Tell = silently) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
     taken = not_erased(SOURCES[params.photos.source](params.photos, params.workers))
     with atomic_folder(params.photos_dir) as aside:
         seen = Counter()
-        records.stream(aside / "photos.parquet", counted(store(taken, aside), seen), records.PHOTO)
+        records.stream(aside / "photos.parquet", counted(store(taken, aside), seen, tell), records.PHOTO)
         refuse_none(aside / "photos.parquet", seen, params)
         params.write(aside)
     log.info("photos: %d readable, %d not (kept as rows, with the reason), in %s",
              seen[None], seen[records.REJECTED], params.photos_dir)
 
 
-def counted(several: Iterable[list[dict]], seen: Counter) -> Iterator[list[dict]]:
+def counted(several: Iterable[list[dict]], seen: Counter, tell: Tell) -> Iterator[list[dict]]:
     for rows in several:
         seen.update(row["verdict"] for row in rows)
+        tell({"photos_readable": seen[None], "photos_unreadable": seen[records.REJECTED]}, seen.total())
         yield rows
 
 

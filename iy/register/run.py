@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from iy import params, records
 from iy.errors import UserError
 from iy.register import gate, registry
@@ -72,8 +74,8 @@ def read_metrics(path: Path) -> dict[str, gate.Metrics]:
 
 def example(settings: params.Params) -> dict[str, Any]:
     """A row as a caller sends it, with a synthetic test person's photograph; real people's never enter the registry."""
-    rows = records.accepted(records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO))
-    rows = [row for row in rows if row["split"] == "test" and row["consent"] == "synthetic"]
+    synthetic = records.usable("test") & (pc.field("consent") == "synthetic")
+    rows = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO, where=synthetic)
     if not rows:
         return {"prompt": "a portrait of a person", "reference": "", "seed": 0}
     row = min(rows, key=lambda row: row["id"])

@@ -9,6 +9,7 @@ from iy.params import Params
 from iy.storage import png, read_image
 
 KINDS = ("pairs", "photos")
+PHOTO_COLUMNS = ["id", "person", "split", "caption", "quality", "verdict", "reason", "shard", "offset", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Things:
 
     def __init__(self, settings: Params):
         self.settings = settings
-        photos = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO)
+        photos = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO, PHOTO_COLUMNS)
         pairs = records.read(settings.data_dir("synpairs") / "pairs.parquet", records.PAIR)
         readable = [row for row in photos if row["split"] == "train" and row["shard"] is not None]
         by_id = {row["id"]: row for row in readable}

@@ -4,8 +4,10 @@ data/<profile>/select/real.parquet and pairs.parquet hold every photo or pair of
 are kept. Photos have no `decided_by` column: their `reason` names the reviewer.
 """
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pyarrow.compute as pc
 
 from iy import records, storage
 from iy.errors import UserError
@@ -16,6 +18,7 @@ from iy.select.decisions import Decision
 from iy.select.rank import best_pairs, best_photos
 from iy.tracking import stage_run
 
+DECIDING = ["id", "person", "split", "quality", "shard", "verdict", "reason"]      # columns; the rest is only passed on
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +28,7 @@ def run(settings: Params) -> None:
     with stage_run(settings, "select") as tracked:
         tracked.log_dataset("photos", photo_path)
         tracked.log_dataset("pairs", pair_path)
-        photos, pairs = records.read(photo_path, records.PHOTO), records.read(pair_path, records.PAIR)
+        photos, pairs = records.read(photo_path, records.PHOTO, DECIDING), records.read(pair_path, records.PAIR)
         decided = {} if settings.select.decisions is None else decisions.read(Path(settings.select.decisions))
         decided = still_here(decided, {row["id"] for row in photos + pairs})
         known = {row["id"]: row["split"] for row in photos if row["split"]}
@@ -38,12 +41,19 @@ def run(settings: Params) -> None:
         real = judge(real, decided, settings.select.real_share, best_photos)
         made = judge(made, decided, settings.select.pair_share, best_pairs)
         with storage.atomic_folder(settings.data_dir("select")) as folder:
-            records.write(folder / "real.parquet", [photo_row(row) for row in real], records.PHOTO)
+            records.stream(folder / "real.parquet", judged_photos(photo_path, real), records.PHOTO)
             records.write(folder / "pairs.parquet", made, records.PAIR)
             settings.write(folder)
         for name, rows in (("real", real), ("pairs", made)):
             kept = len(records.accepted(rows))
             tracked.log_metrics({f"{name}_kept": kept, f"{name}_left_out": len(rows) - kept})
+
+
+def judged_photos(table: Path, real: list[dict]) -> Iterator[list[dict]]:
+    """The train people's whole rows, some at a time, with what `real` says of each."""
+    said = {row["id"]: row for row in real}
+    for rows in records.batches(table, records.PHOTO, where=pc.field("split") == "train"):
+        yield [photo_row(row | said[row["id"]]) for row in rows]
 
 
 def still_here(decided: dict[str, Decision], ids: set[str]) -> dict[str, Decision]:

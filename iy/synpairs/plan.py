@@ -1,12 +1,15 @@
 """Which photo becomes the reference of which pairs, and what each pair's caption is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from pathlib import Path
 
+import pyarrow.compute as pc
+
+from iy import records
 from iy.errors import UserError
-from iy.params import Params
-from iy.records import accepted
+from iy.params import Params, SynPairs
 from iy.synpairs.rewriters import Request, Rewrite, Rewriter, derived_seed, rewrite
 
 
@@ -20,13 +23,29 @@ class Plan:
     rewrite: Rewrite
 
 
-def references(rows: Sequence[dict], per_person: int, seed: int) -> list[tuple[dict, int]]:
-    """(photo, number) for every pair: the training people's accepted photos in an order that only `seed` decides,
-    in turn."""
+def training_photos(table: Path) -> list[dict]:
+    """Id and person of the accepted photos of training people: little, for there may be millions of them."""
+    return records.read(table, records.PHOTO, ["id", "person", "split", "verdict"], records.usable("train"))
+
+
+def whole(table: Path, photos: Iterable[dict]) -> dict[str, dict]:
+    """The PHOTO rows of some of them by id."""
+    ids = pc.field("id").isin({photo["id"] for photo in photos})
+    return {row["id"]: row for row in records.read(table, records.PHOTO, where=records.usable("train") & ids)}
+
+
+def chosen_photos(table: Path, settings: SynPairs, seed: int) -> list[tuple[dict, int]]:
+    """`references` of a table, with their whole rows."""
+    chosen = references(training_photos(table), settings.pairs_per_person, seed)
+    rows = whole(table, (photo for photo, _ in chosen))
+    return [(rows[photo["id"]], number) for photo, number in chosen]
+
+
+def references(photos: Sequence[dict], per_person: int, seed: int) -> list[tuple[dict, int]]:
+    """(photo, number) for every pair: the training people's photos in an order that only `seed` decides, in turn."""
     people: dict[str, list[dict]] = {}
-    for row in accepted(list(rows)):
-        if row["split"] == "train":
-            people.setdefault(row["person"], []).append(row)
+    for photo in photos:
+        people.setdefault(photo["person"], []).append(photo)
     if not people:
         raise UserError(
             "synpairs: the curated photos hold no accepted photo of a training person: add photos of more people, "
@@ -34,8 +53,8 @@ def references(rows: Sequence[dict], per_person: int, seed: int) -> list[tuple[d
         )
     chosen = []
     for person in sorted(people):
-        photos = sorted(people[person], key=lambda row: derived_seed(seed, row["id"]))
-        chosen += [(photo, number) for number, photo in enumerate(islice(cycle(photos), per_person))]
+        own = sorted(people[person], key=lambda photo: derived_seed(seed, photo["id"]))
+        chosen += [(photo, number) for number, photo in enumerate(islice(cycle(own), per_person))]
     return chosen
 
 

@@ -16,7 +16,7 @@ from iy.params import Params
 from iy.storage import atomic_folder, read_image, write_json
 from iy.synpairs import calibrate, judge, models, page, shards
 from iy.synpairs.make import embed, recogniser_name
-from iy.synpairs.plan import references
+from iy.synpairs.plan import chosen_photos, training_photos, whole
 from iy.synpairs.rewriters import derived_seed
 
 CALIBRATION_PHOTOS = 2000  # their pairs are two million: enough for a false-match rate of 1e-5
@@ -29,11 +29,10 @@ def run(params: Params) -> None:
     from iy.tracking import stage_run
 
     models.require(params)
-    photos = records.read(params.data_dir("curate") / "photos.parquet", records.PHOTO)
-    chosen = references(photos, params.synpairs.pairs_per_person, params.seed)
+    settings, table = params.synpairs, params.data_dir("curate") / "photos.parquet"
+    chosen = chosen_photos(table, settings, params.seed)
     analyser = load_analyser(params.faces, params.usage)
-    genuine, impostor = known_similarities(photos, analyser, params)
-    settings = params.synpairs
+    genuine, impostor = known_similarities(table, analyser, params)
     bounds = calibrate.bounds(genuine, impostor, settings.false_match_rate, settings.upper_quantile)
     log.info(
         "accepted between %.3f and %.3f (%d genuine, %d impostor similarities)",
@@ -42,7 +41,7 @@ def run(params: Params) -> None:
         len(impostor),
     )
     with stage_run(params, "synpairs") as tracked:
-        tracked.log_dataset("curate", params.data_dir("curate") / "photos.parquet")
+        tracked.log_dataset("curate", table)
         folders = make(params, chosen, bounds)
         summary = calibrate.summary(genuine, impostor, bounds, settings.false_match_rate, settings.upper_quantile)
         with atomic_folder(params.data_dir("synpairs")) as aside:
@@ -81,13 +80,14 @@ def make(params: Params, chosen: list, bounds: calibrate.Bounds) -> list[Path]:
     return shards.make_all(chosen, how, shards.work_folder(params, model), params.workers)
 
 
-def known_similarities(photos: list[dict], analyser: Analyser, params: Params) -> tuple[np.ndarray, np.ndarray]:
+def known_similarities(table: Path, analyser: Analyser, params: Params) -> tuple[np.ndarray, np.ndarray]:
     """Genuine and impostor similarities of training photos: as they are on one side, at the model's size on the other.
 
     Synthetic images have the model's size, and recognisers are less sure of small faces: the bounds must know (choice).
     """
-    rows = [row for row in records.accepted(photos) if row["split"] == "train"]
-    rows = sorted(rows, key=lambda row: derived_seed(params.seed, "calibration", row["id"]))[:CALIBRATION_PHOTOS]
+    photos = sorted(training_photos(table), key=lambda row: derived_seed(params.seed, "calibration", row["id"]))
+    by_id = whole(table, photos[:CALIBRATION_PHOTOS])
+    rows = [by_id[photo["id"]] for photo in photos[:CALIBRATION_PHOTOS]]
     if stale := {row["recogniser"] for row in rows} - {recogniser_name(analyser)}:
         raise UserError(
             f"the curated photos were embedded by {stale.pop()}, not {recogniser_name(analyser)}: run curate again"
