@@ -150,6 +150,7 @@ class SynPairs(Section):
     rewriter_model: str | None
     rewriter_endpoint: str | None
     rewriter_attempts: PositiveInt
+    rewriter_budget: PositiveInt | None
     generator: Pipeline | None
     start: Literal["text", "reference", "photo"]
     refiner: Literal["bundle", "ip_adapter", "inswapper", "none"]

@@ -17,7 +17,8 @@ from iy.storage import write_json
 from iy.tracking import connect
 
 JOURNAL = Path(".iy", "erasing.json")
-KEPT = (Path(".iy", "reports"), Path(".iy", "resume"))   # copies of reports; what was fetched, and unfinished stages
+# Copies of reports; what was fetched, and unfinished stages; captions that language models wrote.
+KEPT = (Path(".iy", "reports"), Path(".iy", "resume"), Path(".iy", "answers"))
 
 
 LEFT = (

@@ -15,8 +15,10 @@ from typing import NamedTuple, Protocol
 
 from iy import lexicon, params
 from iy.errors import UserError
+from iy.synpairs.answers import Answers
 from iy.synpairs.check import check_rewrite
 from iy.synpairs.grammar import new_shot, rewrite_by_grammar, words
+from iy.synpairs.models import digest
 
 REPLY_TOKENS = 100
 SYSTEM = (
@@ -79,7 +81,7 @@ def load_rewriter(settings: params.SynPairs) -> Rewriter:
         )
     from iy.synpairs.endpoint import Endpoint
 
-    return Endpoint(settings.rewriter_endpoint, settings.rewriter_model)
+    return Endpoint(settings.rewriter_endpoint, settings.rewriter_model, settings.rewriter_budget)
 
 
 class Grammar:
@@ -131,6 +133,7 @@ class LanguageModel:
                 f"{' '.join(str(error).split())[:300]}"
             ) from None
         self.name, self.batch = f"transformers:{Path(path).name if options else path}", batch
+        self.answers = Answers(digest(path), SYSTEM, REPLY_TOKENS)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -143,6 +146,11 @@ class LanguageModel:
         ]
 
     def answer_batch(self, requests: Sequence[Request]) -> list[str]:
+        """Kept as a whole: which answers are drawn together decides them."""
+        asked = [[instruction(request), request.seed] for request in requests]
+        return self.answers(asked, lambda: self.ask(requests))
+
+    def ask(self, requests: Sequence[Request]) -> list[str]:
         import torch
 
         prompts = [self.prompt(instruction(request)) for request in requests]
