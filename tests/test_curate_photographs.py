@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from iy import params, records
+from iy.curate import measure
 from iy.curate.run import run
 from iy.errors import UserError
 from iy.photos.run import run as take_photos
@@ -208,13 +209,12 @@ def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(project, 
 
     here = made(params.Workers(map="serial", count=1, address=None))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(measure, "ALONE", 0)
     assert made(params.Workers(map=kind, count=2, address=None)) == here
     assert {"data/tried/photos/00000.tar", "data/tried/curate/photos.parquet"} <= here.keys()
 
 
 def test_parts_that_are_there_are_not_measured_again(project, monkeypatch):
-    from iy.curate import measure
-
     copy_att(project / "in", 40)
     wanted = settings(photos={"source": "folder", "path": "in"})
     take_photos(wanted)

@@ -24,7 +24,7 @@ from iy.params import Params, parse
 from iy.stage import Tell
 from iy.storage import read_image
 
-ALONE = 24               # photos that are not worth starting processes for
+ALONE = 100              # photos that are measured in the two seconds in which processes start
 PART = SMALLEST, LARGEST = 16, 1000     # photos in one
 CROP_SIDE = 112          # pixels of the face crop that sharpness and exposure are measured on
 BLACK, WHITE = 8, 247    # of 255
