@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from iy import records
@@ -30,7 +31,7 @@ def training_photos(table: Path) -> list[dict]:
 
 def whole(table: Path, photos: Iterable[dict]) -> dict[str, dict]:
     """The PHOTO rows of some of them by id."""
-    ids = pc.field("id").isin({photo["id"] for photo in photos})
+    ids = pc.field("id").isin(pa.array({photo["id"] for photo in photos}, pa.string()))
     return {row["id"]: row for row in records.read(table, records.PHOTO, where=records.usable("train") & ids)}
 
 
