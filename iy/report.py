@@ -29,6 +29,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 th { font-weight: 600; position: sticky; top: 0 } td.number { text-align: right; white-space: nowrap }
 .images td, .images th { padding: 2px; border: 0; font-size: .72rem; line-height: 1.25; max-width: 112px }
+.images td:last-child { max-width: 30rem }
 .images th { font-weight: 400; vertical-align: bottom } figure { margin: .8rem 0 } img { max-width: 100% }
 figcaption { font-size: .85rem; opacity: .8; max-width: 75ch } .good { color: var(--good) } .bad { color: var(--bad) }
 nav a { margin-right: 1rem } td img { display: block; border-radius: 3px }
