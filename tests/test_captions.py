@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from iy.curate import captions
 from iy.curate.captioner import QUESTION, Captioner
 from iy.curate.run import run
+from iy.errors import UserError
 from iy.photos.run import run as take_photos
 from iy.records import ACCEPTED
 from iy.storage import png, write_shard
@@ -149,6 +150,15 @@ def test_captions_survive_a_stage_that_is_interrupted(project, tmp_path, monkeyp
     assert len(seen) == 2 * count, "nothing was asked about twice"
     assert Path("data/tried/curate/photos.parquet").read_bytes() == whole and len({row["caption"] for row in table()}) > 2
     assert not list(Path(".iy/resume/tried").glob("curate-*"))
+
+
+def test_a_model_that_is_not_there_is_told_before_any_face_is_looked_for(project, monkeypatch):  # noqa: F811
+    collection(project / "in", 4, 1)
+    wanted = settings(photos={"source": "folder", "path": "in"}, captioner="transformers", caption_model="nowhere")
+    take_photos(wanted)
+    monkeypatch.setattr("iy.curate.measure.columns", lambda *_: pytest.fail("photos were measured"))
+    with pytest.raises(UserError, match="curate.caption_model nowhere cannot be opened"):
+        run(wanted)
 
 
 def test_what_another_model_said_is_not_taken(tmp_path):

@@ -101,8 +101,7 @@ def at(name: str, folder: Path, settings: params.Params, count: int, rounds: int
     taken: dict[str, list[float]] = {}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as work:
-            if changed.curate.captioner == "transformers":
-                captions.opened(changed.curate.caption_model, changed.curate.caption_batch, changed.device)
+            captions.require(changed)
             table, start = Path(work, "table.parquet"), time.perf_counter()
             write_table(changed, folder, Path(work), table)
             taken.setdefault("ours", []).append(time.perf_counter() - start)

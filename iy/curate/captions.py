@@ -67,20 +67,26 @@ def by_model(rows: dict[str, dict], folder: Path, params: Params, kept: Path) ->
     """Captions by photo id. The file `kept` has them after every batch: when the stage goes on, the model is asked for those
     that it lacks."""
     curate, said = params.curate, json.loads(kept.read_text()) if kept.exists() else {}
-    if curate.caption_model is None:
-        raise UserError("curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
-                        "such as an image-to-text model saved with save_pretrained")
+    captioner = opened(curate.caption_model, curate.caption_batch, params.device)
     missing = [name for name in rows if name not in said]
     for start in range(0, len(missing), curate.caption_batch):
         names = missing[start:start + curate.caption_batch]
-        captioner = opened(curate.caption_model, curate.caption_batch, params.device)
         said |= dict(zip(names, captioner([read_image(folder, rows[name]) for name in names]), strict=True))
         write_json(kept, said)
     return said
 
 
+def require(params: Params) -> None:
+    """Open the model, where one is asked for: what is wrong with it is told before the long work."""
+    if params.curate.captioner == "transformers":
+        opened(params.curate.caption_model, params.curate.caption_batch, params.device)
+
+
 @cache
-def opened(model: str, batch: int, device: str) -> "Captioner":
+def opened(model: str | None, batch: int, device: str) -> "Captioner":
+    if model is None:
+        raise UserError("curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
+                        "such as an image-to-text model saved with save_pretrained")
     from iy.curate import networks
     from iy.curate.captioner import Captioner
 

@@ -44,6 +44,7 @@ def run(params: Params, tell: Tell = silently) -> None:
 
 def write_table(params: Params, folder: Path, work: Path, table: Path, tell: Tell = silently) -> Collection:
     """The photos in `folder`, curated, as `table`; what is done lies in `work` until all is."""
+    captions.require(params)
     parts, photos = curate(params, folder, work, tell)
     finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
                     disable=params.curate.captioner != "transformers")
