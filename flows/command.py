@@ -14,6 +14,7 @@ from flows import environment, experiment, graph
 from iy import faces
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
+from iy.stage import starting_workers
 from iy.synpairs import models
 
 
@@ -96,7 +97,8 @@ def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, s
 
     quiet()
     try:
-        with get_client(sync_client=True) as client:
+        # A terminal's Ctrl-C reaches the temporary server too, which must hear how the run ended.
+        with starting_workers(), get_client(sync_client=True) as client:
             limit_training(client)
     except Exception as error:
         # A server that does not start must not keep anyone from running: the graph is DVC's.
