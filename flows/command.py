@@ -99,7 +99,7 @@ def up_to_date(root: Path) -> bool:
 
 
 def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, stage: str | None) -> int:
-    if "PREFECT_API_URL" not in os.environ:
+    if temporary := "PREFECT_API_URL" not in os.environ:
         print("Starting Prefect's temporary server ...", flush=True)
     from prefect.client.orchestration import get_client
 
@@ -120,6 +120,8 @@ def through_prefect(profile: str | None, changes: dict[str, Any], force: bool, s
     if state.is_completed():
         for name, place in state.result().items():
             print(f"{name:<12} {place}")
+        if temporary:
+            print(f"{'':<12} (`make ui` opens the pages of MLflow and Prefect)")
         return 0
     print(f"error: {state.message}", file=sys.stderr)
     return 1

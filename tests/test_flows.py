@@ -44,6 +44,7 @@ def test_a_run_without_a_server_brings_every_stage_up_to_date(project):
     )
     assert json.loads((folder / "data/studio/evaluate/out.json").read_text())["pipeline"] is True
     assert f"Report       {folder}/reports/studio/evaluate/index.html" in said and "Prefect run  http" in said
+    assert "`make ui` opens the pages" in said
     assert (folder / ".iy" / "prefect").is_dir()
 
 

@@ -138,7 +138,7 @@ def refinement(settings: SynPairs, passes: list[dict]) -> list[report.Block]:
     ]
     return [
         report.paragraph(f"Drawn by {drawn}; refined by {refined if settings.rounds else 'nothing'}."),
-        report.table(["", "mean similarity", "gain over before", "face found", "kept"], table),
+        report.table(["", "mean similarity", "gain over before", "face found", "best of"], table),
     ]
 
 
@@ -152,7 +152,7 @@ def pictures(rows: list[dict], examples: dict[str, list[np.ndarray]], passes: in
             said = (
                 "no face"
                 if similarity is None
-                else f"{similarity:.3f}" + (" kept" if number == row["kept_pass"] else "")
+                else f"{similarity:.3f}" + (" best" if number == row["kept_pass"] else "")
             )
             cells.append(report.thumbnail(image, said) + report.paragraph(said))
         good = row["verdict"] == ACCEPTED
