@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument(
         "--photos",
         metavar="PLACE",
-        help="your own photographs, a folder or s3://bucket/folder: photos.source, photos.path and photos.snapshot",
+        help="your own photographs: a folder, s3://bucket/folder, tars or a table; sets photos.source, .path and .snapshot",
     )
     parsed.add_argument("--force", action="store_true", help="run also what has not changed")
     parsed.add_argument("--stage", help="this stage and what it needs only")

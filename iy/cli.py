@@ -41,7 +41,7 @@ def main() -> None:
 
 @app.command()
 def run(profile: Profile = None,
-        photos: Annotated[str | None, typer.Option(help="Your own photographs: a folder or s3://bucket/folder; a sub-folder per person, or none.")] = None,
+        photos: Annotated[str | None, typer.Option(help="Your own photographs: a folder (a sub-folder per person, or none), s3://bucket/folder, tars, or a table.")] = None,
         change: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting for this run only.")] = None,
         stage: Annotated[str | None, typer.Option(help="Only this stage and what it needs.")] = None,
         force: Annotated[bool, typer.Option(help="Run also what has not changed.")] = False) -> None:
@@ -76,7 +76,7 @@ def generate(reference: Annotated[Path, typer.Option(help="A photograph of one p
              prompt: Annotated[str, typer.Option(help="What the picture shows.")],
              bundle: Annotated[Path | None, typer.Option(help="A finetuned model; else stage 4 of the profile.")] = None,
              out: Annotated[Path, typer.Option(help="The PNG to write; several are numbered.")] = Path("portrait.png"),
-             count: Annotated[int, typer.Option(min=1, max=64)] = 1,
+             count: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
              seed: Annotated[int, typer.Option(min=0, help="The first picture's seed; the others follow.")] = 0,
              profile: Profile = None) -> None:
     """Draw the person in a photograph."""

@@ -149,7 +149,7 @@ def groups(calibration: dict) -> list[report.Block]:
     cells = [[name, f"{found['false_match']:.2%}", f"{found['true_match']:.1%}", found["own_threshold"]]
              for name, found in rows]
     return [report.paragraph(f"Within a subgroup, at everybody's threshold for {float(SHOWN_RATE):.1%} "
-                             f"({everybody['threshold']:.3f}; the line), and the subgroup's own threshold for that rate."),
+                             f"(similarity {everybody['threshold']:.3f}; the line is that rate), and the subgroup's own threshold for it."),
             report.table(["subgroup", "false matches", "same person found", "own similarity"], cells),
             report.picture(report.plot(draw, 6, .8 + .25 * len(rows)))]
 

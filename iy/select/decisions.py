@@ -63,10 +63,10 @@ def checked(row: dict[str, str], place: str) -> Decision:
 def rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     """(place, row) of every data row, after a check of the columns."""
     if not path.is_file():
-        raise UserError(f"select.decisions: {path} does not exist: name a CSV or parquet file, or null")
+        raise UserError(f"{path} does not exist: name a CSV or parquet file of decisions (in a profile, select.decisions: null for none)")
     read_table = {".csv": read_csv, ".parquet": read_parquet}.get(path.suffix)
     if read_table is None:
-        raise UserError(f"select.decisions: {path} must end in .csv or .parquet")
+        raise UserError(f"{path} must end in .csv or .parquet to be read as decisions")
     columns, table = read_table(path)
     if sorted(columns) != sorted(COLUMNS):
         raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}; found {', '.join(map(str, columns)) or 'none'}")
