@@ -55,7 +55,10 @@ def make(name: str, target: str | None, purpose: str) -> Flow:
     """A flow whose parameters become a form in Prefect's pages."""
 
     def one(
-        profile: Profile = DEFAULT, photos: str = "", overrides: dict[str, Any] = {}, force: bool = False  # noqa: B006
+        profile: Profile = DEFAULT,
+        photos: str = "",
+        overrides: dict[str, Any] = {},
+        force: bool = False,  # noqa: B006
     ) -> State:
         return follow(target, None if profile == DEFAULT else profile, photos, overrides, force)
 

@@ -74,7 +74,9 @@ def resumed() -> bool:
 @contextlib.contextmanager
 def served(folder: Path, params: Params):
     """The review's page, unless somebody has it open already."""
-    create_link_artifact(PAGE, link_text="judge photos and pairs", key="review", description="Stage select waits for this")
+    create_link_artifact(
+        PAGE, link_text="judge photos and pairs", key="review", description="Stage select waits for this"
+    )
     page = process.start(
         process.python("iy", "review", "--profile", params.profile), cwd=folder, env=environment(folder, None)
     )

@@ -1,4 +1,5 @@
 """The `iy` command. Each command imports what it needs when it runs, so that `iy --help` answers at once."""
+
 import os
 import sys
 from pathlib import Path
@@ -11,24 +12,32 @@ from iy.erasure.commands import erase, trace
 from iy.errors import UserError
 from iy.review.commands import review
 
-app = typer.Typer(name="iy", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
-                  context_settings={"help_option_names": ["-h", "--help"]},
-                  help="Portraits of one particular person, from one photograph and a prompt.")
+app = typer.Typer(
+    name="iy",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Portraits of one particular person, from one photograph and a prompt.",
+)
 
 app.add_typer(bench, name="bench")
 app.add_typer(review, name="review")
 
-Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")]
+Profile = Annotated[
+    str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")
+]
 
 
 def main() -> None:
     """A mistake of the user is one line and exit code 2; Ctrl-C is 130; anything else is a bug and shows its traceback."""
     from iy.stage import QUIET
+
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)                # the flows of this folder, when `iy` is installed elsewhere
+        sys.path.insert(0, here)  # the flows of this folder, when `iy` is installed elsewhere
     try:
         app()
     except UserError as error:
@@ -40,15 +49,24 @@ def main() -> None:
 
 
 @app.command()
-def run(profile: Profile = None,
-        photos: Annotated[str | None, typer.Option(help="Your own photographs: a folder (a sub-folder per person, or none), s3://bucket/folder, tars, or a table.")] = None,
-        change: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting for this run only.")] = None,
-        stage: Annotated[str | None, typer.Option(help="Only this stage and what it needs.")] = None,
-        force: Annotated[bool, typer.Option(help="Run also what has not changed.")] = False) -> None:
+def run(
+    profile: Profile = None,
+    photos: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own photographs: a folder (a sub-folder per person, or none), s3://bucket/folder, tars, or a table."
+        ),
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting for this run only.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage and what it needs.")] = None,
+    force: Annotated[bool, typer.Option(help="Run also what has not changed.")] = False,
+) -> None:
     """Photos to registered model: every stage that is not up to date. Another profile or settings become a DVC experiment."""
     from iy import params
 
-    params.load(profile)                        # a wrong setting is told before anything starts
+    params.load(profile)  # a wrong setting is told before anything starts
     flows = project_flows()
     options = [*pair("--profile", profile), *pair("--photos", photos), *pair("--stage", stage), *["--force"] * force]
     flows.environment.prepare()
@@ -72,13 +90,15 @@ def project_flows():
 
 
 @app.command()
-def generate(reference: Annotated[Path, typer.Option(help="A photograph of one person.")],
-             prompt: Annotated[str, typer.Option(help="What the picture shows.")],
-             bundle: Annotated[Path | None, typer.Option(help="A finetuned model; else stage 4 of the profile.")] = None,
-             out: Annotated[Path, typer.Option(help="The PNG to write; several are numbered.")] = Path("portrait.png"),
-             count: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
-             seed: Annotated[int, typer.Option(min=0, help="The first picture's seed; the others follow.")] = 0,
-             profile: Profile = None) -> None:
+def generate(
+    reference: Annotated[Path, typer.Option(help="A photograph of one person.")],
+    prompt: Annotated[str, typer.Option(help="What the picture shows.")],
+    bundle: Annotated[Path | None, typer.Option(help="A finetuned model; else stage 4 of the profile.")] = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write; several are numbered.")] = Path("portrait.png"),
+    count: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The first picture's seed; the others follow.")] = 0,
+    profile: Profile = None,
+) -> None:
     """Draw the person in a photograph."""
     from iy import params
 
@@ -91,6 +111,7 @@ def generate(reference: Annotated[Path, typer.Option(help="A photograph of one p
     if not prompt.strip():
         raise UserError("--prompt is empty: say what the picture shows")
     from iy.generate import portrait  # seconds: torch
+
     for path in portrait.draw_files(folder, settings, reference, prompt, range(seed, seed + count), out):
         print(path)
 
@@ -99,15 +120,19 @@ def generate(reference: Annotated[Path, typer.Option(help="A photograph of one p
 def push(place: Annotated[str, typer.Argument(help="s3://bucket/folder")], profile: Profile = None) -> None:
     """Send stage 4's model and the reports to S3; what is there already is not sent again."""
     from iy import params, transfer
+
     files, sent = transfer.push(params.load(profile), place)
     print(f"{place}: {files} files, {sent} of them new")
 
 
 @app.command()
-def pull(place: Annotated[str, typer.Argument(help="s3://bucket/folder, where `iy push` sent a model.")],
-         out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")]) -> None:
+def pull(
+    place: Annotated[str, typer.Argument(help="s3://bucket/folder, where `iy push` sent a model.")],
+    out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+) -> None:
     """Bring a pushed model and its reports back, every file checked against its hash."""
     from iy import transfer
+
     print(f"{out}: {transfer.pull(place, out)} files; draw with `iy generate --bundle {out}/models/…`")
 
 
@@ -116,11 +141,14 @@ app.command()(erase)
 
 
 @app.command()
-def params(profile: Annotated[str | None, typer.Argument(help="A profile; else the one that params.yaml names.")] = None) -> None:
+def params(
+    profile: Annotated[str | None, typer.Argument(help="A profile; else the one that params.yaml names.")] = None,
+) -> None:
     """The resolved settings, as YAML, with their hash."""
     import yaml
 
     from iy import params as settings
+
     found = settings.load(profile)
     print(f"# sha256 {found.digest()}")
     print(yaml.safe_dump(found.resolved(), sort_keys=False, allow_unicode=True, width=120), end="")
@@ -130,6 +158,7 @@ def params(profile: Annotated[str | None, typer.Argument(help="A profile; else t
 def doctor() -> None:
     """What this machine and this folder have, what is missing, and what to do about it. Exit code 1 when something needed is."""
     from iy.doctor import examine, show
+
     sys.exit(show(examine()))
 
 
@@ -137,6 +166,7 @@ def doctor() -> None:
 def weights() -> None:
     """Fetch the face models that no installed package carries (about 50 MB, once)."""
     from iy.faces.weights import WEIGHTS, fetch, folder, path
+
     fetch(list(WEIGHTS))
     for name in WEIGHTS:
         path(name)
@@ -144,11 +174,15 @@ def weights() -> None:
 
 
 @app.command()
-def studio(out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("studio.png"),
-           people: Annotated[int, typer.Option(min=1)] = 6, seed: Annotated[int, typer.Option(min=0)] = 1,
-           size: Annotated[int, typer.Option(min=32)] = 128) -> None:
+def studio(
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("studio.png"),
+    people: Annotated[int, typer.Option(min=1)] = 6,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    size: Annotated[int, typer.Option(min=32)] = 128,
+) -> None:
     """A contact sheet of studio people: one row each, every expression once."""
     from iy.studio.__main__ import sheet
+
     sheet(people, seed, size).save(out)
     print(out)
 
@@ -158,6 +192,7 @@ def ui(context: typer.Context) -> None:
     """Prefect and MLflow in the browser, with the flows ready to run. Ctrl-C ends them."""
     project_flows().environment.prepare()
     from flows import ui as services
+
     services.main(context.args)
 
 

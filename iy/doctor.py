@@ -1,4 +1,5 @@
 """`iy doctor`: what is here, what is missing, what to do about it. Looks only; starts and fetches nothing."""
+
 import importlib.metadata
 import json
 import os
@@ -14,12 +15,24 @@ from typing import NamedTuple
 from iy import params
 from iy.errors import UserError
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "onnxruntime", "dvc", "mlflow", "prefect", "fastapi")
-MEMORY_GB, DISK_GB = 6, 5       # what a run of the studio profile was seen to need, rounded up
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
+    "onnxruntime",
+    "dvc",
+    "mlflow",
+    "prefect",
+    "fastapi",
+)
+MEMORY_GB, DISK_GB = 6, 5  # what a run of the studio profile was seen to need, rounded up
 
 
 class Finding(NamedTuple):
     """`state`: ok, note (works without) or missing (needed). `remedy` is empty when ok."""
+
     state: str
     what: str
     detail: str
@@ -38,18 +51,31 @@ def machine() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("ok", "CPU", f"{cores} cores, {platform.machine()}")
     memory = psutil.virtual_memory()
-    yield Finding("ok" if memory.available >= MEMORY_GB * 1e9 else "note", "memory",
-                  f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free", f"close programs: a run wants {MEMORY_GB} GB")
+    yield Finding(
+        "ok" if memory.available >= MEMORY_GB * 1e9 else "note",
+        "memory",
+        f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free",
+        f"close programs: a run wants {MEMORY_GB} GB",
+    )
     free = shutil.disk_usage(".").free
-    yield Finding("ok" if free >= DISK_GB * 1e9 else "missing", "disk", f"{free / 1e9:.0f} GB free here",
-                  f"free {DISK_GB} GB: `dvc gc --workspace` deletes cached results of older runs")
+    yield Finding(
+        "ok" if free >= DISK_GB * 1e9 else "missing",
+        "disk",
+        f"{free / 1e9:.0f} GB free here",
+        f"free {DISK_GB} GB: `dvc gc --workspace` deletes cached results of older runs",
+    )
     try:
         import torch
+
         found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     except (ImportError, RuntimeError):
         found = ""
-    yield Finding("ok" if found else "note", "GPU", found or "none",
-                  "the studio does without; the sdxl profile needs one and torch's CUDA build")
+    yield Finding(
+        "ok" if found else "note",
+        "GPU",
+        found or "none",
+        "the studio does without; the sdxl profile needs one and torch's CUDA build",
+    )
 
 
 def packages() -> Iterator[Finding]:
@@ -61,7 +87,9 @@ def packages() -> Iterator[Finding]:
             continue
         pinned = pins().get(name)
         right = pinned in (None, version.split("+")[0])
-        yield Finding("ok" if right else "note", name, version + ("" if right else f" (tested: {pinned})"), "make install")
+        yield Finding(
+            "ok" if right else "note", name, version + ("" if right else f" (tested: {pinned})"), "make install"
+        )
 
 
 def pins() -> dict[str, str]:
@@ -88,11 +116,17 @@ def settings() -> Iterator[Finding]:
         if Path(path).exists():
             yield Finding("ok", "weights", path)
         elif path.startswith(("weights/", "/", ".")):
-            yield Finding("missing", "weights", f"{path} is not here", "they come with the repository: `git checkout -- weights`")
+            yield Finding(
+                "missing", "weights", f"{path} is not here", "they come with the repository: `git checkout -- weights`"
+            )
         elif path.startswith("s3://"):
-            yield Finding("note", "weights", f"{path} is in S3", "fetched at first use; needs keys where boto3 finds them")
+            yield Finding(
+                "note", "weights", f"{path} is in S3", "fetched at first use; needs keys where boto3 finds them"
+            )
         else:
-            yield Finding("note", "weights", f"{path} is a hub name", "fetched at first use; needs the network and space")
+            yield Finding(
+                "note", "weights", f"{path} is a hub name", "fetched at first use; needs the network and space"
+            )
 
 
 def face_models() -> Iterator[Finding]:
@@ -103,13 +137,17 @@ def face_models() -> Iterator[Finding]:
         return
     for name, weights in WEIGHTS.items():
         here = present(name)
-        yield Finding("ok" if here else "missing", f"face model {name}", weights.licence if here else "absent or damaged", COMMAND)
+        yield Finding(
+            "ok" if here else "missing", f"face model {name}", weights.licence if here else "absent or damaged", COMMAND
+        )
 
 
 def tools() -> Iterator[Finding]:
-    for name, state, why in (("git", "missing", "install git: results carry their commit"),
-                             ("npm", "note", "install Node.js if a face model above is missing: two come from npm"),
-                             ("chromium", "note", "only the browser tests use it: apt-get install chromium")):
+    for name, state, why in (
+        ("git", "missing", "install git: results carry their commit"),
+        ("npm", "note", "install Node.js if a face model above is missing: two come from npm"),
+        ("chromium", "note", "only the browser tests use it: apt-get install chromium"),
+    ):
         place = shutil.which(name) or (shutil.which("google-chrome") if name == "chromium" else None)
         yield Finding("ok" if place else state, name, place or "not found", why)
 
@@ -129,7 +167,9 @@ def services() -> Iterator[Finding]:
         elif answers(url.rstrip("/") + "/health"):
             yield Finding("ok", name, without_login(url))
         elif os.environ.get(variable):
-            yield Finding("missing", name, f"{without_login(url)} does not answer", f"start it (`iy ui`), or unset {variable}")
+            yield Finding(
+                "missing", name, f"{without_login(url)} does not answer", f"start it (`iy ui`), or unset {variable}"
+            )
         else:
             yield Finding("note", name, f"{without_login(url)} has stopped", "`iy ui` starts it again")
 

@@ -2,6 +2,7 @@
 writes and git keeps. A line is the SHA-256 of a photo's id, itself one of its bytes: the photo is known when it comes
 again, and the list says nothing of it.
 """
+
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 There are no defaults in code: a profile states every key, and what was resolved is written and hashed beside each output.
 """
+
 import difflib
 import json
 from pathlib import Path
@@ -23,7 +24,9 @@ from iy.errors import UserError
 from iy.storage import sha256, write_json
 
 Share = Field(ge=0, le=1)
-Names = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+Names = Annotated[
+    list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
 
 
 class Section(BaseModel):
@@ -32,17 +35,20 @@ class Section(BaseModel):
 
 class Pipeline(Section):
     """A whole diffusers pipeline, opened by its named class: nothing is guessed from a path."""
+
     cls: str = Field(alias="class")
     path: str
 
 
 class Component(Pipeline):
     """A model part, opened by its named class."""
+
     subfolder: str | None
 
 
 class TextEncoder(Component):
     """int8: keep its linear layers in 8 bits, half the memory of bfloat16."""
+
     tokenizer: str
     int8: bool
 
@@ -51,6 +57,7 @@ class TextBranch(TextEncoder):
     """second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
     embedding, all of them zero for an empty prompt.
     """
+
     max_length: PositiveInt
     own: bool
     second: TextEncoder | None
@@ -91,6 +98,7 @@ class Photos(Section):
 
 class Workers(Section):
     """Who renders, runs the face models over photos and makes the shards of SynPairs; the results are the same."""
+
     map: Literal["serial", "processes", "ray"]
     count: PositiveInt
     address: str | None
@@ -106,6 +114,7 @@ class Faces(Section):
 class Classifier(Section):
     """An image classifier of transformers that refuses photos: those that have one of the labels with a probability above
     `maximum`, the sum of theirs. input: what it is shown of a photo."""
+
     model: str
     label: Names
     maximum: float = Share
@@ -137,6 +146,7 @@ class Curate(Section):
 class Adapter(Section):
     """weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
     pipeline: what the adapter goes on, null for the generator."""
+
     path: str
     weights: str
     image_encoder: str | None
@@ -299,10 +309,14 @@ def load(profile: str | None = None) -> Params:
     """The settings of `profile` (or of the one that params.yaml names) from the current folder."""
     chosen = read_yaml(Path("params.yaml")) if profile is None else {"profile": profile}
     if extra := set(chosen) - {"profile"}:
-        raise UserError(f"params.yaml: unknown key {sorted(extra)[0]!r}: it holds `profile` only; settings live in profiles/")
+        raise UserError(
+            f"params.yaml: unknown key {sorted(extra)[0]!r}: it holds `profile` only; settings live in profiles/"
+        )
     name = chosen.get("profile")
     if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(f"params.yaml: profile {name!r} is not the name of a file under profiles/: choose one of {profiles()}")
+        raise UserError(
+            f"params.yaml: profile {name!r} is not the name of a file under profiles/: choose one of {profiles()}"
+        )
     path = Path("profiles", f"{name}.yaml")
     return parse({"profile": name, **read_yaml(path)}, str(path))
 
@@ -315,8 +329,8 @@ def parse(value: dict, source: str) -> Params:
         raise UserError(f"{source}: {explain(error.errors()[0])}") from None
 
 
-UNION = ("Adapter", "str")        # what pydantic adds to the place of a mistake in a setting of several types
-OPTIONAL = {"generator": Pipeline, "pipeline": Pipeline, "refiner_model": Adapter}   # settings that may be null instead
+UNION = ("Adapter", "str")  # what pydantic adds to the place of a mistake in a setting of several types
+OPTIONAL = {"generator": Pipeline, "pipeline": Pipeline, "refiner_model": Adapter}  # settings that may be null instead
 
 
 def explain(error: dict) -> str:
@@ -341,5 +355,7 @@ def known_names(place: tuple) -> list[str]:
         model = fields.get(part)
     if not (isinstance(model, type) and issubclass(model, Section)):
         above, key = ("", "", *map(str, place))[-2:]
-        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Stage, "classifiers": Classifier}.get(above, Section)
+        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Stage, "classifiers": Classifier}.get(
+            above, Section
+        )
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -2,6 +2,7 @@
 
 Nothing is dropped silently: rejected rows stay in the table with `verdict = "rejected"` and a `reason`.
 """
+
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,51 +17,69 @@ VERSION = "3"
 ACCEPTED, REJECTED = "accepted", "rejected"
 SPLITS = ("train", "validation", "test")
 
-PHOTO = pa.schema([
-    ("id", pa.string()),                      # sha256 of the original bytes
-    ("uri", pa.string()),                     # where it came from
-    ("licence", pa.string()),
-    ("consent", pa.string()),                 # basis on which the person's face may be used
-    ("label", pa.string()),                   # person as the source names them, or null
-    ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),   # bytes, in the photos folder
-    ("width", pa.int32()), ("height", pa.int32()),                            # pixels, upright
-    ("caption", pa.string()),
-    ("attributes", pa.string()),              # JSON object of exact lexicon attributes (studio), or "{}"
-    ("box", pa.list_(pa.float32())),          # x0, y0, x1, y1 in pixels
-    ("landmarks", pa.list_(pa.float32())),    # x, y of left eye, right eye, nose, mouth corners, as seen, in pixels
-    ("faces", pa.int32()),                    # number of faces found
-    ("face_size", pa.float32()),              # shorter side of the box, pixels
-    ("sharpness", pa.float32()),              # variance of the Laplacian on the face crop resized to 112 px
-    ("clipped", pa.float32()),                # share of that crop's pixels that are almost black or white
-    ("yaw", pa.float32()), ("pitch", pa.float32()), ("roll", pa.float32()),   # degrees, from the landmarks
-    ("quality", pa.float32()),                # 0..1, used for ranking
-    ("scores", pa.string()),                  # JSON object: 0..1 by name of the classifier that was asked, or null
-    ("embedding", pa.list_(pa.float32())),
-    ("recogniser", pa.string()),              # name@version of the embedding's model
-    ("phash", pa.string()),                   # 64-bit perceptual hash, hex
-    ("person", pa.string()),                  # person id after grouping
-    ("split", pa.string()),                   # train | validation | test, by person
-    ("verdict", pa.string()), ("reason", pa.string()),
-], metadata={"iy.record": "photo", "iy.version": VERSION})
+PHOTO = pa.schema(
+    [
+        ("id", pa.string()),  # sha256 of the original bytes
+        ("uri", pa.string()),  # where it came from
+        ("licence", pa.string()),
+        ("consent", pa.string()),  # basis on which the person's face may be used
+        ("label", pa.string()),  # person as the source names them, or null
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),  # bytes, in the photos folder
+        ("width", pa.int32()),
+        ("height", pa.int32()),  # pixels, upright
+        ("caption", pa.string()),
+        ("attributes", pa.string()),  # JSON object of exact lexicon attributes (studio), or "{}"
+        ("box", pa.list_(pa.float32())),  # x0, y0, x1, y1 in pixels
+        ("landmarks", pa.list_(pa.float32())),  # x, y of left eye, right eye, nose, mouth corners, as seen, in pixels
+        ("faces", pa.int32()),  # number of faces found
+        ("face_size", pa.float32()),  # shorter side of the box, pixels
+        ("sharpness", pa.float32()),  # variance of the Laplacian on the face crop resized to 112 px
+        ("clipped", pa.float32()),  # share of that crop's pixels that are almost black or white
+        ("yaw", pa.float32()),
+        ("pitch", pa.float32()),
+        ("roll", pa.float32()),  # degrees, from the landmarks
+        ("quality", pa.float32()),  # 0..1, used for ranking
+        ("scores", pa.string()),  # JSON object: 0..1 by name of the classifier that was asked, or null
+        ("embedding", pa.list_(pa.float32())),
+        ("recogniser", pa.string()),  # name@version of the embedding's model
+        ("phash", pa.string()),  # 64-bit perceptual hash, hex
+        ("person", pa.string()),  # person id after grouping
+        ("split", pa.string()),  # train | validation | test, by person
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+    ],
+    metadata={"iy.record": "photo", "iy.version": VERSION},
+)
 
-PAIR = pa.schema([
-    ("id", pa.string()),                      # sha256 of the target's bytes
-    ("reference", pa.string()),               # photo id of the reference
-    ("person", pa.string()),
-    ("caption", pa.string()),                 # caption of the target: the rewritten prompt
-    ("source_caption", pa.string()),          # the reference's own caption
-    ("rewriter", pa.string()), ("changed", pa.list_(pa.string())),            # attributes that the rewrite changed
-    ("model", pa.string()),                   # what drew and refined it: sha256 of the bundle, and of other models' files
-    ("seed", pa.int64()),
-    ("shard", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),   # bytes, in the synpairs folder
-    ("similarity", pa.list_(pa.float32())),   # to the reference: before refinement, after pass 1, 2, ...
-    ("kept_pass", pa.int32()),                # index into similarity
-    ("lower", pa.float32()), ("upper", pa.float32()),                         # the bounds that judged it
-    ("recogniser", pa.string()),
-    ("licence", pa.string()), ("consent", pa.string()),                       # inherited from the reference
-    ("decided_by", pa.string()),              # automatic, or who
-    ("verdict", pa.string()), ("reason", pa.string()),
-], metadata={"iy.record": "pair", "iy.version": VERSION})
+PAIR = pa.schema(
+    [
+        ("id", pa.string()),  # sha256 of the target's bytes
+        ("reference", pa.string()),  # photo id of the reference
+        ("person", pa.string()),
+        ("caption", pa.string()),  # caption of the target: the rewritten prompt
+        ("source_caption", pa.string()),  # the reference's own caption
+        ("rewriter", pa.string()),
+        ("changed", pa.list_(pa.string())),  # attributes that the rewrite changed
+        ("model", pa.string()),  # what drew and refined it: sha256 of the bundle, and of other models' files
+        ("seed", pa.int64()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),  # bytes, in the synpairs folder
+        ("similarity", pa.list_(pa.float32())),  # to the reference: before refinement, after pass 1, 2, ...
+        ("kept_pass", pa.int32()),  # index into similarity
+        ("lower", pa.float32()),
+        ("upper", pa.float32()),  # the bounds that judged it
+        ("recogniser", pa.string()),
+        ("licence", pa.string()),
+        ("consent", pa.string()),  # inherited from the reference
+        ("decided_by", pa.string()),  # automatic, or who
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+    ],
+    metadata={"iy.record": "pair", "iy.version": VERSION},
+)
 
 
 def write(path: Path | str, rows: list[dict], schema: pa.Schema) -> None:
@@ -77,15 +96,21 @@ def stream(path: Path | str, several: Iterable[list[dict]], schema: pa.Schema) -
             file.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def read(path: Path | str, schema: pa.Schema, columns: list[str] | None = None, where: pc.Expression | None = None
-         ) -> list[dict]:
+def read(
+    path: Path | str, schema: pa.Schema, columns: list[str] | None = None, where: pc.Expression | None = None
+) -> list[dict]:
     """Rows of a record table, refusing another kind or version of record by name: all columns, or some; all rows, or those
     that fulfil `where`, which sees these columns. What is not asked for is never held: tables may be large."""
     return [row for rows in batches(path, schema, columns, where=where) for row in rows]
 
 
-def batches(path: Path | str, schema: pa.Schema, columns: list[str] | None = None, size: int = 1000,
-            where: pc.Expression | None = None) -> Iterator[list[dict]]:
+def batches(
+    path: Path | str,
+    schema: pa.Schema,
+    columns: list[str] | None = None,
+    size: int = 1000,
+    where: pc.Expression | None = None,
+) -> Iterator[list[dict]]:
     """`read`, so many rows of the table at a time."""
     with opened(path, schema) as file:
         for batch in file.iter_batches(size, columns=columns):
@@ -124,12 +149,16 @@ def opened(path: Path | str, schema: pa.Schema) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it first (dvc repro)") from None
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a readable parquet table ({error}): delete it and run its stage again") from None
+        raise UserError(
+            f"{path} is not a readable parquet table ({error}): delete it and run its stage again"
+        ) from None
     found, wanted = file.schema_arrow.metadata or {}, schema.metadata
     for key in (b"iy.record", b"iy.version"):
         if found.get(key) != wanted[key]:
-            raise UserError(f"{path} holds {key.decode()}={found.get(key, b'nothing').decode()}, expected "
-                            f"{wanted[key].decode()}: run the stage that writes it again")
+            raise UserError(
+                f"{path} holds {key.decode()}={found.get(key, b'nothing').decode()}, expected "
+                f"{wanted[key].decode()}: run the stage that writes it again"
+            )
     return file
 
 

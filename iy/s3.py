@@ -1,6 +1,7 @@
 """S3, or anything that speaks its protocol. Keys, region and the address of a store other than AWS come from where boto3
 looks for them (AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …), never from the settings.
 """
+
 import contextlib
 import io
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from typing import Any, NamedTuple
 from iy.errors import UserError
 
 SCHEME = "s3://"
-ATTEMPTS = 10           # of one request: the store may be busy, or away for half a minute
-READ_SECONDS = 20       # without a byte until a connection counts as dead
+ATTEMPTS = 10  # of one request: the store may be busy, or away for half a minute
+READ_SECONDS = 20  # without a byte until a connection counts as dead
 
 
 class Item(NamedTuple):
     """One object; the etag changes when its bytes do."""
+
     key: str
     size: int
     etag: str
@@ -35,9 +37,16 @@ def client(connections: int = 10, endpoint: str | None = None) -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.Session().client("s3", endpoint_url=endpoint, config=Config(
-        retries={"total_max_attempts": ATTEMPTS, "mode": "adaptive"}, connect_timeout=10, read_timeout=READ_SECONDS,
-        max_pool_connections=connections))
+    return boto3.Session().client(
+        "s3",
+        endpoint_url=endpoint,
+        config=Config(
+            retries={"total_max_attempts": ATTEMPTS, "mode": "adaptive"},
+            connect_timeout=10,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=connections,
+        ),
+    )
 
 
 @contextlib.contextmanager
@@ -57,10 +66,11 @@ def told(url: str, setting: str, doing: str = "fetch") -> Iterator[None]:
 def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator[Item]:
     """The objects in `folder`, by name; with `below` those in its sub-folders too."""
     pages = store.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket, Prefix=f"{folder}/" if folder else "", **({} if below else {"Delimiter": "/"}))
+        Bucket=bucket, Prefix=f"{folder}/" if folder else "", **({} if below else {"Delimiter": "/"})
+    )
     for page in pages:
         for found in page.get("Contents", []):
-            if not found["Key"].endswith("/"):          # what a console makes to show an empty folder
+            if not found["Key"].endswith("/"):  # what a console makes to show an empty folder
                 yield Item(found["Key"], found["Size"], found["ETag"])
 
 

@@ -1,4 +1,5 @@
 """What every stage process does first and last: `main("curate", run)` is the body of `python -m iy.curate`."""
+
 import argparse
 import contextlib
 import ctypes
@@ -12,10 +13,16 @@ from multiprocessing import resource_tracker
 
 from iy.errors import UserError
 
-Tell = Callable[[dict[str, float], int], None]      # figures at a step: how a stage's work reaches whoever keeps its run
+Tell = Callable[[dict[str, float], int], None]  # figures at a step: how a stage's work reaches whoever keeps its run
 
-QUIET = {"DO_NOT_TRACK": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DVC_NO_ANALYTICS": "1",
-         "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0",
+}
 
 
 def die_with_parent() -> None:
@@ -35,10 +42,10 @@ def starting_workers() -> Iterator[None]:
     They inherit the blocked signal. A Ctrl-C that comes meanwhile is raised afterwards, not halfway through a start.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield                                          # signals are the main thread's: nothing to hold back here
+        yield  # signals are the main thread's: nothing to hold back here
         return
     came: list[int] = []
-    resource_tracker.ensure_running()                  # it unblocks SIGINT when it starts: not within the block
+    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts: not within the block
     before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -60,7 +67,9 @@ def main(stage: str, run: Callable, **options) -> None:
     arguments = vars(parser.parse_args())
     if not os.environ.get("IY_DETACHED"):
         die_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)      # a cancelled stage ends as after Ctrl-C: MLflow hears of it
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a cancelled stage ends as after Ctrl-C: MLflow hears of it
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -73,4 +82,6 @@ def main(stage: str, run: Callable, **options) -> None:
     except OSError as error:
         if error.errno not in (13, 28):
             raise
-        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror}; free space or change permissions, then run again")
+        sys.exit(
+            f"error: {error.filename or 'disk'}: {error.strerror}; free space or change permissions, then run again"
+        )

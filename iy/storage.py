@@ -3,6 +3,7 @@
 A shard is a plain uncompressed tar (WebDataset layout: `<key>.<ext>` members) next to a parquet table that says where
 each member's bytes begin, so that one image is one seek away.
 """
+
 import contextlib
 import glob
 import hashlib
@@ -74,7 +75,7 @@ def alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:         # somebody else's
+    except PermissionError:  # somebody else's
         return True
     return True
 
@@ -115,13 +116,16 @@ def file_sha256(path: Path | str) -> str:
 def folder_sha256(folder: Path | str) -> str:
     """One hash for a model folder: names and contents of its weights and configuration."""
     whole = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).rglob("*") if path.suffix == ".safetensors" or path.name == "config.json"):
+    for path in sorted(
+        path for path in Path(folder).rglob("*") if path.suffix == ".safetensors" or path.name == "config.json"
+    ):
         whole.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
     return whole.hexdigest()
 
 
 class Member(NamedTuple):
     """Where one file's bytes lie: shard file name (relative to its folder), offset and length in bytes."""
+
     shard: str
     offset: int
     length: int

@@ -1,8 +1,9 @@
 """`iy push` and `iy pull`: a finetuned model and its reports to S3 and back, whole and checked.
 
-    s3://bucket/folder/manifest.json     every file's sha256 and size; written last, so that what it names is there
-    s3://bucket/folder/files/<sha256>    the files' bytes: what is there already is not sent again
+s3://bucket/folder/manifest.json     every file's sha256 and size; written last, so that what it names is there
+s3://bucket/folder/files/<sha256>    the files' bytes: what is there already is not sent again
 """
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -58,7 +59,11 @@ def pull(url: str, out: Path) -> int:
     with s3.told(url, "pull"):
         store = s3.client(STREAMS)
         files = read_manifest(store, bucket, folder, url)
-        with atomic_folder(out) as aside, ThreadPoolExecutor(STREAMS) as pool, tqdm(total=len(files), desc="pull") as bar:
+        with (
+            atomic_folder(out) as aside,
+            ThreadPoolExecutor(STREAMS) as pool,
+            tqdm(total=len(files), desc="pull") as bar,
+        ):
             for _ in pool.map(lambda one: fetch(store, bucket, folder, aside, *one), files.items()):
                 bar.update()
     return len(files)
@@ -70,8 +75,10 @@ def read_manifest(store: Any, bucket: str, folder: str, url: str) -> dict[str, s
     if below(folder, MANIFEST) not in found:
         raise UserError(f"pull: {url} holds no pushed model: it has no {MANIFEST}")
     try:
-        files = {name: str(one["sha256"]) for name, one in
-                 json.loads(s3.contents(store, bucket, below(folder, MANIFEST)))["files"].items()}
+        files = {
+            name: str(one["sha256"])
+            for name, one in json.loads(s3.contents(store, bucket, below(folder, MANIFEST)))["files"].items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"pull: {url}/{MANIFEST} is not a manifest of `iy push`") from None
     for name in files:

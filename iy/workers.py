@@ -1,4 +1,5 @@
 """One function over many jobs, in their order: here, in processes, or on a Ray cluster. The answers are the same."""
+
 import multiprocessing
 import os
 import signal
@@ -15,15 +16,17 @@ from iy import params
 from iy.errors import UserError
 from iy.stage import die_with_parent, starting_workers
 
-ALONE = 24      # jobs that are not worth starting processes for
+ALONE = 24  # jobs that are not worth starting processes for
 QUIETLY = {"log_to_driver": False, "logging_level": "error"}
-AHEAD = 2       # chunks that wait for each worker on Ray: enough to keep it busy, few enough to hold their answers
-ENDED = ("a worker process was ended from outside, most often for want of memory: lower workers.count (now {}) and run "
-         "again")
+AHEAD = 2  # chunks that wait for each worker on Ray: enough to keep it busy, few enough to hold their answers
+ENDED = (
+    "a worker process was ended from outside, most often for want of memory: lower workers.count (now {}) and run again"
+)
 
 
-def each(function: Callable[[Any], Any], jobs: Sequence, workers: params.Workers, *, chunk: int = 8, alone: int = ALONE
-         ) -> Iterator:
+def each(
+    function: Callable[[Any], Any], jobs: Sequence, workers: params.Workers, *, chunk: int = 8, alone: int = ALONE
+) -> Iterator:
     """`function` of each job, in their order. Function, jobs and answers must pickle; `chunk` jobs travel together, so
     many jobs as `alone` or fewer are not worth starting processes for."""
     if workers.map == "ray" and jobs:
@@ -44,14 +47,15 @@ def in_processes(function: Callable, jobs: Sequence, count: int, chunk: int) -> 
         raise UserError(ENDED.format(count)) from None
     except BaseException:
         for process in set(multiprocessing.active_children()) - others:
-            process.terminate()         # nobody waits for what they were doing: it is done again, or never
+            process.terminate()  # nobody waits for what they were doing: it is done again, or never
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def on_ray(function: Callable, jobs: Sequence, workers: params.Workers, chunk: int, cpus: int = 1, gpu: bool = False
-           ) -> Iterator:
+def on_ray(
+    function: Callable, jobs: Sequence, workers: params.Workers, chunk: int, cpus: int = 1, gpu: bool = False
+) -> Iterator:
     """On the cluster at `workers.address`, or on one that is started here and ends with this process; each task on `cpus`
     cores of one machine, and on a GPU where it is said to need one and the cluster has any.
 
@@ -66,7 +70,7 @@ def on_ray(function: Callable, jobs: Sequence, workers: params.Workers, chunk: i
         for start in range(0, len(jobs), chunk):
             if len(waiting) == (1 + AHEAD) * workers.count:
                 yield from ray.get(waiting.popleft())
-            waiting.append(remote.remote(os.getcwd(), function, jobs[start:start + chunk]))
+            waiting.append(remote.remote(os.getcwd(), function, jobs[start : start + chunk]))
         while waiting:
             yield from ray.get(waiting.popleft())
     except ray.exceptions.RayTaskError as error:
@@ -83,7 +87,9 @@ def connected(workers: params.Workers) -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("workers.map: ray needs the extra: pip install 'iy[ray]', or set workers.map to processes") from None
+        raise UserError(
+            "workers.map: ray needs the extra: pip install 'iy[ray]', or set workers.map to processes"
+        ) from None
     here = {"num_cpus": workers.count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     on_signal = signal.getsignal(signal.SIGTERM)
     if workers.address is not None:
@@ -91,10 +97,12 @@ def connected(workers: params.Workers) -> Any:
     try:
         ray.init(workers.address or "local", **QUIETLY, **({} if workers.address else here))
     except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"workers.address {workers.address}: {' '.join(str(error).split())[:300]}: Ray and Python must be of "
-                        "one version on all machines") from None
+        raise UserError(
+            f"workers.address {workers.address}: {' '.join(str(error).split())[:300]}: Ray and Python must be of "
+            "one version on all machines"
+        ) from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_signal)        # Ray's own would end a stage without a word
+        signal.signal(signal.SIGTERM, on_signal)  # Ray's own would end a stage without a word
     return ray
 
 
@@ -104,15 +112,19 @@ def must_answer(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
-        raise UserError(f"workers.address {address}: no Ray cluster answers ({error}): give host:port of one that "
-                        "`ray start --head` began, or null to start one here") from None
+        raise UserError(
+            f"workers.address {address}: no Ray cluster answers ({error}): give host:port of one that "
+            "`ray start --head` began, or null to start one here"
+        ) from None
 
 
 def must_be_here(paths: Sequence[Path]) -> None:
     """What the workers wrote."""
     if gone := [path for path in paths if not path.exists()]:
-        raise UserError(f"workers.map ray: {gone[0]} was written on another machine and is not here: the cluster's machines "
-                        "must share this folder, not have copies of it")
+        raise UserError(
+            f"workers.map ray: {gone[0]} was written on another machine and is not here: the cluster's machines "
+            "must share this folder, not have copies of it"
+        )
 
 
 def several(folder: str, function: Callable, jobs: Sequence) -> list:
@@ -120,6 +132,8 @@ def several(folder: str, function: Callable, jobs: Sequence) -> list:
     try:
         os.chdir(folder)
     except OSError as error:
-        raise UserError(f"workers.map ray: {folder} is not on {socket.gethostname()} ({error.strerror}): the cluster's "
-                        "machines must share this folder at the same path") from None
+        raise UserError(
+            f"workers.map ray: {folder} is not on {socket.gethostname()} ({error.strerror}): the cluster's "
+            "machines must share this folder at the same path"
+        ) from None
     return [function(job) for job in jobs]

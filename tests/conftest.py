@@ -1,4 +1,5 @@
 """Every test runs from the project root with one torch thread, without telemetry and without the network's model hubs."""
+
 import os
 import signal
 from pathlib import Path
@@ -7,10 +8,21 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "true",
-                   "DVC_NO_ANALYTICS": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "TOKENIZERS_PARALLELISM": "false"})
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background job ignores Ctrl-C, and so would its children
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background job ignores Ctrl-C, and so would its children
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,5 +51,5 @@ def project(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-settings.register_profile("steady", deadline=None)      # a busy machine is no fault of what is tested
+settings.register_profile("steady", deadline=None)  # a busy machine is no fault of what is tested
 settings.load_profile("steady")

@@ -1,4 +1,5 @@
 """A real S3 store (SeaweedFS) for tests, and a proxy before it that fails as networks and busy stores do."""
+
 import http.client
 import http.server
 import random
@@ -16,7 +17,9 @@ from infra import services
 
 KEYS = {"s3_key": "a-key", "s3_secret": "a-very-secret-one"}
 FAULTS = ("error", "throttled", "reset", "stalled", "truncated")
-THROTTLED = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+THROTTLED = (
+    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +29,11 @@ def store(tmp_path_factory):
     service = services.s3(state, port, KEYS)
     service.start(state)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1",
-                            **services.s3_keys(KEYS)}.items():
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            **services.s3_keys(KEYS),
+        }.items():
             patch.setenv(name, value)
         try:
             service.wait(state)
@@ -46,11 +52,18 @@ def upload(client, folder, prefix: str) -> None:
 
 class Proxy(http.server.ThreadingHTTPServer):
     """Hands requests on to 127.0.0.1:`behind`; `share` of them fail, in a way and order that `seed` decides."""
+
     daemon_threads = True
 
     def __init__(self, behind: int, share: float, seed: int, stall: float):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.behind, self.share, self.stall, self.rng, self.lock = behind, share, stall, random.Random(seed), threading.Lock()
+        self.behind, self.share, self.stall, self.rng, self.lock = (
+            behind,
+            share,
+            stall,
+            random.Random(seed),
+            threading.Lock(),
+        )
         self.failed: Counter[str] = Counter()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -92,7 +105,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         there.close()
         if kind == "stalled":
             time.sleep(self.server.stall)
-        headers = {name: value for name, value in reply.getheaders() if name.lower() not in ("connection", "transfer-encoding")}
+        headers = {
+            name: value for name, value in reply.getheaders() if name.lower() not in ("connection", "transfer-encoding")
+        }
         self.answer(reply.status, headers, body, cut=kind == "truncated")
 
     def answer(self, status, headers, body, cut=False):

@@ -146,7 +146,9 @@ def test_making_pairs_is_measured_beside_the_very_evaluations_it_asks_for(tiny_p
 def test_curating_is_measured_beside_each_of_its_models(tmp_path, monkeypatch):
     from iy.bench import blip, curate
 
-    monkeypatch.setattr(blip, "SHAPE", {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2})
+    monkeypatch.setattr(
+        blip, "SHAPE", {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    )
     monkeypatch.chdir(tmp_path)
     for file in photographs.att_faces()[:50]:
         if int(file.stem) <= 4:
@@ -155,8 +157,10 @@ def test_curating_is_measured_beside_each_of_its_models(tmp_path, monkeypatch):
     settings = photographs.settings(photos={"source": "folder", "path": "in"}, minimum_per_person=1)
     photographs.take_photos(settings)
     found = curate.run(settings, photos=20, captioned=12, workers=[1], rounds=1)
-    captioned, faces = ([one for one in found["cases"] if one["case"] == name] for name in
-                        ("faces and captions, 1 core", "faces, 1 core"))
+    captioned, faces = (
+        [one for one in found["cases"] if one["case"] == name]
+        for name in ("faces and captions, 1 core", "faces, 1 core")
+    )
     for cases in (captioned, faces):
         slowest, everything = (one["theirs"] for one in cases)
         assert 0 < cases[0]["ours"] < 1.2 * everything < 1.2 * slowest and measured(cases), "photos per second"

@@ -1,4 +1,5 @@
 """Photographs in an S3 store are those in a folder, whatever the network does."""
+
 import json
 import shutil
 
@@ -27,7 +28,9 @@ def folder(tmp_path_factory):
         for number in range(EACH):
             image = Image.fromarray(rng.integers(0, 255, (40, 30, 3), dtype=np.uint8))
             image.save(root / f"p{person} ö" / f"{number}.png")
-        (root / f"p{person} ö" / "0.json").write_text(json.dumps({"caption": f"person {person}", "licence": "CC-BY-4.0"}))
+        (root / f"p{person} ö" / "0.json").write_text(
+            json.dumps({"caption": f"person {person}", "licence": "CC-BY-4.0"})
+        )
         (root / f"p{person} ö" / "1.txt").write_text("laughing")
     (root / "p0 ö" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (root / "p0 ö" / "2.json").write_text("{broken")
@@ -83,7 +86,9 @@ def test_nothing_is_lost_or_doubled_when_a_fifth_of_the_requests_fails(uploaded,
         proxy.shutdown()
         proxy.server_close()
     assert [row | {"uri": None} for row in found] == right
-    assert sum(proxy.failed.values()) > 30 and sum(proxy.failed.values()) - proxy.failed["none"] > 2, "there were faults"
+    assert sum(proxy.failed.values()) > 30 and sum(proxy.failed.values()) - proxy.failed["none"] > 2, (
+        "there were faults"
+    )
 
 
 def test_what_was_fetched_before_a_failure_is_not_fetched_again(uploaded, tmp_path, monkeypatch):
@@ -107,11 +112,16 @@ def test_what_was_fetched_before_a_failure_is_not_fetched_again(uploaded, tmp_pa
     assert before > 5 and len(asked) < before and "faces/p3 ö/1.png" in asked
 
 
-@pytest.mark.parametrize(("path", "said"), [
-    (None, "photos.source: s3 needs photos.path"), ("s3://", "photos.path: 's3://' is not s3://bucket/folder"),
-    ("/a/folder", "is not s3://bucket/folder"), ("s3://models/nothing", "s3://models/nothing holds no files"),
-    ("s3://absent/faces", "cannot fetch s3://absent/faces: .*check the bucket and your keys"),
-])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (None, "photos.source: s3 needs photos.path"),
+        ("s3://", "photos.path: 's3://' is not s3://bucket/folder"),
+        ("/a/folder", "is not s3://bucket/folder"),
+        ("s3://models/nothing", "s3://models/nothing holds no files"),
+        ("s3://absent/faces", "cannot fetch s3://absent/faces: .*check the bucket and your keys"),
+    ],
+)
 def test_a_useless_place_is_one_sentence(uploaded, path, said):
     with pytest.raises(UserError, match=said):
         take(path)
@@ -126,7 +136,10 @@ def test_a_store_that_does_not_answer_is_one_sentence(uploaded, monkeypatch):
 
 def test_new_photographs_in_a_bucket_are_noticed(uploaded):
     first = own_photos("s3://models/faces")
-    assert first == own_photos("s3://models/faces") and (first["photos.source"], first["photos.path"]) == ("s3", "s3://models/faces")
+    assert first == own_photos("s3://models/faces") and (first["photos.source"], first["photos.path"]) == (
+        "s3",
+        "s3://models/faces",
+    )
     uploaded.put_object(Bucket="models", Key="faces/p9/new.png", Body=b"x")
     try:
         assert own_photos("s3://models/faces") != first
@@ -144,7 +157,7 @@ def test_tars_in_a_bucket_are_read_as_here(store, tmp_path, monkeypatch):
     for place, count in (("s3://models/tars", 6), ("s3://models/tars/00001.tar", 3)):
         assert own_photos(place)["photos.source"] == "webdataset"
         run(settings(source="webdataset", path=place))
-        places = ("shard", "offset")        # in our own shards, which hold fewer photos
+        places = ("shard", "offset")  # in our own shards, which hold fewer photos
         assert [row | dict.fromkeys(places) for row in rows()] == [row | dict.fromkeys(places) for row in here[-count:]]
     assert not [path for path in (tmp_path / ".iy").rglob("*") if path.is_file()], "nothing is kept of what was read"
 
@@ -154,7 +167,9 @@ def test_a_table_may_name_objects(store, tmp_path, monkeypatch):
     (tmp_path / "some").mkdir()
     (tmp_path / "some/1.png").write_bytes(picture(1))
     upload(store, tmp_path / "some", "listed")
-    (tmp_path / "people.csv").write_text("uri,person\ns3://models/listed/1.png,Ada\ns3://models/listed/2.png,Ada\ns3://..,\n")
+    (tmp_path / "people.csv").write_text(
+        "uri,person\ns3://models/listed/1.png,Ada\ns3://models/listed/2.png,Ada\ns3://..,\n"
+    )
     run(settings(source="table", path="people.csv"))
     one, two, three = rows()
     assert (one["label"], one["verdict"], one["id"]) == ("Ada", None, sha256(picture(1)))

@@ -1,4 +1,5 @@
 """Captions by real transformers models of tiny sizes: a batch says what one photo at a time says, nothing is asked twice."""
+
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,32 +25,42 @@ WORDS = SPECIAL + sorted(set(QUESTION.replace(":", " : ").replace(",", " , ").re
 END = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 LAYERS = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 SEES = LAYERS | {"image_size": 16, "patch_size": 8}
-LOUD = 0.8      # standard deviation of the weights: at transformers' own every picture is told the same of
-TEMPLATE = ("{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}<image> "
-            "{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}")
+LOUD = 0.8  # standard deviation of the weights: at transformers' own every picture is told the same of
+TEMPLATE = (
+    "{% for message in messages %}{% for part in message.content %}{% if part.type == 'image' %}<image> "
+    "{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}"
+)
 
 
 def words(padding: str | None = "<pad>") -> transformers.PreTrainedTokenizerFast:
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.add_special_tokens(SPECIAL)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token=padding, bos_token="<s>", eos_token="</s>",
-                                                unk_token="<unk>", additional_special_tokens=["<image>"])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token=padding,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+    )
 
 
 def blip(folder: Path) -> torch.nn.Module:
     looks = transformers.BlipImageProcessor(size={"height": 16, "width": 16})
     transformers.BlipProcessor(looks, words()).save_pretrained(folder)
     text = LAYERS | END | {"vocab_size": len(WORDS), "encoder_hidden_size": 16, "sep_token_id": 2}
-    return transformers.BlipForConditionalGeneration(transformers.BlipConfig(
-        projection_dim=16, vision_config=SEES, text_config=text | {"projection_dim": 16}))
+    return transformers.BlipForConditionalGeneration(
+        transformers.BlipConfig(projection_dim=16, vision_config=SEES, text_config=text | {"projection_dim": 16})
+    )
 
 
 def git(folder: Path) -> torch.nn.Module:
     looks = transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     transformers.GitProcessor(looks, words()).save_pretrained(folder)
-    return transformers.GitForCausalLM(transformers.GitConfig(
-        vocab_size=len(WORDS), max_position_embeddings=128, **LAYERS, **END, vision_config=SEES))
+    return transformers.GitForCausalLM(
+        transformers.GitConfig(vocab_size=len(WORDS), max_position_embeddings=128, **LAYERS, **END, vision_config=SEES)
+    )
 
 
 def vit_gpt2(folder: Path) -> torch.nn.Module:
@@ -65,15 +76,28 @@ def vit_gpt2(folder: Path) -> torch.nn.Module:
 def llava_next(folder: Path, padding: str | None = "<pad>") -> torch.nn.Module:
     """With a chat template; pictures are cut into more or fewer tiles by their shape, so questions differ in length."""
     tiles = [[16, 32], [32, 16], [32, 32]]
-    looks = transformers.LlavaNextImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16},
-                                                 image_grid_pinpoints=tiles)
-    transformers.LlavaNextProcessor(looks, words(padding), patch_size=8, vision_feature_select_strategy="default",
-                                    chat_template=TEMPLATE, num_additional_image_tokens=1).save_pretrained(folder)
+    looks = transformers.LlavaNextImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, image_grid_pinpoints=tiles
+    )
+    transformers.LlavaNextProcessor(
+        looks,
+        words(padding),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
     sees = transformers.CLIPVisionConfig(**SEES, projection_dim=16)
     says = transformers.LlamaConfig(**LAYERS, **END, vocab_size=len(WORDS), num_key_value_heads=2)
-    return transformers.LlavaNextForConditionalGeneration(transformers.LlavaNextConfig(
-        vision_config=sees, text_config=says, image_token_index=WORDS.index("<image>"), image_grid_pinpoints=tiles,
-        vision_feature_layer=-1))
+    return transformers.LlavaNextForConditionalGeneration(
+        transformers.LlavaNextConfig(
+            vision_config=sees,
+            text_config=says,
+            image_token_index=WORDS.index("<image>"),
+            image_grid_pinpoints=tiles,
+            vision_feature_layer=-1,
+        )
+    )
 
 
 def saved(folder: Path, make: Callable[[Path], torch.nn.Module]) -> str:
@@ -91,12 +115,17 @@ def saved(folder: Path, make: Callable[[Path], torch.nn.Module]) -> str:
 def pictures(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     sides = [(40, 20), (20, 40), (32, 32), (60, 20), (16, 18)]
-    return [np.kron(rng.integers(0, 256, (2, 2, 3)), np.ones((h // 2, w // 2, 1))).astype(np.uint8)
-            for h, w in (sides[i % len(sides)] for i in range(count))]
+    return [
+        np.kron(rng.integers(0, 256, (2, 2, 3)), np.ones((h // 2, w // 2, 1))).astype(np.uint8)
+        for h, w in (sides[i % len(sides)] for i in range(count))
+    ]
 
 
-@pytest.mark.parametrize("make", [blip, git, vit_gpt2, llava_next, partial(llava_next, padding=None)],
-                         ids=["BLIP", "GIT", "ViT-GPT2", "LLaVA-Next", "LLaVA-Next without a padding token"])
+@pytest.mark.parametrize(
+    "make",
+    [blip, git, vit_gpt2, llava_next, partial(llava_next, padding=None)],
+    ids=["BLIP", "GIT", "ViT-GPT2", "LLaVA-Next", "LLaVA-Next without a padding token"],
+)
 def test_a_batch_says_what_one_at_a_time_says(tmp_path, make):
     model, images = saved(tmp_path, make), pictures(7)
     alone = Captioner(model, 1, "cpu")(images)
@@ -119,8 +148,15 @@ def asked(monkeypatch) -> list[np.ndarray]:
 def test_equal_photos_are_asked_about_once_and_those_with_a_caption_never(tmp_path, monkeypatch):
     model, seen = saved(tmp_path / "model", git), asked(monkeypatch)
     places = write_shard(tmp_path / "0.tar", [(f"{i}.png", png(image)) for i, image in enumerate(pictures(3))])
-    rows = [place._asdict() | {"id": name, "verdict": ACCEPTED, "caption": said} for name, place, said in
-            (("a", places[0], None), ("b", places[1], "mine"), ("a", places[0], None), ("c", places[2], None))]
+    rows = [
+        place._asdict() | {"id": name, "verdict": ACCEPTED, "caption": said}
+        for name, place, said in (
+            ("a", places[0], None),
+            ("b", places[1], "mine"),
+            ("a", places[0], None),
+            ("c", places[2], None),
+        )
+    ]
     wanted = settings(captioner="transformers", caption_model=model, caption_batch=2)
     done = [row["caption"] for row in captions.caption(rows, tmp_path, wanted, tmp_path / "said.json")]
     assert len(seen) == 2 and done[0] == done[2] != done[3] and done[1] == "mine"
@@ -130,8 +166,14 @@ def test_equal_photos_are_asked_about_once_and_those_with_a_caption_never(tmp_pa
 def test_captions_survive_a_stage_that_is_interrupted(project, tmp_path, monkeypatch):  # noqa: F811
     """Stopped within the second of three parts: all but the batch at work were kept, the end is an undisturbed run's."""
     collection(project / "in", 10, 4)
-    wanted = settings(photos={"source": "folder", "path": "in"}, minimum_sharpness=0.0, duplicate_bits=0,
-                      captioner="transformers", caption_model=saved(tmp_path / "model", git), caption_batch=3)
+    wanted = settings(
+        photos={"source": "folder", "path": "in"},
+        minimum_sharpness=0.0,
+        duplicate_bits=0,
+        captioner="transformers",
+        caption_model=saved(tmp_path / "model", git),
+        caption_batch=3,
+    )
     take_photos(wanted)
     seen, several = asked(monkeypatch), Captioner.several
     run(wanted)
@@ -148,7 +190,9 @@ def test_captions_survive_a_stage_that_is_interrupted(project, tmp_path, monkeyp
         run(wanted)
     run(wanted)
     assert len(seen) == 2 * count, "nothing was asked about twice"
-    assert Path("data/tried/curate/photos.parquet").read_bytes() == whole and len({row["caption"] for row in table()}) > 2
+    assert (
+        Path("data/tried/curate/photos.parquet").read_bytes() == whole and len({row["caption"] for row in table()}) > 2
+    )
     assert not list(Path(".iy/resume/tried").glob("curate-*"))
 
 

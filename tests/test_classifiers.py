@@ -1,4 +1,5 @@
 """Classifiers in curate: real transformers models of tiny sizes, one of them with an answer that follows brightness."""
+
 import json
 import logging
 import shutil
@@ -37,16 +38,28 @@ STEEP = 20.0
 def vit(folder: Path, kind: type = ViTForImageClassification) -> str:
     """Two layers of width 32, random weights."""
     torch.manual_seed(0)
-    kind(ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32,
-                   patch_size=16, id2label=dict(enumerate(LABELS)))).save_pretrained(folder)
+    kind(
+        ViTConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=32,
+            patch_size=16,
+            id2label=dict(enumerate(LABELS)),
+        )
+    ).save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return str(folder)
 
 
 def bright(folder: Path) -> str:
     """A ResNet that hands through how bright a picture is, 0..1, to logits that `expected` knows."""
-    model = ResNetForImageClassification(ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic",
-                                                      id2label=dict(enumerate(LABELS)))).eval()
+    model = ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic", id2label=dict(enumerate(LABELS))
+        )
+    ).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "normalization" not in name:
@@ -136,8 +149,10 @@ def test_a_face_is_shown_by_itself(tmp_path):
     middle, edge = grey(0.0, 200, 200), grey(0.0, 200, 200)
     middle[60:120, 80:140] = edge[0:60, 140:200] = 255
     points = [0.0] * 10
-    rows = [row | {"box": box, "landmarks": points} for row, box in
-            zip(rows_of([0, 0]), ([90, 70, 130, 110], [150, 10, 190, 50]), strict=True)]
+    rows = [
+        row | {"box": box, "landmarks": points}
+        for row, box in zip(rows_of([0, 0]), ([90, 70, 130, 110], [150, 10, 190, 50]), strict=True)
+    ]
     for seen, right in (("photo", 0.0), ("face", 1.0)):
         shown = [classify.shown_of(image, row, seen) for image, row in zip((middle, edge), rows, strict=True)]
         assert shown[0].shape == ((60, 60, 3) if seen == "face" else (200, 200, 3))
@@ -156,8 +171,13 @@ def collection(folder: Path, persons: int, photos: int) -> list[Path]:
 
 def glare(maximum: float, model: str) -> Params:
     classifier = one(model, ["bright", "glaring"], maximum).model_dump()
-    return settings(photos={"source": "folder", "path": "in"}, minimum_sharpness=0.0, minimum_per_person=1, wrong_names="keep",
-                    classifiers={"glare": classifier})
+    return settings(
+        photos={"source": "folder", "path": "in"},
+        minimum_sharpness=0.0,
+        minimum_per_person=1,
+        wrong_names="keep",
+        classifiers={"glare": classifier},
+    )
 
 
 def test_bright_photographs_are_refused_with_number_and_threshold(project, tmp_path):  # noqa: F811
@@ -174,7 +194,9 @@ def test_bright_photographs_are_refused_with_number_and_threshold(project, tmp_p
     take_photos(wanted)
     run(wanted)
     rows = {row["uri"]: row for row in table()}
-    assert rows["nobody.png"]["reason"] == "no face found" and rows["nobody.png"]["scores"] is None, "it was not asked about"
+    assert rows["nobody.png"]["reason"] == "no face found" and rows["nobody.png"]["scores"] is None, (
+        "it was not asked about"
+    )
     right = {uri: asks([read_image("data/tried/photos", row)])[0] for uri, row in rows.items() if uri != "nobody.png"}
     refused = {uri: row for uri, row in rows.items() if row["verdict"] == REJECTED and uri != "nobody.png"}
     assert len(refused) == 5 and refused.keys() == {uri for uri, score in right.items() if score > maximum}
@@ -217,7 +239,7 @@ def test_what_was_classified_is_not_asked_about_again(project, tmp_path, monkeyp
     monkeypatch.setattr(Classifier, "several", stops_once)
     with pytest.raises(KeyboardInterrupt):
         run(wanted)
-    monkeypatch.setattr(measure, "columns", None)       # every photo was measured
+    monkeypatch.setattr(measure, "columns", None)  # every photo was measured
     run(wanted)
     assert len(asked) == 40 + 16, "the first part of 16 was kept"
     assert not list(Path(".iy/resume/tried").glob("curate-*"))
@@ -225,6 +247,7 @@ def test_what_was_classified_is_not_asked_about_again(project, tmp_path, monkeyp
 
 def test_other_weights_are_other_answers(tmp_path):
     """The name of the folder stays, what lies in it changes: nothing that the old ones said is taken."""
+
     def place(maximum: float) -> Path:
         return resume.place(Path("work"), "classified", [str(tmp_path)], maximum)
 
@@ -257,5 +280,7 @@ def test_what_the_memory_does_not_hold_is_halved(caplog):
     batches = Batches(8, "curate.caption_model")
     assert batches(work, list(range(11))) == [10 * k for k in range(11)] and batches(work, [5]) == [50]
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1, 1] and len(caplog.records) == 2
-    with pytest.raises(UserError, match="curate.caption_model: the GPU's memory does not hold the model and one picture"):
+    with pytest.raises(
+        UserError, match="curate.caption_model: the GPU's memory does not hold the model and one picture"
+    ):
         batches(lambda some: work(some, 0), [1])

@@ -1,4 +1,5 @@
 """The `iy` command: instant help, one-line errors, and real portraits from a photograph of one person."""
+
 import re
 import subprocess
 import sys
@@ -16,12 +17,30 @@ from iy import cli, doctor, params
 from iy.errors import UserError
 from iy.photos.own import own_photos
 
-HEAVY = {"torch", "numpy", "pandas", "pydantic", "mlflow", "prefect", "diffusers", "transformers", "cv2", "dvc", "scipy", "yaml"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "mlflow",
+    "prefect",
+    "diffusers",
+    "transformers",
+    "cv2",
+    "dvc",
+    "scipy",
+    "yaml",
+}
 
 
 def iy(*arguments, folder=None):
-    return subprocess.run([sys.executable, "-m", "iy", *arguments], cwd=folder, capture_output=True, text=True,
-                          env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    return subprocess.run(
+        [sys.executable, "-m", "iy", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
 
 
 def test_help_loads_nothing_heavy():
@@ -39,11 +58,18 @@ def test_params_prints_what_was_resolved():
     assert params.load("smoke").digest() in done.stdout
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["params", "nope"], "profiles/nope.yaml does not exist"),
-    (["run", "--profile", "nope"], "profiles/nope.yaml does not exist"),
-    (["run", "--photos", "/no/such/folder"], "there is no such folder"),
-    (["generate", "--reference", "a.jpg", "--prompt", "x", "--bundle", "nowhere"], "nowhere holds no finetuned model")])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["params", "nope"], "profiles/nope.yaml does not exist"),
+        (["run", "--profile", "nope"], "profiles/nope.yaml does not exist"),
+        (["run", "--photos", "/no/such/folder"], "there is no such folder"),
+        (
+            ["generate", "--reference", "a.jpg", "--prompt", "x", "--bundle", "nowhere"],
+            "nowhere holds no finetuned model",
+        ),
+    ],
+)
 def test_mistakes_are_one_line(arguments, says):
     done = iy(*arguments)
     assert done.returncode == 2 and says in done.stderr and done.stderr.startswith("error: ")
@@ -62,7 +88,10 @@ def test_own_photos_are_noticed_when_they_change(tmp_path):
     (tmp_path / "anna" / "1.jpg").write_bytes(b"x")
     (tmp_path / "anna" / "loop").symlink_to(tmp_path)
     first = own_photos(str(tmp_path))
-    assert own_photos(str(tmp_path)) == first and (first["photos.source"], first["photos.path"]) == ("folder", str(tmp_path))
+    assert own_photos(str(tmp_path)) == first and (first["photos.source"], first["photos.path"]) == (
+        "folder",
+        str(tmp_path),
+    )
     (tmp_path / "anna" / "2.jpg").write_bytes(b"y")
     assert own_photos(str(tmp_path)) != first
 
@@ -75,14 +104,20 @@ def test_nobody_has_said_that_own_photos_are_free_to_use_unless_the_user_does(tm
     assert overrides(parser().parse_args(asked[:2]))["photos.licence"] == "unknown"
     by_hand = ["--set", "photos.source=folder", "--set", f"photos.path={tmp_path}"]
     assert overrides(parser().parse_args(by_hand))["photos.licence"] == "unknown"
-    assert "photos.licence" not in overrides(parser().parse_args(["--set", "photos.people=9"])), "the studio's are its own"
+    assert "photos.licence" not in overrides(parser().parse_args(["--set", "photos.people=9"])), (
+        "the studio's are its own"
+    )
 
 
 def test_doctor_names_the_remedy(project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     found = {finding.what: finding for finding in [*doctor.settings(), *doctor.services()]}
-    assert found["weights"].state == "missing" and "git checkout" in found["weights"].remedy       # a folder without weights
-    assert found["MLflow"].state == "missing" and "iy ui" in found["MLflow"].remedy and "secret" not in found["MLflow"].detail
+    assert found["weights"].state == "missing" and "git checkout" in found["weights"].remedy  # a folder without weights
+    assert (
+        found["MLflow"].state == "missing"
+        and "iy ui" in found["MLflow"].remedy
+        and "secret" not in found["MLflow"].detail
+    )
     assert doctor.show(list(found.values())) == 1
     assert doctor.show([doctor.Finding("ok", "a", "b"), doctor.Finding("note", "a", "b", "c")]) == 0
 
@@ -106,6 +141,7 @@ def studio_with_a_model(project, tmp_path):
     """A project whose profile `tiny` has a finished stage 4, a random one."""
     from iy.diffusion import load_base
     from iy.model import Personaliser, bundle
+
     value = tiny_settings(tiny_base(tmp_path / "base"))
     value["evaluate"]["steps"] = 2
     del value["profile"]
@@ -116,7 +152,9 @@ def studio_with_a_model(project, tmp_path):
 
 
 def generate(reference, *more):
-    return CliRunner().invoke(cli.app, ["generate", "--profile", "tiny", "--reference", str(reference), "--prompt", "a smile", *more])
+    return CliRunner().invoke(
+        cli.app, ["generate", "--profile", "tiny", "--reference", str(reference), "--prompt", "a smile", *more]
+    )
 
 
 def test_generate(studio_with_a_model, att):
@@ -132,6 +170,7 @@ def test_generate(studio_with_a_model, att):
         found = generate(reference).exception
         assert isinstance(found, UserError)
         return str(found)
+
     Image.fromarray(np.hstack([one, two])).save("both.png")
     assert "both.png: 2 faces were found" in says("both.png")
     Image.new("RGB", (300, 300), "grey").save("nobody.png")

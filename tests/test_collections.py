@@ -1,4 +1,5 @@
 """Photographs that lie in tars or that a table lists."""
+
 import csv
 import io
 import json
@@ -43,18 +44,40 @@ def rows_of_table(path) -> list[dict]:
 
 def stats(caption: str | None, **more) -> bytes:
     """The JSON that img2dataset writes beside a picture."""
-    return json.dumps({"caption": caption, "url": "https://example.org/1.jpg", "key": "000000000", "status": "success",
-                       "error_message": None, "width": 20, "height": 30, "exif": "{}"} | more).encode()
+    return json.dumps(
+        {
+            "caption": caption,
+            "url": "https://example.org/1.jpg",
+            "key": "000000000",
+            "status": "success",
+            "error_message": None,
+            "width": 20,
+            "height": 30,
+            "exif": "{}",
+        }
+        | more
+    ).encode()
 
 
 def test_samples_as_img2dataset_writes_them(tmp_path):
     tar_of(tmp_path / "00001.tar", ("000010000.png", picture(3)), ("000010000.json", stats(None)))
-    tar_of(tmp_path / "00000.tar",
-           ("000000000.png", picture(1)), ("000000000.txt", b"a man\n laughing"), ("000000000.json", stats("a man laughing")),
-           ("ada/1.png", picture(2)), ("ada/1.json", stats(None, licence="CC-BY-4.0", person="Ada L.")),
-           ("bob/7.seg.png", picture(9)), ("bob/7.PNG", picture(4)))
+    tar_of(
+        tmp_path / "00000.tar",
+        ("000000000.png", picture(1)),
+        ("000000000.txt", b"a man\n laughing"),
+        ("000000000.json", stats("a man laughing")),
+        ("ada/1.png", picture(2)),
+        ("ada/1.json", stats(None, licence="CC-BY-4.0", person="Ada L.")),
+        ("bob/7.seg.png", picture(9)),
+        ("bob/7.PNG", picture(4)),
+    )
     rows = rows_of_tars(tmp_path)
-    assert [row["uri"] for row in rows] == ["00000.tar/000000000", "00000.tar/ada/1", "00000.tar/bob/7", "00001.tar/000010000"]
+    assert [row["uri"] for row in rows] == [
+        "00000.tar/000000000",
+        "00000.tar/ada/1",
+        "00000.tar/bob/7",
+        "00001.tar/000010000",
+    ]
     assert [row["label"] for row in rows] == [None, "Ada L.", "bob", None]
     assert [row["id"] for row in rows] == [sha256(picture(shade)) for shade in (1, 2, 4, 3)]
     assert rows[0]["caption"] == "a man laughing" and rows[1]["licence"] == "CC-BY-4.0"
@@ -64,14 +87,23 @@ def test_samples_as_img2dataset_writes_them(tmp_path):
 def test_a_hostile_tar_writes_nothing_and_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tars, "LARGEST", 10_000)
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name, kind in (("../../escape.png", tarfile.REGTYPE), ("/etc/passwd.png", tarfile.REGTYPE),
-                           ("link.png", tarfile.SYMTYPE), ("pipe.png", tarfile.FIFOTYPE)):
+        for name, kind in (
+            ("../../escape.png", tarfile.REGTYPE),
+            ("/etc/passwd.png", tarfile.REGTYPE),
+            ("link.png", tarfile.SYMTYPE),
+            ("pipe.png", tarfile.FIFOTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             data = picture(1) if kind == tarfile.REGTYPE else b""
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-        for name, data in (("big.png", b"0" * 10_001), ("odd.json", b"{}"), ("said.png", picture(2)), ("said.json", b"{]")):
+        for name, data in (
+            ("big.png", b"0" * 10_001),
+            ("odd.json", b"{}"),
+            ("said.png", picture(2)),
+            ("said.json", b"{]"),
+        ):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
@@ -79,17 +111,19 @@ def test_a_hostile_tar_writes_nothing_and_loses_nothing(tmp_path, monkeypatch):
     reason = {row["uri"]: row["reason"] for row in rows_of_tars(tmp_path / "a.tar")}
     assert sorted(tmp_path.parent.rglob("*")) == before
     assert reason == {
-        "a.tar/../../escape": "its name leads out of the tar", "a.tar//etc/passwd": "its name leads out of the tar",
+        "a.tar/../../escape": "its name leads out of the tar",
+        "a.tar//etc/passwd": "its name leads out of the tar",
         "a.tar/link": "a link, a device or the like: only files are read",
         "a.tar/pipe": "a link, a device or the like: only files are read",
-        "a.tar/big": "its png file is larger than 10000 bytes", "a.tar/odd": "the sample has no picture",
+        "a.tar/big": "its png file is larger than 10000 bytes",
+        "a.tar/odd": "the sample has no picture",
         "a.tar/said": "its sidecar .json is not valid JSON",
     }
 
 
 def test_a_tar_that_breaks_off_gives_what_it_holds(tmp_path):
     data = tar_of(tmp_path / "a.tar", *((f"{i}.png", picture(i)) for i in range(5)))
-    (tmp_path / "b.tar").write_bytes(data[:3 * 1024 + 600])
+    (tmp_path / "b.tar").write_bytes(data[: 3 * 1024 + 600])
     (tmp_path / "c.tar").write_bytes(b"no tar at all" * 100)
     rows = rows_of_tars(tmp_path)
     assert [row["verdict"] for row in rows[:8]] == [None] * 8
@@ -105,7 +139,9 @@ def test_any_bytes_as_a_tar_end_in_rows(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize("source", ["webdataset", "table"])
-@pytest.mark.parametrize(("path", "says"), [(None, "needs photos.path"), ("nowhere", "does not exist"), ("empty", "holds no")])
+@pytest.mark.parametrize(
+    ("path", "says"), [(None, "needs photos.path"), ("nowhere", "does not exist"), ("empty", "holds no")]
+)
 def test_a_useless_place_is_one_clear_line(source, path, says, tmp_path):
     (tmp_path / "empty").mkdir()
     read = {"webdataset": tars.photos, "table": table.photos}[source]
@@ -135,17 +171,39 @@ def test_a_table_lists_photographs(suffix, tmp_path):
         (tmp_path / f"faces/{shade}.png").write_bytes(picture(shade))
     (tmp_path.parent / "outside.png").write_bytes(picture(3))
     (tmp_path / "link.png").symlink_to(tmp_path.parent / "outside.png")
-    path = listed(tmp_path, suffix, [
-        {"uri": "faces/1.png", "person": "Ada", "caption": "smiling, outdoors", "licence": "CC-BY-4.0",
-         "consent": "signed", "sha256": sha256(picture(1))},
-        {"uri": "faces/2.png", "sha256": "0" * 64},
-        {"uri": "../outside.png"}, {"uri": "link.png"}, {"uri": str(tmp_path.parent / "outside.png")},
-        {"uri": "file:///etc/passwd"}, {"uri": "http://169.254.169.254/latest"}, {"uri": "faces/none.png"}, {"person": "Bob"},
-    ])
+    path = listed(
+        tmp_path,
+        suffix,
+        [
+            {
+                "uri": "faces/1.png",
+                "person": "Ada",
+                "caption": "smiling, outdoors",
+                "licence": "CC-BY-4.0",
+                "consent": "signed",
+                "sha256": sha256(picture(1)),
+            },
+            {"uri": "faces/2.png", "sha256": "0" * 64},
+            {"uri": "../outside.png"},
+            {"uri": "link.png"},
+            {"uri": str(tmp_path.parent / "outside.png")},
+            {"uri": "file:///etc/passwd"},
+            {"uri": "http://169.254.169.254/latest"},
+            {"uri": "faces/none.png"},
+            {"person": "Bob"},
+        ],
+    )
     rows = rows_of_table(path)
     first = rows[0]
     assert [first[key] for key in ("uri", "label", "caption", "licence", "consent", "id", "verdict")] == [
-        "faces/1.png", "Ada", "smiling, outdoors", "CC-BY-4.0", "signed", sha256(picture(1)), None]
+        "faces/1.png",
+        "Ada",
+        "smiling, outdoors",
+        "CC-BY-4.0",
+        "signed",
+        sha256(picture(1)),
+        None,
+    ]
     reasons = [row["reason"] for row in rows[1:]]
     assert reasons[0] == f"its bytes are not those that the table names: sha256 is {sha256(picture(2))}"
     assert reasons[1:4] == ["it names a file outside the table's folder"] * 3
@@ -158,16 +216,23 @@ def test_a_table_lists_photographs(suffix, tmp_path):
 def test_a_caption_without_end_is_a_reason(suffix, tmp_path):
     (tmp_path / "1.png").write_bytes(picture(1))
     rows = rows_of_table(listed(tmp_path, suffix, [{"uri": "1.png", "caption": "a" * 10**6}, {"uri": "1.png"}]))
-    assert [row["reason"] for row in rows] == [f"the row people{suffix}#1 says caption in 1000000 characters: more than 65536", None]
+    assert [row["reason"] for row in rows] == [
+        f"the row people{suffix}#1 says caption in 1000000 characters: more than 65536",
+        None,
+    ]
 
 
 def test_hugging_face_parquet_holds_its_pictures_and_names_its_labels(tmp_path):
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features = {"image": {"_type": "Image"}, "label": {"names": ["ada", "bob"], "_type": "ClassLabel"}}
-    schema = pa.schema([("image", image), ("label", pa.int64()), ("text", pa.string()), ("width", pa.int64())],
-                       metadata={"huggingface": json.dumps({"info": {"features": features}})})
-    rows = [{"image": {"bytes": picture(1), "path": "1.png"}, "label": 1, "text": "a face", "width": 20},
-            {"image": {"bytes": None, "path": None}, "label": 0, "text": None, "width": 20}]
+    schema = pa.schema(
+        [("image", image), ("label", pa.int64()), ("text", pa.string()), ("width", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    rows = [
+        {"image": {"bytes": picture(1), "path": "1.png"}, "label": 1, "text": "a face", "width": 20},
+        {"image": {"bytes": None, "path": None}, "label": 0, "text": None, "width": 20},
+    ]
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "data/train-00000-of-00001.parquet")
     one, two = rows_of_table(tmp_path)
@@ -187,7 +252,11 @@ def test_a_broken_table_gives_what_it_holds(tmp_path):
     (tmp_path / "1.png").write_bytes(picture(1))
     (tmp_path / "a.jsonl").write_text('{"uri": "1.png"}\n[1]\n{"uri": \n\n{"uri": 7}\n')
     assert [row["reason"] for row in rows_of_table(tmp_path / "a.jsonl")] == [
-        None, "the line is no JSON object", "the line is not valid JSON", "the row names no picture"]
+        None,
+        "the line is no JSON object",
+        "the line is not valid JSON",
+        "the row names no picture",
+    ]
     (tmp_path / "b.csv").write_bytes(b"uri\n1.png\n\xff\xfe\n")
     rows = rows_of_table(tmp_path / "b.csv")
     assert "cannot be read after" in rows[-1]["reason"] and rows[-1]["uri"] == "b.csv"

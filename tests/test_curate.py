@@ -111,6 +111,7 @@ def test_commercial_use_refuses_by_licence(licence, fine):
 @pytest.fixture
 def decided(tmp_path):
     """`decided(rows, work)`: the rows after `work(their collection)`, read from two parts as the stage does."""
+
     def after(rows: list[dict], work: Callable[[Collection], object]) -> list[dict]:
         parts = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
         for part, some in zip(parts, (rows[:2], rows[2:]), strict=True):
@@ -119,6 +120,7 @@ def decided(tmp_path):
         photos.person = [one.get("person") for one in rows]
         work(photos)
         return [one for some in collection.finished(parts, photos) for one in some]
+
     return after
 
 
@@ -141,9 +143,15 @@ def test_copies_name_the_photo_that_stays(decided):
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=12), st.integers(0, 66), st.randoms())
 def test_near_pairs_are_all_those_within_so_many_bits(some, bits, rng):
     """Compared with comparing all with all; half of the hashes are others with a few bits turned."""
-    hashes = some + [one ^ sum(1 << k for k in rng.sample(range(64), min(64, rng.randint(0, bits + 2)))) for one in some]
-    found = {tuple(pair) for pairs in duplicates.near_pairs(np.array(hashes, np.uint64), bits) for pair in pairs.tolist()}
-    assert found == {(i, j) for j in range(len(hashes)) for i in range(j) if (hashes[i] ^ hashes[j]).bit_count() <= bits}
+    hashes = some + [
+        one ^ sum(1 << k for k in rng.sample(range(64), min(64, rng.randint(0, bits + 2)))) for one in some
+    ]
+    found = {
+        tuple(pair) for pairs in duplicates.near_pairs(np.array(hashes, np.uint64), bits) for pair in pairs.tolist()
+    }
+    assert found == {
+        (i, j) for j in range(len(hashes)) for i in range(j) if (hashes[i] ^ hashes[j]).bit_count() <= bits
+    }
 
 
 def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely(decided):
@@ -176,7 +184,12 @@ def test_grouping_finds_persons_keeps_labels_and_refuses_the_lonely(decided):
 def test_a_photo_under_a_wrong_label_is_rejected_with_both_similarities_unless_labels_are_kept(decided):
     faces = {"ada": [0, 3, 6, 88], "bob": [90, 93, 96]}
     rows = [
-        row(f"{who}{angle}", label=who, verdict=ACCEPTED, embedding=[np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+        row(
+            f"{who}{angle}",
+            label=who,
+            verdict=ACCEPTED,
+            embedding=[np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))],
+        )
         for who, angles in faces.items()
         for angle in angles
     ]
@@ -269,7 +282,10 @@ def test_captioners(tmp_path):
         captions.caption(rows, tmp_path, settings(captioner="transformers"), tmp_path / "said.json")
     with pytest.raises(UserError, match="nowhere cannot be opened"):
         captions.caption(
-            rows, tmp_path, settings(captioner="transformers", caption_model=str(tmp_path / "nowhere")), tmp_path / "said.json"
+            rows,
+            tmp_path,
+            settings(captioner="transformers", caption_model=str(tmp_path / "nowhere")),
+            tmp_path / "said.json",
         )
 
 
@@ -336,9 +352,11 @@ def test_the_interval_of_a_false_match_rate_counts_persons_not_pairs(monkeypatch
     rate = (cosine[other] >= 0.9).mean()
     binomial = 2 * 1.96 * np.sqrt(2 * rate * (1 - rate) / other.sum())
     assert binomial < spread < 3 * binomial, "pairs that are independent: hardly wider than the formula's"
-    alike = np.where((photos[first] == 0) & (photos[second] == 1), 1.0, cosine * 0.89)      # one pair of look-alikes
+    alike = np.where((photos[first] == 0) & (photos[second] == 1), 1.0, cosine * 0.89)  # one pair of look-alikes
     low, high = calibrate.Match(photos, first, second, alike).interval(0.9)
-    assert low == 0 and high > 2 * 25 / other.sum(), "a collection without them, or with more of them, would surprise nobody"
+    assert low == 0 and high > 2 * 25 / other.sum(), (
+        "a collection without them, or with more of them, would surprise nobody"
+    )
 
 
 def test_calibration_takes_no_photo_of_a_test_person(decided):
@@ -361,14 +379,26 @@ def test_calibration_tells_how_everybodys_threshold_does_within_a_subgroup():
     for k in range(40):
         gender = "woman" if k < 20 else "man"
         centre = rng.normal(size=64) + (common if gender == "woman" else 0)
-        rows += [row(f"{k}-{i}", embedding=(centre + 0.2 * rng.normal(size=64)).tolist(), person=f"p{k}", label=f"p{k}",
-                     attributes=f'{{"gender": "{gender}"}}', recogniser="r@1") for i in range(4)]
+        rows += [
+            row(
+                f"{k}-{i}",
+                embedding=(centre + 0.2 * rng.normal(size=64)).tolist(),
+                person=f"p{k}",
+                label=f"p{k}",
+                attributes=f'{{"gender": "{gender}"}}',
+                recogniser="r@1",
+            )
+            for i in range(4)
+        ]
     found, _, impostor = calibrate.calibrate(rows)
     groups, bound = found["subgroups"]["gender"], found["false_match"]["0.01"]["threshold"]
     women, men = (groups[name]["false_match"]["0.01"] for name in ("woman", "man"))
     assert set(found["subgroups"]) == {"gender"} and groups["man"]["genuine"] == 20 * 6
     assert groups["woman"]["impostor"] == 20 * 19 // 2 * 16
-    assert women["false_match"] > 0.02 > 0.005 > men["false_match"] and men["own_threshold"] < bound < women["own_threshold"]
+    assert (
+        women["false_match"] > 0.02 > 0.005 > men["false_match"]
+        and men["own_threshold"] < bound < women["own_threshold"]
+    )
     whole = (impostor >= bound).mean()
     among = women["false_match"] * groups["woman"]["impostor"] + men["false_match"] * groups["man"]["impostor"]
     assert whole == pytest.approx(0.01, abs=1e-3) and among <= whole * len(impostor) + 1

@@ -200,6 +200,7 @@ def test_nothing_usable_is_one_clear_line(project):
 @pytest.mark.parametrize("kind", ["processes", "ray"])
 def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(project, monkeypatch, kind):
     """Portraits of the studio, and what the face models say of them."""
+
     def made(workers: params.Workers) -> dict[str, bytes]:
         wanted = settings(photos={"people": 6, "per_person": 5}).model_copy(update={"workers": workers})
         take_photos(wanted)

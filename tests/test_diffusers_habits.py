@@ -1,4 +1,5 @@
 """What diffusers' own common pipeline tests ask of every pipeline, asked of ours (for a GPU's part: the hooks alone)."""
+
 import contextlib
 import inspect
 import io
@@ -36,15 +37,39 @@ def pipeline(folder):
 
 
 def inputs(seed=0, **more):
-    return dict(prompt=PROMPT, reference=FACE, num_inference_steps=2, generator=torch.Generator().manual_seed(seed),
-                output_type="np") | more
+    return (
+        dict(
+            prompt=PROMPT,
+            reference=FACE,
+            num_inference_steps=2,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="np",
+        )
+        | more
+    )
 
 
 def test_the_call_takes_what_text_to_image_pipelines_take():
     taken = inspect.signature(ImagineYourselfPipeline.__call__).parameters
-    needed = {"prompt", "height", "width", "guidance_scale", "negative_prompt", "prompt_embeds", "negative_prompt_embeds"}
-    optional = {"num_inference_steps", "num_images_per_prompt", "generator", "latents", "output_type", "return_dict",
-                "callback_on_step_end", "callback_on_step_end_tensor_inputs"}
+    needed = {
+        "prompt",
+        "height",
+        "width",
+        "guidance_scale",
+        "negative_prompt",
+        "prompt_embeds",
+        "negative_prompt_embeds",
+    }
+    optional = {
+        "num_inference_steps",
+        "num_images_per_prompt",
+        "generator",
+        "latents",
+        "output_type",
+        "return_dict",
+        "callback_on_step_end",
+        "callback_on_step_end_tensor_inputs",
+    }
     assert needed | optional <= set(taken)
     assert all(taken[name].default is not inspect.Parameter.empty for name in optional)
 
@@ -59,8 +84,13 @@ def test_components_are_what_init_takes(pipeline):
 
 def test_a_batch_draws_what_each_of_its_rows_draws_alone(pipeline):
     alone = pipeline(**inputs()).images
-    batch = pipeline(**inputs(prompt=[PROMPT, PROMPT[: len(PROMPT) // 2], 100 * "very long"], reference=[FACE] * 3,
-                              generator=[torch.Generator().manual_seed(seed) for seed in range(3)])).images
+    batch = pipeline(
+        **inputs(
+            prompt=[PROMPT, PROMPT[: len(PROMPT) // 2], 100 * "very long"],
+            reference=[FACE] * 3,
+            generator=[torch.Generator().manual_seed(seed) for seed in range(3)],
+        )
+    ).images
     assert batch.shape[0] == 3 and np.abs(batch[0] - alone[0]).max() < 1e-4
 
 
@@ -119,8 +149,11 @@ def test_callbacks_are_given_what_they_ask_for_change_it_and_can_stop(pipeline):
         steps.append(step)
         return {"latents": torch.zeros_like(given["latents"])} if step == 2 else given
 
-    last = pipeline(**inputs(num_inference_steps=3, output_type="latent"), callback_on_step_end=zero,
-                    callback_on_step_end_tensor_inputs=pipeline._callback_tensor_inputs).images
+    last = pipeline(
+        **inputs(num_inference_steps=3, output_type="latent"),
+        callback_on_step_end=zero,
+        callback_on_step_end_tensor_inputs=pipeline._callback_tensor_inputs,
+    ).images
     assert steps == [0, 1, 2] and not last.any()
     with pytest.raises(UserError, match=r"'unknown' is not among \['latents'\]"):
         pipeline(**inputs(), callback_on_step_end=zero, callback_on_step_end_tensor_inputs=["unknown"])

@@ -1,4 +1,5 @@
 """The base is opened by named classes, and its encoders keep to the shapes and ranges they state."""
+
 import numpy as np
 import pytest
 import torch
@@ -59,11 +60,17 @@ def test_pixels_span_minus_one_to_one():
     assert pixels.shape == (1, 3, 1, 1) and pixels.min() == -1 and pixels.max() == 1
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda base: base["unet"].update({"class": "UNet9000"}), "base.unet: diffusers has no loadable class 'UNet9000'"),
-    (lambda base: base["vae"].update(subfolder="nowhere"), "base.vae: cannot open AutoencoderKL"),
-    (lambda base: base["text"]["ul2"].update(own=True), "base.text: exactly one branch must have `own: true`"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda base: base["unet"].update({"class": "UNet9000"}),
+            "base.unet: diffusers has no loadable class 'UNet9000'",
+        ),
+        (lambda base: base["vae"].update(subfolder="nowhere"), "base.vae: cannot open AutoencoderKL"),
+        (lambda base: base["text"]["ul2"].update(own=True), "base.text: exactly one branch must have `own: true`"),
+    ],
+)
 def test_a_base_that_cannot_be_opened_is_one_sentence(folder, change, message):
     settings = tiny_settings(folder)
     change(settings["base"])

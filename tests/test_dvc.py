@@ -1,4 +1,5 @@
 """dvc.yaml names what each stage really reads: the code it imports and the settings it uses."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,15 @@ from test_imports import imported
 from iy import params
 
 STAGES = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]
-WITHOUT_EFFECT = {"iy", "iy/errors.py", "iy/stage.py", "iy/workers.py", "iy/tracking", "iy/tracking.py"}   # on what a stage writes
-UNTRACKED_SETTINGS = {"profile", "device", "workers", "finetune.checkpoint_every"}   # profile: in every path
+WITHOUT_EFFECT = {
+    "iy",
+    "iy/errors.py",
+    "iy/stage.py",
+    "iy/workers.py",
+    "iy/tracking",
+    "iy/tracking.py",
+}  # on what a stage writes
+UNTRACKED_SETTINGS = {"profile", "device", "workers", "finetune.checkpoint_every"}  # profile: in every path
 
 
 def module_file(name: str) -> Path | None:
@@ -46,7 +54,9 @@ def test_code_deps_cover_what_the_stage_imports(stage):
     start = room / "__main__.py"
     assert start.is_file(), f"{STAGES[stage]['cmd']} needs {start}"
     deps = [Path(dep) for dep in STAGES[stage]["deps"]]
-    assert not any(Path("iy/studio/foundation") in path.parents for path in reached(start)), "DVC does not see that folder"
+    assert not any(Path("iy/studio/foundation") in path.parents for path in reached(start)), (
+        "DVC does not see that folder"
+    )
     missing = {str(path) for path in reached(start) if not any(path == dep or dep in path.parents for dep in deps)}
     missing = {path for path in missing if Path(path).name != "__init__.py" or Path(path).parent != Path("iy")}
     missing -= {path for path in missing if path in WITHOUT_EFFECT or str(Path(path).parent) in WITHOUT_EFFECT - {"iy"}}
@@ -64,9 +74,13 @@ def test_every_setting_belongs_to_a_stage():
         for key, inner in value.items():
             name = f"{place}.{key}".lstrip(".")
             yield from leaves(inner, name) if isinstance(inner, dict) and inner else [name]
+
     tracked = {name for stage in STAGES for name in settings_of(stage)}
-    lost = [leaf for leaf in leaves(params.load("studio").resolved())
-            if not any(leaf == name or leaf.startswith(f"{name}.") for name in tracked | UNTRACKED_SETTINGS)]
+    lost = [
+        leaf
+        for leaf in leaves(params.load("studio").resolved())
+        if not any(leaf == name or leaf.startswith(f"{name}.") for name in tracked | UNTRACKED_SETTINGS)
+    ]
     assert not lost, f"no stage reruns when these change: {lost}"
 
 
@@ -85,8 +99,11 @@ def downstream(first: set[str]) -> set[str]:
     changed = set(first)
     while True:
         outs = {out for stage in changed for out in STAGES[stage]["outs"]}
-        more = {stage for stage in STAGES if any(dep == out or dep.startswith(f"{out}/") for dep in STAGES[stage]["deps"]
-                                                 for out in outs)} | changed
+        more = {
+            stage
+            for stage in STAGES
+            if any(dep == out or dep.startswith(f"{out}/") for dep in STAGES[stage]["deps"] for out in outs)
+        } | changed
         if more == changed:
             return changed
         changed = more

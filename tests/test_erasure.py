@@ -1,4 +1,5 @@
 """A person's photos are found wherever they went, and gone from there after an erasure."""
+
 import json
 import os
 import shutil
@@ -44,12 +45,27 @@ def curated() -> list[dict]:
     """What curate, synpairs and a report would write of the photos, without the models that it takes."""
     rows = records.read("data/tried/photos/photos.parquet", records.PHOTO)
     for number, row in enumerate(rows):
-        row |= {"person": f"p{row['label']}", "split": "train", "verdict": records.ACCEPTED, "embedding": [float(number)] * 8}
+        row |= {
+            "person": f"p{row['label']}",
+            "split": "train",
+            "verdict": records.ACCEPTED,
+            "embedding": [float(number)] * 8,
+        }
     records.write("data/tried/curate/photos.parquet", rows, records.PHOTO)
-    pairs = [{"id": storage.sha256(f"pair {row['id']}".encode()), "reference": row["id"], "person": row["person"],
-              "verdict": records.ACCEPTED, "shard": "00000.tar"} for row in rows]
-    storage.write_shard(Path("data/tried/synpairs/00000.tar"), [(f"{i}.png", b"drawn of " + row["id"].encode())
-                                                                for i, row in enumerate(rows)])
+    pairs = [
+        {
+            "id": storage.sha256(f"pair {row['id']}".encode()),
+            "reference": row["id"],
+            "person": row["person"],
+            "verdict": records.ACCEPTED,
+            "shard": "00000.tar",
+        }
+        for row in rows
+    ]
+    storage.write_shard(
+        Path("data/tried/synpairs/00000.tar"),
+        [(f"{i}.png", b"drawn of " + row["id"].encode()) for i, row in enumerate(rows)],
+    )
     records.write("data/tried/synpairs/pairs.parquet", pairs, records.PAIR)
     storage.write_bytes("reports/tried/curate/index.html", f"<p>{[row['id'] for row in rows]}".encode())
     return rows
@@ -101,7 +117,9 @@ def project(tmp_path, monkeypatch, store):
     tracked(rows)
     Log(Path("reviews/tried/log.jsonl")).add(*(Judgement(row["id"], "accepted", "eve", "") for row in rows))
     Path("decisions").mkdir()
-    Path("decisions/tried.csv").write_text("id,verdict,reviewer,reason\n" + "".join(f"{r['id']},accepted,eve,\n" for r in rows))
+    Path("decisions/tried.csv").write_text(
+        "id,verdict,reviewer,reason\n" + "".join(f"{r['id']},accepted,eve,\n" for r in rows)
+    )
     return tmp_path, store, bucket
 
 
@@ -118,8 +136,11 @@ def of(person: str) -> set[str]:
 
 def everything(root: Path, client, bucket: str) -> dict[str, bytes]:
     """All bytes of the project but the photographs themselves and the erasure's report, and all versions in the bucket."""
-    files = {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()
-             and "faces" not in path.parts and not path.name.startswith("report-")}
+    files = {
+        str(path): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and "faces" not in path.parts and not path.name.startswith("report-")
+    }
     for one in client.list_object_versions(Bucket=bucket).get("Versions", []):
         name = f"{one['Key']}@{one['VersionId']}"
         files[name] = client.get_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])["Body"].read()
@@ -127,8 +148,11 @@ def everything(root: Path, client, bucket: str) -> dict[str, bytes]:
 
 
 def holding(files: dict[str, bytes], ids: set[str], pictures: set[bytes]) -> set[str]:
-    found = {name for name, data in files.items()
-             if any(one.encode() in data for one in ids) or any(picture in data for picture in pictures)}
+    found = {
+        name
+        for name, data in files.items()
+        if any(one.encode() in data for one in ids) or any(picture in data for picture in pictures)
+    }
     parsed = {name: tables.parse(data, name) for name, data in files.items()}
     return found | {name for name, table in parsed.items() if table and table.holding(ids)}
 
@@ -138,13 +162,29 @@ def test_a_person_is_traced_and_erased(project):
     ada, others = of("Ada"), of("Bob") | of("Cem")
     pixels = {path.read_bytes()[60:200] for path in Path("faces/Ada").iterdir()}
     before = holding(everything(root, client, bucket), ada, pixels)
-    for place in ("data/tried/photos/00000.tar", "data/tried/curate/photos.parquet", ".dvc/cache", "/remote/", "dvc/files",
-                  "artifacts/report/index.html", "reviews/tried/log.jsonl", "decisions/tried.csv"):
+    for place in (
+        "data/tried/photos/00000.tar",
+        "data/tried/curate/photos.parquet",
+        ".dvc/cache",
+        "/remote/",
+        "dvc/files",
+        "artifacts/report/index.html",
+        "reviews/tried/log.jsonl",
+        "decisions/tried.csv",
+    ):
         assert any(place in name for name in before), f"the test's own search must find it in {place}"
     seen = told("trace", "Ada")
-    for words in ("(Ada/0.png)", "person pAda", "data/tried/curate/photos.parquet: 3 rows",
-                  "DVC cache: 4 versions", "DVC remote far: 4 versions", "DVC remote near: 4 versions",
-                  "reviews/tried/log.jsonl: 3 decisions", "MLflow: 3 runs", "model iy-tried 1 (champion)"):
+    for words in (
+        "(Ada/0.png)",
+        "person pAda",
+        "data/tried/curate/photos.parquet: 3 rows",
+        "DVC cache: 4 versions",
+        "DVC remote far: 4 versions",
+        "DVC remote near: 4 versions",
+        "reviews/tried/log.jsonl: 3 decisions",
+        "MLflow: 3 runs",
+        "model iy-tried 1 (champion)",
+    ):
         assert words in seen, (words, seen)
     planned = told("erase", "Ada", "--dry-run")
     assert "would do:" in planned and "model iy-tried 1: tagged iy.erased" in planned
@@ -161,7 +201,7 @@ def test_a_person_is_traced_and_erased(project):
     (report,) = Path("erasures").glob("report-*.json")
     assert set(json.loads(report.read_text())["photos"]) == ada
 
-    run(settings(source="folder", path="faces"))        # whose files are still there
+    run(settings(source="folder", path="faces"))  # whose files are still there
     assert {row["id"] for row in records.read("data/tried/photos/photos.parquet", records.PHOTO)} == others
     assert not holding(everything(root, client, bucket), ada, pixels)
 
@@ -171,7 +211,7 @@ def test_an_erasure_that_was_killed_goes_on(project, monkeypatch):
     bob = of("Bob")
     found, _ = erasing.plan(["pBob"])
     steps = [step.what for step in erasing.steps(found)]
-    for number in range(1, len(steps)):                 # killed before every step but the first
+    for number in range(1, len(steps)):  # killed before every step but the first
         whole = erasing.steps
 
         def some(found, last=number, whole=whole):
@@ -192,8 +232,10 @@ def test_an_erasure_that_was_killed_goes_on(project, monkeypatch):
 
 def test_what_other_versions_have_too_stays_in_the_cache():
     photo = {"id": "a", "uri": None, "label": None, "person": None, "reference": None}
-    holds, not_it = (versions.Folder(own, {own, "settings", own + ".tar"}, [tables.Table(own, own, [photo | {"id": one}])], False)
-                     for own, one in (("1", "a"), ("2", "b")))
+    holds, not_it = (
+        versions.Folder(own, {own, "settings", own + ".tar"}, [tables.Table(own, own, [photo | {"id": one}])], False)
+        for own, one in (("1", "a"), ("2", "b"))
+    )
     assert versions.Place("cache", [holds, not_it]).objects({"a"}) == {"1", "1.tar"}
     assert versions.Place("cache", [holds]).objects({"a"}) == {"1", "1.tar", "settings"}
     assert versions.Place("cache", [not_it]).objects({"a"}) == set()

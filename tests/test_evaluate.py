@@ -245,7 +245,15 @@ def tiny_project(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking.run.store, "connect", refuse)
     settings = tiny_settings(folder)
-    settings["evaluate"] |= {"people": 3, "prompts": 2, "steps": 2, "batch": 4, "bootstrap": 20, "probes": None, "together": 4}
+    settings["evaluate"] |= {
+        "people": 3,
+        "prompts": 2,
+        "steps": 2,
+        "batch": 4,
+        "bootstrap": 20,
+        "probes": None,
+        "together": 4,
+    }
     settings = params.parse(settings, "tiny")
     att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "test", "s4": "test", "s5": "test"})
     model = Personaliser(load_base(settings.base), settings.model)

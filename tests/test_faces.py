@@ -69,8 +69,10 @@ def test_open_finds_the_face_and_tells_people_apart(analyser):
 
 def test_dlibs_vector_is_the_mean_of_a_face_and_its_mirror_image(analyser):
     image = np.asarray(Image.fromarray(att(1, 1)).resize((150, 150)))
-    face = Face(np.array([30.0, 20, 120, 140]), DLIB_150, 1.0)      # already where the chip wants it
-    one, other = (analyser.recogniser.network.run(None, {"chip": dlibnet.blob(x)})[0][0] for x in (image, image[:, ::-1]))
+    face = Face(np.array([30.0, 20, 120, 140]), DLIB_150, 1.0)  # already where the chip wants it
+    one, other = (
+        analyser.recogniser.network.run(None, {"chip": dlibnet.blob(x)})[0][0] for x in (image, image[:, ::-1])
+    )
     assert np.abs(one - other).max() > 0.01
     np.testing.assert_allclose(analyser.embed(image, face), (one + other) / 2, atol=1e-5)
 

@@ -1,4 +1,5 @@
 """The engine on a tiny random base and hand-made photos: it learns, resumes to the byte, and refuses what cannot be trained."""
+
 import contextlib
 import json
 import os
@@ -66,19 +67,34 @@ def tiny(folder: Path, **changes: object) -> Params:
 def photo(rng: np.random.Generator, person: int, index: int) -> dict:
     image = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     box = [16.0, 12.0, 48.0, 52.0]
-    return {"image": image, "id": f"photo{person}{index}", "person": f"p{person}", "caption": f"person {person} shot {index}",
-            "box": box, "landmarks": [24, 28, 40, 28, 32, 36, 26, 44, 38, 44], "verdict": "accepted",
-            "split": ("train",) * 4 + ("validation", "test"), "attributes": "{}"} | {
-            "split": "train" if person < 4 else "validation" if person == 4 else "test"}
+    return {
+        "image": image,
+        "id": f"photo{person}{index}",
+        "person": f"p{person}",
+        "caption": f"person {person} shot {index}",
+        "box": box,
+        "landmarks": [24, 28, 40, 28, 32, 36, 26, 44, 38, 44],
+        "verdict": "accepted",
+        "split": ("train",) * 4 + ("validation", "test"),
+        "attributes": "{}",
+    } | {"split": "train" if person < 4 else "validation" if person == 4 else "test"}
 
 
 def pair(rng: np.random.Generator, reference: dict) -> dict:
-    return {"image": rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8), "id": f"pair-{reference['id']}", "verdict": "accepted",
-            "reference": reference["id"], "person": reference["person"], "caption": f"{reference['caption']} smiling"}
+    return {
+        "image": rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8),
+        "id": f"pair-{reference['id']}",
+        "verdict": "accepted",
+        "reference": reference["id"],
+        "person": reference["person"],
+        "caption": f"{reference['caption']} smiling",
+    }
 
 
 def write(folder: Path, made: list[dict]) -> None:
-    members = storage.write_shard(folder / "00000.tar", [(f"{row['id']}.png", storage.png(row["image"])) for row in made])
+    members = storage.write_shard(
+        folder / "00000.tar", [(f"{row['id']}.png", storage.png(row["image"])) for row in made]
+    )
     for row, member in zip(made, members, strict=True):
         row |= member._asdict()
 
@@ -93,7 +109,9 @@ def examples(settings: Params, stage: str):
 
 
 def digest(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): storage.file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): storage.file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def test_real_examples_are_accepted_train_photos_with_others_of_the_same_person(here):
@@ -117,6 +135,7 @@ def test_pairs_take_the_photo_as_reference_and_the_synthetic_picture_as_target(h
     row = records.read(settings.data_dir("synpairs") / "pairs.parquet", records.PAIR)[1]
     image = storage.read_image(settings.data_dir("synpairs"), row)
     from iy.diffusion import encode_images, to_pixels
+
     torch.testing.assert_close(train.latents[1:2], encode_images(base, to_pixels([image])), atol=1e-4, rtol=1e-4)
     assert choose_references(train, np.array([0, 1]), 1.0, random(0)).tolist() == train.reference[:2].tolist()
 
@@ -127,12 +146,12 @@ def test_square_keeps_the_face_and_moves_its_box():
     cut, box = data.square(image, [80, 20, 100, 40], 30)
     assert cut.shape == (30, 30, 3)
     x0, y0, x1, y1 = box.round().astype(int)
-    assert cut[y0 + 1:y1 - 1, x0 + 1:x1 - 1].min() == 255 and cut.mean() < 255 * 0.13
+    assert cut[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].min() == 255 and cut.mean() < 255 * 0.13
 
 
 def test_order_visits_every_example_once_an_epoch_and_follows_from_the_seed():
     seen = np.concatenate([rows_at(7, step * 3, 3, 10) for step in range(10)])
-    assert all(sorted(seen[epoch * 10:epoch * 10 + 10]) == list(range(10)) for epoch in range(3))
+    assert all(sorted(seen[epoch * 10 : epoch * 10 + 10]) == list(range(10)) for epoch in range(3))
     assert seen[:10].tolist() != seen[10:20].tolist() and (rows_at(7, 9, 3, 10) == seen[9:12]).all()
 
 
@@ -154,6 +173,7 @@ def test_face_weight_counts_more_inside_and_leaves_the_mean():
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_min_snr_weights_and_targets_follow_the_schedule(prediction):
     import diffusers
+
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction)
     t = torch.tensor([0, 500, 999])
     alpha = scheduler.alphas_cumprod[t]
@@ -192,8 +212,15 @@ def test_the_identity_loss_adds_to_the_error_where_the_reference_is_seen(here):
     identity.save(identity.IdentityNet(4, 16), "identity")
     base, train, _ = examples(tiny(here), "1")
     batch, t = train.batch(np.arange(3), train.reference[:3], 1.0), torch.tensor([100, 100, 100])
-    noise, never, always = torch.randn_like(batch.latents), torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
-    plain, heavy = (trainer(tiny(here, identity_model="identity", identity_weight=weight), base, train, None) for weight in (0.0, 1.0))
+    noise, never, always = (
+        torch.randn_like(batch.latents),
+        torch.zeros(3, dtype=torch.bool),
+        torch.ones(3, dtype=torch.bool),
+    )
+    plain, heavy = (
+        trainer(tiny(here, identity_model="identity", identity_weight=weight), base, train, None)
+        for weight in (0.0, 1.0)
+    )
     assert heavy.loss(batch, t, noise, never, never) > plain.loss(batch, t, noise, never, never)
     assert heavy.loss(batch, t, noise, never, always) == plain.loss(batch, t, noise, never, always)
 
@@ -217,6 +244,7 @@ def test_accumulated_batches_are_one_large_batch(here):
 
 def test_a_half_precision_base_trains_with_full_precision_weights(here, request):
     from accelerate.state import AcceleratorState
+
     request.addfinalizer(AcceleratorState._reset_state)
     AcceleratorState._reset_state()
     settings = tiny(here, precision="bf16", validate_every=2)
@@ -258,7 +286,9 @@ def test_an_interrupted_training_ends_with_the_bytes_of_an_undisturbed_one(here,
     settings = tiny(here)
     run.run(settings, "1")
     undisturbed = digest(here / "models")
-    assert {"tiny/finetune1/config.json", "tiny/finetune1/training.json", "tiny/finetune1/settings.json"} <= set(undisturbed)
+    assert {"tiny/finetune1/config.json", "tiny/finetune1/training.json", "tiny/finetune1/settings.json"} <= set(
+        undisturbed
+    )
     shutil.rmtree(here / "models")
     step = Trainer.train_step
 
@@ -266,12 +296,15 @@ def test_an_interrupted_training_ends_with_the_bytes_of_an_undisturbed_one(here,
         if number_of_step == 4:
             os.kill(os.getpid(), number)
         return step(self, number_of_step)
+
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", die)
         assert child(lambda: run.run(settings, "1")) == {signal.SIGKILL: -9, signal.SIGTERM: 3}[number]
     assert not (here / "models").exists(), "nothing half-made is where a bundle belongs"
     states = list((here / ".iy/resume/tiny").glob("finetune1-*/step-*"))
-    assert [path.name for path in states] == [{signal.SIGKILL: "step-00000004", signal.SIGTERM: "step-00000005"}[number]]
+    assert [path.name for path in states] == [
+        {signal.SIGKILL: "step-00000004", signal.SIGTERM: "step-00000005"}[number]
+    ]
     assert {path.suffix for path in states[0].iterdir()} == {".safetensors", ".json"}, "no pickle"
     run.run(settings, "1")
     assert digest(here / "models") == undisturbed
@@ -288,8 +321,11 @@ def test_stages_follow_one_another_with_lineage(here):
     curves = json.loads((settings.bundle_dir(2) / "training.json").read_text())
     assert len(curves["loss"]) == 6 and [step for step, _ in curves["validation_loss"]] == [3, 6]
     from iy import tracking
+
     client = tracking.connect()
-    found = client.search_runs([client.get_experiment_by_name("iy-tiny").experiment_id], "tags.`iy.stage` = 'finetune2'")[0]
+    found = client.search_runs(
+        [client.get_experiment_by_name("iy-tiny").experiment_id], "tags.`iy.stage` = 'finetune2'"
+    )[0]
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 6
     assert {entry.dataset.name for entry in found.inputs.dataset_inputs} == {"photos", "pairs"}
     assert any("validation" in file.path for file in client.list_artifacts(found.info.run_id, "images"))

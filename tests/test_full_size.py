@@ -1,4 +1,5 @@
 """The full-size models, as published, without their weights: what they are made of and what is added and trained."""
+
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,16 +28,26 @@ def sdxl():
     settings = params.parse({"profile": "sdxl", **params.read_yaml(Path("profiles/sdxl.yaml"))}, "profiles/sdxl.yaml")
     with torch.device("meta"):
         second = Branch(None, clip_text(transformers.CLIPTextModelWithProjection, published.CLIP_G), 77, own=False)
-        t5 = {name: transformers.T5EncoderModel(transformers.T5Config(**config))
-              for name, config in (("ul2", published.UL2), ("byt5", published.BYT5_LARGE))}
-        text = {"clip": Branch(None, clip_text(transformers.CLIPTextModel, published.CLIP_L), 77, True, second),
-                **{name: Branch(None, encoder, 256, False) for name, encoder in t5.items()}}
+        t5 = {
+            name: transformers.T5EncoderModel(transformers.T5Config(**config))
+            for name, config in (("ul2", published.UL2), ("byt5", published.BYT5_LARGE))
+        }
+        text = {
+            "clip": Branch(None, clip_text(transformers.CLIPTextModel, published.CLIP_L), 77, True, second),
+            **{name: Branch(None, encoder, 256, False) for name, encoder in t5.items()},
+        }
         base = Base(
-            unet=diffusers.UNet2DConditionModel(**published.SDXL).requires_grad_(False), scheduler=None,
+            unet=diffusers.UNet2DConditionModel(**published.SDXL).requires_grad_(False),
+            scheduler=None,
             vae=SimpleNamespace(config=SimpleNamespace(block_out_channels=(128, 256, 512, 512))),
             vision=transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**published.VIT_H)),
-            image_mean=(0.5,) * 3, image_std=(0.5,) * 3, text=TextEncoders(text), image_size=settings.base.image_size,
-            dtype=torch.float32, settings=settings.base)
+            image_mean=(0.5,) * 3,
+            image_std=(0.5,) * 3,
+            text=TextEncoders(text),
+            image_size=settings.base.image_size,
+            dtype=torch.float32,
+            settings=settings.base,
+        )
         return base, Personaliser(base, settings.model)
 
 
@@ -72,8 +83,9 @@ def test_what_is_trained_on_sdxl_is_what_the_method_says(sdxl):
     rank = model.settings.lora_rank
     layers = [(640, 10)] * 10 + [(1280, 20)] * 60
     widths = {"vision": 2048, "ul2": 4096, "byt5": 1536}
-    added = sum(2 * width * channels + channels * channels // heads
-                for channels, heads in layers for width in widths.values()) + 4 * len(layers)
+    added = sum(
+        2 * width * channels + channels * channels // heads for channels, heads in layers for width in widths.values()
+    ) + 4 * len(layers)
     own = sum(rank * (4 * 2 * c) + rank * (2 * 2 * c + 2 * (2048 + c)) for c, _ in layers)
     projection = (1024 + 1) * 2048 + (1280 + 1) * 2048 + 2 * 2048
     trained = sum(weight.numel() for weight in model.trainable_parameters())

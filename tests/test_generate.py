@@ -1,4 +1,5 @@
 """The pipeline draws what it is asked, a bundle the same image in a new process, and cells do not see each other."""
+
 import hashlib
 import json
 import subprocess
@@ -73,8 +74,13 @@ def test_a_saved_model_draws_the_same_image_in_a_new_process(pipeline, saved, ro
 
 def test_a_bundle_is_json_and_safetensors_and_equal_models_give_equal_bytes(pipeline, saved, tmp_path):
     files = sorted(str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file())
-    assert files == ["adapter.safetensors", "config.json", "lora.safetensors", "vision/config.json",
-                     "vision/model.safetensors"]
+    assert files == [
+        "adapter.safetensors",
+        "config.json",
+        "lora.safetensors",
+        "vision/config.json",
+        "vision/model.safetensors",
+    ]
     assert json.loads((saved / "config.json").read_text())["lineage"] == {"stage": 1, "parent": None}
     pipeline.save_pretrained(tmp_path / "again", {"stage": 1, "parent": None})
     assert all((saved / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
@@ -110,8 +116,10 @@ def test_a_broken_bundle_is_one_sentence(opened, saved, tmp_path):
 
 def test_a_bundle_finds_its_base_beside_the_project(tmp_path, monkeypatch):
     settings = tiny_params(tiny_base(tmp_path / "weights"))
-    relative = {name: getattr(settings.base, name).model_copy(update={"path": "weights"})
-                for name in ("unet", "vae", "scheduler", "vision")}
+    relative = {
+        name: getattr(settings.base, name).model_copy(update={"path": "weights"})
+        for name in ("unet", "vae", "scheduler", "vision")
+    }
     settings = settings.base.model_copy(update=relative)
     monkeypatch.chdir("/")
     found = bundle.locate(settings, tmp_path / "models" / "tiny" / "finetune1")
@@ -137,12 +145,17 @@ def test_people_have_strengths_and_places(pipeline):
     assert np.array_equal(pipeline("two men", both, person_strength=[1, 1], **ASK).images, usual)
     assert not np.array_equal(pipeline("two men", both, person_strength=[1, 0.5], **ASK).images, usual)
     nobody = pipeline("two men", both, person_strength=[0, 0], identity_guidance_scale=0.0, **ASK).images
-    assert np.abs(nobody - pipeline("two men", both, branch_strength={"vision": 0}, identity_guidance_scale=0.0, **ASK).images
-                  ).max() <= 1e-5
+    assert (
+        np.abs(
+            nobody - pipeline("two men", both, branch_strength={"vision": 0}, identity_guidance_scale=0.0, **ASK).images
+        ).max()
+        <= 1e-5
+    )
     boxes = [(0, 0, 0.5, 1), (0.5, 0, 1, 1)]
     placed = pipeline("two men", both, regions=boxes, **ASK).images
-    assert np.array_equal(placed, pipeline("two men", both, regions=[left, Image.fromarray(np.uint8(255 * (1 - left)))],
-                                           **ASK).images)
+    assert np.array_equal(
+        placed, pipeline("two men", both, regions=[left, Image.fromarray(np.uint8(255 * (1 - left)))], **ASK).images
+    )
     assert not np.array_equal(placed, usual)
     twice = pipeline("two men", both, regions=boxes, num_images_per_prompt=2, **ASK | {"seeds": [3, 3]}).images
     assert np.abs(twice - placed).max() <= 1e-5
@@ -152,14 +165,17 @@ def test_guidance_is_the_stated_formula(pipeline, opened):
     """One step of guided denoising against its three parts, drawn apart."""
     from iy.diffusion import encode_text
     from iy.model.guidance import plan
+
     base, model = opened[0], pipeline.model
     latents, t = torch.randn(1, 4, 16, 16), torch.tensor(500)
     text, empty = encode_text(base, ["a man"]), encode_text(base, [""])
     blank = {name: (h, m if name == "clip" else m & False) for name, (h, m) in empty.items()}
     with torch.no_grad():
         faces = model.vision_tokens(torch.rand(1, 1, 3, 32, 32), torch.ones(1, 1, dtype=torch.bool))
-        none, words, full = (model.denoise(latents, t, model.context(*parts))
-                             for parts in (({"clip": empty["clip"]},), (text,), (text, faces)))
+        none, words, full = (
+            model.denoise(latents, t, model.context(*parts))
+            for parts in (({"clip": empty["clip"]},), (text,), (text, faces))
+        )
         for g_text, g_id, evaluations in ((3.0, 1.5, 3), (3.0, 3.0, 2), (1.0, 1.0, 1), (1.0, 2.0, 2)):
             guide = plan(model, text, blank, faces, g_text, g_id, 0)
             expected = none + g_text * (words - none) + g_id * (full - words)
@@ -196,11 +212,13 @@ def test_the_negative_prompt_latents_sizes_and_callback_count(pipeline):
 def test_redrawing_little_changes_little(pipeline):
     start = pipeline("a man", FACE, num_inference_steps=4, seeds=[1], output_type="latent").images
     from iy.diffusion import vae_decode
+
     image = Image.fromarray(((vae_decode(pipeline.vae, start)[0].permute(1, 2, 0) + 1) * 127.5).byte().numpy())
     shared = {"num_inference_steps": 20, "seeds": [2], "output_type": "latent", "image": image, "guidance_scale": 1.0}
     clean = pipeline("a man", FACE, strength=0.05, **shared).images
     far = pipeline("a man", FACE, strength=0.9, **shared).images
     from iy.diffusion import to_pixels, vae_encode
+
     origin = vae_encode(pipeline.vae, to_pixels([np.asarray(image)]))
     assert (clean - origin).square().mean() < (far - origin).square().mean()
 
@@ -217,22 +235,25 @@ def test_cells_do_not_see_each_other(pipeline):
     assert draw(pipeline, [], **options) == []
 
 
-@pytest.mark.parametrize("ask, message", [
-    ({"prompt": 3}, "prompt must be a text"),
-    ({"prompt": ["a", "b"], "reference": [FACE]}, "reference: give one picture, or one entry per prompt; 1 for 2"),
-    ({"prompt": "a", "reference": np.zeros((4, 4))}, r"array \(H, W, 3\)"),
-    ({"prompt": "a", "reference": "nowhere.png"}, "nowhere.png"),
-    ({"prompt": "a", "height": 63}, "multiples of"),
-    ({"prompt": "a", "strength": 0.0}, "strength must lie"),
-    ({"prompt": "a", "output_type": "gif"}, "output_type must be"),
-    ({"prompt": "a", "seeds": [1, 2]}, "2 for 1 images"),
-    ({"prompt": "a", "latents": torch.zeros(1, 4, 8, 8)}, "latents must be"),
-    ({"prompt": "a", "branch_strength": {"bert": 1}}, "unknown branch 'bert'"),
-    ({"prompt": "a", "reference": [FACE], "person_strength": [1, 2]}, "2 entries for 1 references"),
-    ({"prompt": "a", "reference": [FACE], "regions": [(0, 0, 2, 1)]}, "a box is"),
-    ({"prompt": "a", "reference": [FACE], "regions": [np.zeros((8, 8, 3))]}, "a mask is"),
-    ({"prompt": "a", "reference": [FACE], "regions": [np.zeros((8, 8))]}, "number 1 covers nothing"),
-])
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        ({"prompt": 3}, "prompt must be a text"),
+        ({"prompt": ["a", "b"], "reference": [FACE]}, "reference: give one picture, or one entry per prompt; 1 for 2"),
+        ({"prompt": "a", "reference": np.zeros((4, 4))}, r"array \(H, W, 3\)"),
+        ({"prompt": "a", "reference": "nowhere.png"}, "nowhere.png"),
+        ({"prompt": "a", "height": 63}, "multiples of"),
+        ({"prompt": "a", "strength": 0.0}, "strength must lie"),
+        ({"prompt": "a", "output_type": "gif"}, "output_type must be"),
+        ({"prompt": "a", "seeds": [1, 2]}, "2 for 1 images"),
+        ({"prompt": "a", "latents": torch.zeros(1, 4, 8, 8)}, "latents must be"),
+        ({"prompt": "a", "branch_strength": {"bert": 1}}, "unknown branch 'bert'"),
+        ({"prompt": "a", "reference": [FACE], "person_strength": [1, 2]}, "2 entries for 1 references"),
+        ({"prompt": "a", "reference": [FACE], "regions": [(0, 0, 2, 1)]}, "a box is"),
+        ({"prompt": "a", "reference": [FACE], "regions": [np.zeros((8, 8, 3))]}, "a mask is"),
+        ({"prompt": "a", "reference": [FACE], "regions": [np.zeros((8, 8))]}, "number 1 covers nothing"),
+    ],
+)
 def test_bad_input_is_one_sentence(pipeline, ask, message):
     with pytest.raises(UserError, match=message):
         pipeline(**ask)
@@ -251,8 +272,12 @@ def test_kept_embeddings_draw_the_same_picture_without_the_encoders(pipeline, op
     assert np.abs(kept - right).max() <= 1e-5
     with pytest.raises(UserError, match="the text encoders were freed"):
         light("a smiling man", face)
-    many = light(prompt_embeds={name: (h.repeat(2, 1, 1), m.repeat(2, 1)) for name, (h, m) in words.items()},
-                 negative_prompt_embeds=away, reference_embeds=seen, **ask | {"seeds": [3, 4]}).images
+    many = light(
+        prompt_embeds={name: (h.repeat(2, 1, 1), m.repeat(2, 1)) for name, (h, m) in words.items()},
+        negative_prompt_embeds=away,
+        reference_embeds=seen,
+        **ask | {"seeds": [3, 4]},
+    ).images
     assert many.shape[0] == 2 and np.abs(many[0] - kept[0]).max() < 1e-4 < np.abs(many[1] - kept[0]).max()
 
 
@@ -269,7 +294,10 @@ def test_embeddings_that_do_not_fit_are_one_sentence(pipeline):
         (dict(prompt_embeds={"ul2": words["ul2"]}), "the base's own text branch 'clip' is missing"),
         (dict(prompt="a", negative_prompt="b", negative_prompt_embeds=words), "not both"),
         (dict(prompt="a", reference=FACE, reference_embeds=seen), "give one or the other"),
-        (dict(prompt=["a", "b", "c"], reference_embeds=seen.map(lambda x: x.repeat_interleave(2, 0))), "2 rows for 3 prompts"),
+        (
+            dict(prompt=["a", "b", "c"], reference_embeds=seen.map(lambda x: x.repeat_interleave(2, 0))),
+            "2 rows for 3 prompts",
+        ),
     ]:
         with pytest.raises(UserError, match=message):
             pipeline(**options)
@@ -283,7 +311,7 @@ def test_the_denoising_step_compiles_into_one_graph(pipeline, opened):
     latents, t = torch.randn(1, 4, 16, 16, generator=generator), torch.tensor([300])
     vision = pipeline.encode_reference(FACE)
     context = model.context(encode_text(opened[0], ["a man"]), vision)
-    step = torch.compile(model.denoise, fullgraph=True, backend="aot_eager")      # a break in the graph is an error
+    step = torch.compile(model.denoise, fullgraph=True, backend="aot_eager")  # a break in the graph is an error
     torch.testing.assert_close(step(latents, t, context), model.denoise(latents, t, context), atol=1e-5, rtol=1e-5)
 
 

@@ -1,12 +1,22 @@
 """Imports point one way, read from the source with `ast`."""
+
 import ast
 from pathlib import Path
 
 import pytest
 
-LEVELS = [{"errors"}, {"storage", "s3"}, {"params", "records", "lexicon", "erased"}, {"stage", "workers", "report", "studio"}, {"diffusion", "tracking"},
-          {"model", "faces"}, {"generate"}, {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
-          {"studio.foundation", "doctor", "bench", "review", "transfer", "erasure"}, {"cli"}]
+LEVELS = [
+    {"errors"},
+    {"storage", "s3"},
+    {"params", "records", "lexicon", "erased"},
+    {"stage", "workers", "report", "studio"},
+    {"diffusion", "tracking"},
+    {"model", "faces"},
+    {"generate"},
+    {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
+    {"studio.foundation", "doctor", "bench", "review", "transfer", "erasure"},
+    {"cli"},
+]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 ROOMS = LEVELS[7]
 STUDIO_USERS = {"studio", "studio.foundation", "photos", "evaluate", "cli"}
@@ -20,7 +30,7 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = ".".join(package[:len(package) + 1 - node.level]) if node.level else ""
+            above = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
             base = ".".join(part for part in (above, node.module) if part)
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names
@@ -33,8 +43,11 @@ def place_of(path: Path) -> str:
 
 
 def rooms_of(names: set[str]) -> set[str]:
-    return {"studio.foundation" if name.startswith("iy.studio.foundation") else name.split(".")[1]
-            for name in names if name.startswith("iy.") and name.split(".")[1] in RANK}
+    return {
+        "studio.foundation" if name.startswith("iy.studio.foundation") else name.split(".")[1]
+        for name in names
+        if name.startswith("iy.") and name.split(".")[1] in RANK
+    }
 
 
 def sources(folder: str) -> list[Path]:
@@ -45,8 +58,10 @@ def test_the_reader_sees_every_kind_of_import(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("iy/model").mkdir(parents=True)
     file = Path("iy/model/bundle.py")
-    file.write_text("import iy.params\nfrom iy import storage as s\nfrom . import attention\nfrom ..faces import crop\n"
-                    "def f():\n    from iy.records import read\n")
+    file.write_text(
+        "import iy.params\nfrom iy import storage as s\nfrom . import attention\nfrom ..faces import crop\n"
+        "def f():\n    from iy.records import read\n"
+    )
     assert rooms_of(imported(file)) == {"params", "storage", "model", "faces", "records"}
 
 
@@ -62,7 +77,9 @@ def test_imports_point_down(path):
         assert not rooms_of(imported(path)) - {"cli"}
         return
     for other in rooms_of(imported(path)) - {own}:
-        assert RANK[other] <= RANK[own] and (own, other) != ("studio", "studio.foundation"), f"{path} imports iy.{other}, which stands above it"
+        assert RANK[other] <= RANK[own] and (own, other) != ("studio", "studio.foundation"), (
+            f"{path} imports iy.{other}, which stands above it"
+        )
         assert not (own in ROOMS and other in ROOMS), f"{path}: rooms meet on disk, never by importing iy.{other}"
         assert other != "studio" or own in STUDIO_USERS, f"{path}: the studio is for photos and evaluate"
 

@@ -1,4 +1,5 @@
 """A stage that is killed at any moment and run again ends in the very files of one that nobody disturbed."""
+
 import os
 import shutil
 import signal
@@ -54,7 +55,9 @@ def check(work: Callable[[], None], *outputs: Path) -> None:
     assert survived <= KILLS / 2, "most were hit while they worked"
     undisturbed(work)
     assert files(*outputs) == whole
-    assert not [path for folder in outputs for path in folder.parent.glob(f".{folder.name}.*")], "what the killed ones left is gone"
+    assert not [path for folder in outputs for path in folder.parent.glob(f".{folder.name}.*")], (
+        "what the killed ones left is gone"
+    )
 
 
 @pytest.mark.slow
@@ -75,5 +78,5 @@ def test_synpairs_killed_at_twenty_moments(tiny_project, monkeypatch):  # noqa: 
     from iy.synpairs import shards
     from iy.synpairs.run import run
 
-    monkeypatch.setattr(shards, "SHARD", 2)     # three shards: later runs go on from those of killed ones
+    monkeypatch.setattr(shards, "SHARD", 2)  # three shards: later runs go on from those of killed ones
     check(lambda: run(tiny_project), tiny_project.data_dir("synpairs"), tiny_project.report_dir("synpairs"))

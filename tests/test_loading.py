@@ -1,4 +1,5 @@
 """Parts of the base in 8 bits, and parts that lie in an S3 store: a real one (SeaweedFS) answers here."""
+
 import boto3
 import pytest
 import torch
@@ -40,13 +41,19 @@ def test_encoders_asked_for_in_8_bits_are_and_say_nearly_the_same(folder):
 
     wide, narrow = opened(folder), opened(folder, ask)
     text = narrow.text
-    assert not any(isinstance(part, torch.nn.Linear) for part in [*text["ul2"].modules(), *text["clip"].second.modules()])
+    assert not any(
+        isinstance(part, torch.nn.Linear) for part in [*text["ul2"].modules(), *text["clip"].second.modules()]
+    )
     assert any(isinstance(part, torch.nn.Linear) for part in text["byt5"].modules())
-    size, before = (sum(x.numel() * x.element_size() for x in [*part.parameters(), *part.buffers()])
-                    for part in (text["ul2"].encoder.encoder.block, wide.text["ul2"].encoder.encoder.block))
+    size, before = (
+        sum(x.numel() * x.element_size() for x in [*part.parameters(), *part.buffers()])
+        for part in (text["ul2"].encoder.encoder.block, wide.text["ul2"].encoder.encoder.block)
+    )
     assert size < 0.4 * before
     prompts = ["a calm woman", "an old man laughing"]
-    for (name, (a, _)), (b, _) in zip(encode_text(wide, prompts).items(), encode_text(narrow, prompts).values(), strict=True):
+    for (name, (a, _)), (b, _) in zip(
+        encode_text(wide, prompts).items(), encode_text(narrow, prompts).values(), strict=True
+    ):
         difference = float((a - b).abs().max())
         assert difference < 0.1 * float(a.std()) and (difference > 0) == (name != "byt5"), name
 
@@ -90,11 +97,14 @@ def test_what_changed_in_s3_is_fetched_again(uploaded, folder, tmp_path):
     assert config.read_bytes().endswith(b"\n\n") and weights.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(("path", "said"), [
-    ("s3://models/nothing", "base.unet: s3://models/nothing/unet holds no model files"),
-    ("s3://absent/base", "cannot fetch s3://absent/base/unet"),
-    ("s3://models/../base", "is not s3://bucket/folder"),
-])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("s3://models/nothing", "base.unet: s3://models/nothing/unet holds no model files"),
+        ("s3://absent/base", "cannot fetch s3://absent/base/unet"),
+        ("s3://models/../base", "is not s3://bucket/folder"),
+    ],
+)
 def test_what_cannot_be_fetched_is_said(uploaded, folder, path, said):
     with pytest.raises(UserError, match=said):
         opened(folder, lambda base: base["unet"].update(path=path))

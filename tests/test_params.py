@@ -1,4 +1,5 @@
 """Settings: every profile is complete, unknown and wrong values are told in one sentence, the hash means equality."""
+
 import pytest
 import yaml
 from hypothesis import given
@@ -17,7 +18,7 @@ def keys(value, place=""):
     for key, inner in value.items():
         name = f"{place}.{key}".lstrip(".")
         yield name
-        if isinstance(inner, dict) and key not in ("second", "classifiers"):       # each profile's own
+        if isinstance(inner, dict) and key not in ("second", "classifiers"):  # each profile's own
             yield from keys(inner, name)
 
 
@@ -52,19 +53,41 @@ def edit(project, change):
     path.write_text(yaml.safe_dump(value))
 
 
-@pytest.mark.parametrize("change, says", [
-    (lambda v: v["finetune"].update(bach=3), r"unknown key 'finetune.bach': did you mean 'batch'\?"),
-    (lambda v: v.update(phtos={}), r"unknown key 'phtos': did you mean 'photos'\?"),
-    (lambda v: v["finetune"]["stages"]["4"].update(step=3), r"unknown key 'finetune.stages.4.step': did you mean 'steps'\?"),
-    (lambda v: v["base"]["text"]["clip"].update(max_len=3), r"'base.text.clip.max_len': did you mean 'max_length'\?"),
-    (lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"maximun": 1}), r"'curate.classifiers.nsfw.maximun': did you mean 'maximum'\?"),
-    (lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"label": []}), r"curate.classifiers.nsfw.label = \[\]"),
-    (lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"maximum": 50}), r"curate.classifiers.nsfw.maximum = 50"),
-    (lambda v: v["finetune"].update(batch="many"), r"finetune.batch = 'many'"),
-    (lambda v: v["finetune"].update(batch=0), r"finetune.batch = 0"),
-    (lambda v: v["finetune"].pop("batch"), r"key 'finetune.batch' is missing"),
-    (lambda v: v.update(seed=None), r"seed = None"),
-    (lambda v: v["photos"].update(source="bucket"), r"photos.source = 'bucket'.*'studio', 'folder', 's3', 'webdataset' or 'table'")])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda v: v["finetune"].update(bach=3), r"unknown key 'finetune.bach': did you mean 'batch'\?"),
+        (lambda v: v.update(phtos={}), r"unknown key 'phtos': did you mean 'photos'\?"),
+        (
+            lambda v: v["finetune"]["stages"]["4"].update(step=3),
+            r"unknown key 'finetune.stages.4.step': did you mean 'steps'\?",
+        ),
+        (
+            lambda v: v["base"]["text"]["clip"].update(max_len=3),
+            r"'base.text.clip.max_len': did you mean 'max_length'\?",
+        ),
+        (
+            lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"maximun": 1}),
+            r"'curate.classifiers.nsfw.maximun': did you mean 'maximum'\?",
+        ),
+        (
+            lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"label": []}),
+            r"curate.classifiers.nsfw.label = \[\]",
+        ),
+        (
+            lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"maximum": 50}),
+            r"curate.classifiers.nsfw.maximum = 50",
+        ),
+        (lambda v: v["finetune"].update(batch="many"), r"finetune.batch = 'many'"),
+        (lambda v: v["finetune"].update(batch=0), r"finetune.batch = 0"),
+        (lambda v: v["finetune"].pop("batch"), r"key 'finetune.batch' is missing"),
+        (lambda v: v.update(seed=None), r"seed = None"),
+        (
+            lambda v: v["photos"].update(source="bucket"),
+            r"photos.source = 'bucket'.*'studio', 'folder', 's3', 'webdataset' or 'table'",
+        ),
+    ],
+)
 def test_mistakes_are_one_sentence(project, change, says):
     edit(project, change)
     with pytest.raises(UserError, match=says) as caught:
@@ -72,10 +95,18 @@ def test_mistakes_are_one_sentence(project, change, says):
     assert "\n" not in str(caught.value) and "profiles/studio.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("text, says", [
-    ("profile: [studio]", "is not the name of a file"), ("profile: ../studio", "is not the name of a file"),
-    ("profile: stduio", "profiles/stduio.yaml does not exist"), ("seed: 1", "unknown key 'seed'"), ("- a", "must hold `key: value`"),
-    ("a: [", "not valid YAML"), ("", "must hold `key: value`")])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("profile: [studio]", "is not the name of a file"),
+        ("profile: ../studio", "is not the name of a file"),
+        ("profile: stduio", "profiles/stduio.yaml does not exist"),
+        ("seed: 1", "unknown key 'seed'"),
+        ("- a", "must hold `key: value`"),
+        ("a: [", "not valid YAML"),
+        ("", "must hold `key: value`"),
+    ],
+)
 def test_a_wrong_params_yaml_is_one_sentence(project, text, says):
     (project / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=says) as caught:
@@ -100,7 +131,9 @@ def test_digest_means_equal_settings(a, b):
 def test_written_settings_carry_their_hash(tmp_path):
     settings = params.load("smoke")
     settings.write(tmp_path)
-    decisive = {name: value for name, value in settings.resolved().items() if name != "workers"}    # they change no result
+    decisive = {
+        name: value for name, value in settings.resolved().items() if name != "workers"
+    }  # they change no result
     write_json(tmp_path / "expected.json", {"sha256": settings.digest(), "settings": decisive})
     assert (tmp_path / "settings.json").read_bytes() == (tmp_path / "expected.json").read_bytes()
 

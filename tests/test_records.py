@@ -1,4 +1,5 @@
 """Record tables: what goes in comes out, equal rows give equal bytes, other tables are refused by name."""
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -8,9 +9,14 @@ from hypothesis import strategies as st
 from iy import records
 from iy.errors import UserError
 
-VALUES = {pa.string(): st.text(max_size=20), pa.int32(): st.integers(-2**31, 2**31 - 1), pa.int64(): st.integers(-2**63, 2**63 - 1),
-          pa.float32(): st.floats(width=32, allow_nan=False), pa.list_(pa.float32()): st.lists(st.floats(width=32, allow_nan=False), max_size=4),
-          pa.list_(pa.string()): st.lists(st.text(max_size=5), max_size=3)}
+VALUES = {
+    pa.string(): st.text(max_size=20),
+    pa.int32(): st.integers(-(2**31), 2**31 - 1),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.float32(): st.floats(width=32, allow_nan=False),
+    pa.list_(pa.float32()): st.lists(st.floats(width=32, allow_nan=False), max_size=4),
+    pa.list_(pa.string()): st.lists(st.text(max_size=5), max_size=3),
+}
 
 
 def rows_of(schema):
@@ -27,6 +33,7 @@ def test_rows_survive(schema, tmp_path):
         records.write(tmp_path / "b.parquet", [dict(reversed(row.items())) for row in rows], schema)
         assert records.read(tmp_path / "a.parquet", schema) == rows
         assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
     check()
 
 
@@ -46,16 +53,22 @@ def test_some_rows_of_a_table_in_several_pieces_are_those_rows(tmp_path, start, 
     path = tmp_path / "t.parquet"
     records.stream(path, [rows[:5], [], rows[5:20], rows[20:21], rows[21:]], records.PHOTO)
     assert records.read(path, records.PHOTO) == rows
-    assert records.rows(path, records.PHOTO, start, start + more) == rows[start:start + more]
+    assert records.rows(path, records.PHOTO, start, start + more) == rows[start : start + more]
     assert records.picked(path, records.PHOTO, list(numbers)) == [rows[k] for k in sorted(numbers)]
     ids = [row for some in records.batches(path, records.PHOTO, ["id"], size=4) for row in some]
     assert ids == [{"id": row["id"]} for row in rows]
-    some = records.read(path, records.PHOTO, ["id"], pc.field("id").isin(pa.array([str(k) for k in numbers], pa.string())))
+    some = records.read(
+        path, records.PHOTO, ["id"], pc.field("id").isin(pa.array([str(k) for k in numbers], pa.string()))
+    )
     assert some == [{"id": str(k)} for k in sorted(numbers)]
 
 
 def test_rejected_rows_stay_but_are_not_accepted():
-    rows = [{"id": "a", "verdict": records.ACCEPTED}, {"id": "b", "verdict": records.REJECTED}, {"id": "c", "verdict": None}]
+    rows = [
+        {"id": "a", "verdict": records.ACCEPTED},
+        {"id": "b", "verdict": records.REJECTED},
+        {"id": "c", "verdict": None},
+    ]
     assert [row["id"] for row in records.accepted(rows)] == ["a"]
 
 

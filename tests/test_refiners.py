@@ -246,7 +246,9 @@ def pack():
 
 
 def pack_settings() -> params.Faces:
-    return params.Faces(analyser="insightface", pack=str(weights.folder() / weights.PACK), minimum_score=0.5, embed_size=None)
+    return params.Faces(
+        analyser="insightface", pack=str(weights.folder() / weights.PACK), minimum_score=0.5, embed_size=None
+    )
 
 
 def swapping(path: Path) -> params.Params:
@@ -277,7 +279,7 @@ def test_a_swapper_changes_the_face_by_the_reference_and_nothing_around_it(pack,
     changed = np.abs(swapped.astype(int) - picture).max(-1)
     assert changed[(y0 + y1) // 2, (x0 + x1) // 2] > 10
     wide, high = (x1 - x0) // 2, (y1 - y0) // 2
-    changed[y0 - high:y1 + high, x0 - wide:x1 + wide] = 0
+    changed[y0 - high : y1 + high, x0 - wide : x1 + wide] = 0
     assert changed.max() == 0 and 16 * high * wide < changed.size, "most of the picture lies around it"
     blank = np.full((256, 256, 3), 90, np.uint8)
     assert same(refiner.refine([one], crops(1), [blank], 1), [blank]), "no face, no change"
@@ -316,29 +318,61 @@ def refused(chosen: params.Params, says: str, analyser=None) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changes, says", [
-    ({"start": "reference"}, "synpairs.generator .* set synpairs.start: text"),
-    ({"generator": {"class": "UNet2DModel", "path": "x"}}, "synpairs.generator.class: UNet2DModel is not a text-to-image"),
-    ({"generator": {"class": "StableDiffusionImg2ImgPipeline", "path": "x"}}, "Img2ImgPipeline is not a text-to-image"),
-    ({"generator": {"class": "StableDiffusionControlNetPipeline", "path": "x"}}, "ControlNetPipeline is not a text-to-image"),
-    ({"generator": {"class": "FluxPipeline", "path": "x"}}, "generator: diffusers does not put an IP-Adapter on FluxPipeline"),
-    ({"generator": {"class": "WuerstchenCombinedPipeline", "path": "x"}}, "generator.class: Wuerst.* takes no guidance_scale"),
-    ({"generator": {"class": "StableDiffusionPipeline", "path": "no/where/at/all"}, "refiner": "none", "refiner_model": None},
-     "synpairs.generator: cannot open no/where/at/all as StableDiffusionPipeline"),
-    ({"generator": None, "start": "reference"}, "refiner_model.pipeline: null means the generator, and there is none"),
-    ({"refiner_model": None}, "synpairs.refiner_model: ip_adapter needs path"),
-    ({"refiner": "none"}, "synpairs.refiner: none takes no model"),
-    ({"refiner": "bundle"}, "synpairs.refiner: bundle takes no model"),
-    ({"strength": 0.2}, "synpairs.strength: 0.2 of 4 steps is less than one")])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"start": "reference"}, "synpairs.generator .* set synpairs.start: text"),
+        (
+            {"generator": {"class": "UNet2DModel", "path": "x"}},
+            "synpairs.generator.class: UNet2DModel is not a text-to-image",
+        ),
+        (
+            {"generator": {"class": "StableDiffusionImg2ImgPipeline", "path": "x"}},
+            "Img2ImgPipeline is not a text-to-image",
+        ),
+        (
+            {"generator": {"class": "StableDiffusionControlNetPipeline", "path": "x"}},
+            "ControlNetPipeline is not a text-to-image",
+        ),
+        (
+            {"generator": {"class": "FluxPipeline", "path": "x"}},
+            "generator: diffusers does not put an IP-Adapter on FluxPipeline",
+        ),
+        (
+            {"generator": {"class": "WuerstchenCombinedPipeline", "path": "x"}},
+            "generator.class: Wuerst.* takes no guidance_scale",
+        ),
+        (
+            {
+                "generator": {"class": "StableDiffusionPipeline", "path": "no/where/at/all"},
+                "refiner": "none",
+                "refiner_model": None,
+            },
+            "synpairs.generator: cannot open no/where/at/all as StableDiffusionPipeline",
+        ),
+        (
+            {"generator": None, "start": "reference"},
+            "refiner_model.pipeline: null means the generator, and there is none",
+        ),
+        ({"refiner_model": None}, "synpairs.refiner_model: ip_adapter needs path"),
+        ({"refiner": "none"}, "synpairs.refiner: none takes no model"),
+        ({"refiner": "bundle"}, "synpairs.refiner: bundle takes no model"),
+        ({"strength": 0.2}, "synpairs.strength: 0.2 of 4 steps is less than one"),
+    ],
+)
 def test_settings_that_do_not_go_together_are_one_sentence(published, changes, says):
     refused(settings(*published, **changes), says)
 
 
-@pytest.mark.parametrize("changes, says", [
-    ({"weights": "adapter.bin"}, "refiner_model.weights: adapter.bin is not a safetensors file"),
-    ({"weights": "other.safetensors"}, "synpairs.refiner_model: cannot put .*other.safetensors"),
-    ({"image_encoder": None}, "synpairs.refiner_model.image_encoder: the pipeline has none"),
-    ({"image_encoder": "eyes"}, "synpairs.refiner_model: cannot put .*eyes")])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"weights": "adapter.bin"}, "refiner_model.weights: adapter.bin is not a safetensors file"),
+        ({"weights": "other.safetensors"}, "synpairs.refiner_model: cannot put .*other.safetensors"),
+        ({"image_encoder": None}, "synpairs.refiner_model.image_encoder: the pipeline has none"),
+        ({"image_encoder": "eyes"}, "synpairs.refiner_model: cannot put .*eyes"),
+    ],
+)
 def test_an_adapter_that_is_not_there_is_one_sentence(published, changes, says):
     refused(settings(*published, refiner_model=adapter(published[0], **changes)), says)
 
@@ -369,7 +403,9 @@ def test_an_image_encoder_that_is_a_pickle_is_not_opened(published, tmp_path):
     safe = tmp_path / "adapter" / "models" / "image_encoder" / "model.safetensors"
     torch.save(load_file(safe), safe.with_name("pytorch_model.bin"))
     safe.unlink()
-    refused(settings(folder, cls, refiner_model=adapter(tmp_path)), "synpairs.refiner_model: cannot put .*model.safetensors")
+    refused(
+        settings(folder, cls, refiner_model=adapter(tmp_path)), "synpairs.refiner_model: cannot put .*model.safetensors"
+    )
 
 
 @pytest.mark.parametrize("published", ["studio"], indirect=True)
@@ -378,10 +414,14 @@ def test_a_folder_of_another_class_is_one_sentence(published):
     refused(settings(published[0], "StableDiffusionXLPipeline"), says)
 
 
-@pytest.mark.parametrize("changes, says", [
-    ({"refiner_model": {"path": "x"}}, "key 'synpairs.refiner_model.weights' is missing"),
-    ({"refiner_model": adapter(Path("x"), scael=1)}, "'synpairs.refiner_model.scael': did you mean 'scale'"),
-    ({"generator": {"class": "A", "path": "x", "pth": "y"}}, "'synpairs.generator.pth': did you mean 'path'")])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"refiner_model": {"path": "x"}}, "key 'synpairs.refiner_model.weights' is missing"),
+        ({"refiner_model": adapter(Path("x"), scael=1)}, "'synpairs.refiner_model.scael': did you mean 'scale'"),
+        ({"generator": {"class": "A", "path": "x", "pth": "y"}}, "'synpairs.generator.pth': did you mean 'path'"),
+    ],
+)
 def test_mistakes_inside_a_model_are_told_by_their_key(changes, says):
     with pytest.raises(UserError, match=says):
         settings(Path("x"), "StableDiffusionPipeline", **changes)
@@ -445,7 +485,9 @@ def test_what_changed_in_a_folder_changes_the_name_of_what_drew(published, tmp_p
             opened.write(b" ")
         names.append(models.identity(chosen))
     assert len(set(names)) == 4
-    hub = settings(tmp_path, cls, generator={"class": cls, "path": "somebody/model"}, refiner="none", refiner_model=None)
+    hub = settings(
+        tmp_path, cls, generator={"class": cls, "path": "somebody/model"}, refiner="none", refiner_model=None
+    )
     assert models.identity(hub) == f"{cls}@somebody/model"
 
 

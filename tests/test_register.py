@@ -1,4 +1,5 @@
 """Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, and a model that draws when loaded."""
+
 import base64
 import io
 import json
@@ -18,16 +19,22 @@ REGISTER = params.Register(name="iy-test", metric="identity", alignment="clip", 
 
 
 def measured(identity, clip=0.3):
-    return {name: {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 9}
-            for name, value in (("identity", identity), ("clip", clip))}
+    return {
+        name: {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 9}
+        for name, value in (("identity", identity), ("clip", clip))
+    }
 
 
-@pytest.mark.parametrize("candidate, champion, verdict, says", [
-    (measured(0.5), None, gate.PROMOTED, "first"),
-    (measured(0.5, clip=0.19), None, gate.REFUSED, "minimum_prompt_alignment"),
-    (measured(0.46), measured(0.5), gate.PROMOTED, "0.450"),
-    (measured(0.44), measured(0.5), gate.REFUSED, "0.450"),
-    (measured(0.5), {"clip": measured(0.5)["clip"]}, gate.REFUSED, "by hand")])
+@pytest.mark.parametrize(
+    "candidate, champion, verdict, says",
+    [
+        (measured(0.5), None, gate.PROMOTED, "first"),
+        (measured(0.5, clip=0.19), None, gate.REFUSED, "minimum_prompt_alignment"),
+        (measured(0.46), measured(0.5), gate.PROMOTED, "0.450"),
+        (measured(0.44), measured(0.5), gate.REFUSED, "0.450"),
+        (measured(0.5), {"clip": measured(0.5)["clip"]}, gate.REFUSED, "by hand"),
+    ],
+)
 def test_gate(candidate, champion, verdict, says):
     found = gate.decide(candidate, champion, REGISTER)
     assert found.verdict == verdict and says in found.reason
@@ -45,6 +52,7 @@ def finished(tmp_path_factory):
 
     from iy.diffusion import load_base
     from iy.model import Personaliser, bundle
+
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("project")
     value = tiny_settings(tiny_base(root / "base"))
@@ -52,11 +60,20 @@ def finished(tmp_path_factory):
     value["evaluate"]["steps"] = 2
     settings = params.parse(value, "test")
     base = load_base(settings.base, "cpu")
-    bundle.save(Personaliser(base, settings.model), root / settings.bundle_dir(4), {"stage": 4, "parent": "p" * 64, "data": {"pairs": "d" * 64}})
-    [place] = write_shard(root / settings.photos_dir / "00000.tar", [("a.png", png(np.full((64, 64, 3), 90, np.uint8)))])
+    bundle.save(
+        Personaliser(base, settings.model),
+        root / settings.bundle_dir(4),
+        {"stage": 4, "parent": "p" * 64, "data": {"pairs": "d" * 64}},
+    )
+    [place] = write_shard(
+        root / settings.photos_dir / "00000.tar", [("a.png", png(np.full((64, 64, 3), 90, np.uint8)))]
+    )
     rows = [{"id": "a", "split": "test", "consent": "real", "verdict": records.ACCEPTED, **place._asdict()}]
     records.write(root / settings.data_dir("curate") / "photos.parquet", rows, records.PHOTO)
-    for command in (["init", "-q"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "t"]):
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "t"],
+    ):
         subprocess.run(["git", "-C", str(root), *command], check=True)
     return root, settings
 
@@ -75,6 +92,7 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     import pandas
 
     from iy.tracking import connect
+
     root, settings = finished
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -84,7 +102,11 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     assert registration(settings)["verdict"] == gate.PROMOTED
     client = connect()
     version = client.get_model_version_by_alias("iy-test", "champion")
-    assert version.tags["iy.data.pairs"] == "d" * 64 and version.tags["iy.parent"] == "p" * 64 and len(version.tags["iy.commit"]) == 40
+    assert (
+        version.tags["iy.data.pairs"] == "d" * 64
+        and version.tags["iy.parent"] == "p" * 64
+        and len(version.tags["iy.commit"]) == 40
+    )
     assert version.tags["iy.settings"] == settings.digest()
 
     run.run(settings)
@@ -97,10 +119,12 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     assert client.get_model_version_by_alias("iy-test", "champion").version == version.version
     assert client.get_model_version_by_alias("iy-test", "challenger").version != version.version
 
-    (root / "base").rename(root / "elsewhere")      # the registry serves without the workspace
+    (root / "base").rename(root / "elsewhere")  # the registry serves without the workspace
     monkeypatch.chdir(root.parent)
     model = mlflow.pyfunc.load_model("models:/iy-test@champion")
-    drawn = model.predict(pandas.DataFrame([{"prompt": "a smiling person", "reference": "", "seed": seed} for seed in (3, 4, 3)]))
+    drawn = model.predict(
+        pandas.DataFrame([{"prompt": "a smiling person", "reference": "", "seed": seed} for seed in (3, 4, 3)])
+    )
     (root / "elsewhere").rename(root / "base")
     images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in drawn["image"]]
     assert images[0].shape == (64, 64, 3)

@@ -1,4 +1,5 @@
 """People choose by eye: nothing they decided is lost, nothing they are shown is markup, nobody else can decide for them."""
+
 import json
 import os
 import signal
@@ -37,8 +38,11 @@ def test_a_log_is_read_back_as_it_was(tmp_path):
     log.add(one("1", "rejected"))
     assert log.undo("ben") == one("1", reviewer="ben") and log.undo("ben") is None and log.undo("nobody") is None
     again = Log(tmp_path / "log.jsonl")
-    assert again.judged == log.judged == {"ana": {"2": one("2", "rejected", reason="“blurred”, truly"),
-                                                  "1": one("1", "rejected")}, "ben": {}}
+    assert (
+        again.judged
+        == log.judged
+        == {"ana": {"2": one("2", "rejected", reason="“blurred”, truly"), "1": one("1", "rejected")}, "ben": {}}
+    )
     assert again.undo("ana") == one("1", "rejected"), "the last judgement goes first"
 
 
@@ -59,7 +63,9 @@ def test_two_processes_see_each_others_judgements(tmp_path):
     second.add(one("2", reviewer="ben"))
     first.add(one("3"))
     second.refresh()
-    assert first.judged == second.judged == {"ana": {"1": one("1"), "3": one("3")}, "ben": {"2": one("2", reviewer="ben")}}
+    assert (
+        first.judged == second.judged == {"ana": {"1": one("1"), "3": one("3")}, "ben": {"2": one("2", reviewer="ben")}}
+    )
 
 
 def test_what_is_no_log_is_said(tmp_path):
@@ -76,14 +82,22 @@ def judged(*judgements: Judgement) -> dict:
 
 
 def test_the_majority_decides_and_ties_are_left_out(tmp_path):
-    several = judged(one("1"), one("1", "rejected", "ben", "blurred"), one("1", "rejected", "cleo"), one("2"),
-                     one("3"), one("3", "rejected", "ben"))
+    several = judged(
+        one("1"),
+        one("1", "rejected", "ben", "blurred"),
+        one("1", "rejected", "cleo"),
+        one("2"),
+        one("3"),
+        one("3", "rejected", "ben"),
+    )
     decided, tied = verdicts.settled(several)
     assert decided == [one("1", "rejected", "ben, cleo", "blurred"), one("2")] and tied == ["3"]
     assert verdicts.export(several, tmp_path / "d.csv") == (2, 1)
     read = decisions.read(tmp_path / "d.csv")
     assert {key: (row.verdict, row.reviewer, row.reason) for key, row in read.items()} == {
-        "1": ("rejected", "ben, cleo", "blurred"), "2": ("accepted", "ana", "")}, "select reads what is written"
+        "1": ("rejected", "ben, cleo", "blurred"),
+        "2": ("accepted", "ana", ""),
+    }, "select reads what is written"
     assert verdicts.load(tmp_path / "d.csv") == decided
 
 
@@ -91,7 +105,7 @@ def test_agreement_is_cohens_kappa():
     """Ten in common, eight alike; by chance .6 x .6 + .4 x .4 = .52: kappa is (.8 - .52) / (1 - .52)."""
     ana = [one(str(i), "accepted" if i < 6 else "rejected") for i in range(10)]
     ben = [one(str(i), "accepted" if i < 5 or i == 6 else "rejected", "ben") for i in range(10)]
-    row, = verdicts.agreement(judged(*ana, *ben, one("x", reviewer="ben")))
+    (row,) = verdicts.agreement(judged(*ana, *ben, one("x", reviewer="ben")))
     assert row["both"] == 10 and row["alike"] == 0.8 and row["kappa"] == pytest.approx((0.8 - 0.52) / (1 - 0.52))
     assert verdicts.agreement(judged(one("1"), one("1", reviewer="ben")))[0]["kappa"] is None, "all alike: undefined"
 
@@ -104,15 +118,36 @@ def collection(project):
 
     def shard(kind: str, names: list[str]) -> list[dict]:
         pictures = [storage.png(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)) for _ in names]
-        places = storage.write_shard(folder[kind] / "0.tar", [(f"{name}.png", data) for name, data in zip(names, pictures, strict=True)])
+        places = storage.write_shard(
+            folder[kind] / "0.tar", [(f"{name}.png", data) for name, data in zip(names, pictures, strict=True)]
+        )
         return [{"id": name, **place._asdict()} for name, place in zip(names, places, strict=True)]
 
-    photos = [row | {"person": f"p{i // 3}", "split": "test" if i // 3 == 3 else "train", "verdict": "accepted",
-                     "quality": i / 20, "caption": MARKUP, "reason": ""}
-              for i, row in enumerate(shard("photos", [f"photo{i:02d}" for i in range(12)]))]
-    pairs = [row | {"person": f"p{i % 4}", "reference": f"photo{3 * (i % 4):02d}", "similarity": [0.1, i / 1000], "kept_pass": 1,
-                    "caption": f"{MARKUP} number {i}", "verdict": "accepted" if i % 2 else "rejected", "reason": MARKUP}
-             for i, row in enumerate(shard("synpairs", [f"pair{i:03d}" for i in range(280)]))]
+    photos = [
+        row
+        | {
+            "person": f"p{i // 3}",
+            "split": "test" if i // 3 == 3 else "train",
+            "verdict": "accepted",
+            "quality": i / 20,
+            "caption": MARKUP,
+            "reason": "",
+        }
+        for i, row in enumerate(shard("photos", [f"photo{i:02d}" for i in range(12)]))
+    ]
+    pairs = [
+        row
+        | {
+            "person": f"p{i % 4}",
+            "reference": f"photo{3 * (i % 4):02d}",
+            "similarity": [0.1, i / 1000],
+            "kept_pass": 1,
+            "caption": f"{MARKUP} number {i}",
+            "verdict": "accepted" if i % 2 else "rejected",
+            "reason": MARKUP,
+        }
+        for i, row in enumerate(shard("synpairs", [f"pair{i:03d}" for i in range(280)]))
+    ]
     records.write(project / "data/studio/curate/photos.parquet", photos, records.PHOTO)
     records.write(folder["synpairs"] / "pairs.parquet", pairs, records.PAIR)
     return project
@@ -123,7 +158,9 @@ def test_train_people_alone_are_judged_the_best_first_beside_another_photo(colle
     pairs, photos = things.pick("pairs", None), things.pick("photos", None)
     assert len(pairs) == 210 and len(photos) == 9 and all(thing.row["person"] != "p3" for thing in pairs + photos)
     assert [thing.row["id"] for thing in photos[:2]] == ["photo08", "photo07"]
-    assert pairs[0].row["verdict"] == "accepted" and all(thing.beside["id"] == thing.row["reference"] for thing in pairs)
+    assert pairs[0].row["verdict"] == "accepted" and all(
+        thing.beside["id"] == thing.row["reference"] for thing in pairs
+    )
     assert all(thing.beside["person"] == thing.row["person"] and thing.beside is not thing.row for thing in photos)
     assert {thing.row["verdict"] for thing in things.pick("pairs", "rejected")} == {"rejected"}
 
@@ -164,7 +201,9 @@ class Server:
 
     def ask(self, path, body=None, **headers):
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {"Content-Type": "application/json"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
         try:
             with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=30) as answer:
                 return answer.status, answer.read().decode()
@@ -193,26 +232,44 @@ def test_nobody_else_can_ask_or_decide(server):
     assert server.ask("/", Host="evil.example")[0] == 403, "a foreign name that points here"
     assert server.ask("/judgements", decision, X_Review_Token=token, Host="evil.example:80")[0] == 403
     assert not server.judged()
-    for wrong in ({"id": "photo11"}, {"id": "../../etc/passwd"}, {"verdict": "maybe"}, {"reviewer": " "},
-                  {"reviewer": "a\nb"}, {"reason": "x" * 501}, {"more": 1}):
+    for wrong in (
+        {"id": "photo11"},
+        {"id": "../../etc/passwd"},
+        {"verdict": "maybe"},
+        {"reviewer": " "},
+        {"reviewer": "a\nb"},
+        {"reason": "x" * 501},
+        {"more": 1},
+    ):
         assert server.ask("/judgements", decision | wrong, X_Review_Token=token)[0] in (404, 422), wrong
     assert server.ask("/picture/photo11/own")[0] == 404, "a held-out person's picture"
     assert server.ask("/picture/..%2F..%2Fparams.yaml/own")[0] == 404
     assert server.ask("/judgements", decision, X_Review_Token=token)[0] == 200 and set(server.judged()) == {"pair001"}
-    elsewhere = next((address[4][0] for address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
-                      if not address[4][0].startswith("127.")), None)
+    elsewhere = next(
+        (
+            address[4][0]
+            for address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+            if not address[4][0].startswith("127.")
+        ),
+        None,
+    )
     if elsewhere:
         with socket.socket() as trial:
             assert trial.connect_ex((elsewhere, server.port)) != 0, "not reachable from another address"
 
 
 def test_a_port_in_use_and_a_review_without_judgements_are_said(server):
-    again = subprocess.run([sys.executable, "-m", "iy", "review", "--port", str(server.port)], cwd=server.folder,
-                           capture_output=True, text=True)
+    again = subprocess.run(
+        [sys.executable, "-m", "iy", "review", "--port", str(server.port)],
+        cwd=server.folder,
+        capture_output=True,
+        text=True,
+    )
     assert again.returncode == 2 and f"error: port {server.port}" in again.stderr
     (server.folder / "reviews/studio/log.jsonl").unlink()
-    empty = subprocess.run([sys.executable, "-m", "iy", "review", "export", "d.csv"], cwd=server.folder,
-                           capture_output=True, text=True)
+    empty = subprocess.run(
+        [sys.executable, "-m", "iy", "review", "export", "d.csv"], cwd=server.folder, capture_output=True, text=True
+    )
     assert empty.returncode == 2 and "nobody has judged anything yet" in empty.stderr
 
 
@@ -251,8 +308,13 @@ def test_two_hundred_judgements_by_keyboard_survive_a_kill(server):
         chromium.close()
     reasons = {one.reason for one in server.judged().values() if one.verdict == "rejected"}
     assert reasons == {"", "eyes closed"}
-    done = subprocess.run([sys.executable, "-m", "iy", "review", "export", "d.csv"], cwd=server.folder,
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "iy", "review", "export", "d.csv"],
+        cwd=server.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "199 decided, 0 tied" in done.stdout and len(decisions.read(server.folder / "d.csv")) == 199
 
 
@@ -298,7 +360,11 @@ def test_a_run_that_needs_people_waits_for_them_in_prefect(collection, tmp_path)
     service.wait(tmp_path)
     child = subprocess.Popen([sys.executable, "waiting.py"], cwd=collection, env=environment)
     try:
-        with temporary_settings({PREFECT_API_URL: service.variables["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        with (
+            temporary_settings({PREFECT_API_URL: service.variables["PREFECT_API_URL"]}),
+            get_client(sync_client=True) as client,
+        ):
+
             def state(kind: str) -> bool:
                 assert child.poll() in (None, 0)
                 return [run.state.name for run in client.read_flow_runs()] == [kind]
@@ -312,7 +378,11 @@ def test_a_run_that_needs_people_waits_for_them_in_prefect(collection, tmp_path)
             log = Log(collection / "reviews/studio/log.jsonl")
             log.add(*(one(key) for key in things[:-1]))
             assert client.resume_flow_run(run.id).status.value == "ACCEPT"
-            browser.wait(lambda: f": 1 of {count}" in (client.read_flow_run(run.id).state.message or ""), 60, "the run to pause again")
+            browser.wait(
+                lambda: f": 1 of {count}" in (client.read_flow_run(run.id).state.message or ""),
+                60,
+                "the run to pause again",
+            )
             log.add(one(things[-1], "rejected"))
             assert child.wait(60) == 0 and client.read_flow_run(run.id).state.is_completed()
     finally:

@@ -1,4 +1,5 @@
 """Ten times the photos take ten times as long and hardly more memory: what is known of them all stays small."""
+
 import itertools
 import json
 import logging
@@ -19,7 +20,7 @@ from iy.storage import sha256
 from tests.test_curate_photographs import att_faces
 
 ROOT = Path(__file__).parents[1]
-NONE, FEW, MANY = 1_000, 10_000, 100_000     # the first: what starting and the page cost
+NONE, FEW, MANY = 1_000, 10_000, 100_000  # the first: what starting and the page cost
 CURATE = """
 import json, pathlib, time
 from iy import params
@@ -41,13 +42,33 @@ def photos(thousand: int) -> list[dict]:
     for i in number.tolist():
         own, person = 1000 * thousand + i, 100 * thousand + i // 10
         reason = "blurred: sharpness 3.0" if kind[i] == 99 else None
-        found.append({
-            "id": sha256(str(own - (kind[i] == 97)).encode()), "uri": f"s3://bucket/people/{person:06d}/{own:08d}.jpg",
-            "licence": "CC0-1.0", "consent": "given", "label": f"person-{person:06d}", "width": 512, "height": 512,
-            "caption": "a portrait of a person", "attributes": "{}", "box": [1.0, 2.0, 3.0, 4.0], "landmarks": [1.0] * 10,
-            "faces": 1, "face_size": 99.0, "sharpness": 200.0, "yaw": 1.0, "pitch": 2.0, "roll": 3.0, "quality": 0.5,
-            "embedding": faces[seen[i]].astype(np.float32), "recogniser": "r@1", "phash": f"{hashes[seen[i]]:016x}",
-            "verdict": "rejected" if reason else "accepted", "reason": reason})
+        found.append(
+            {
+                "id": sha256(str(own - (kind[i] == 97)).encode()),
+                "uri": f"s3://bucket/people/{person:06d}/{own:08d}.jpg",
+                "licence": "CC0-1.0",
+                "consent": "given",
+                "label": f"person-{person:06d}",
+                "width": 512,
+                "height": 512,
+                "caption": "a portrait of a person",
+                "attributes": "{}",
+                "box": [1.0, 2.0, 3.0, 4.0],
+                "landmarks": [1.0] * 10,
+                "faces": 1,
+                "face_size": 99.0,
+                "sharpness": 200.0,
+                "yaw": 1.0,
+                "pitch": 2.0,
+                "roll": 3.0,
+                "quality": 0.5,
+                "embedding": faces[seen[i]].astype(np.float32),
+                "recogniser": "r@1",
+                "phash": f"{hashes[seen[i]]:016x}",
+                "verdict": "rejected" if reason else "accepted",
+                "reason": reason,
+            }
+        )
     return found
 
 
@@ -57,7 +78,9 @@ def curated(folder: Path, count: int) -> dict:
     wanted = params.parse({"profile": "tried", **full}, "test")
     (folder / "profiles").mkdir(parents=True)
     (folder / "params.yaml").write_text("profile: tried\n")
-    (folder / "profiles/tried.yaml").write_text(json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"}))
+    (folder / "profiles/tried.yaml").write_text(
+        json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"})
+    )
     size = measure.part_size(count)
     taken = ([{"id": str(i)} for i in range(start, start + 1000)] for start in range(0, count, 1000))
     records.stream(wanted.photos_dir / "photos.parquet", taken, records.PHOTO)
@@ -91,5 +114,8 @@ def test_a_hundred_thousand_photos_need_the_memory_of_ten_thousand(tmp_path, mon
         assert len(said) == 3 * count // 100, "the copies are found, and nobody else is accused"
     logging.getLogger(__name__).info("peak memory in KB and CPU seconds by photos: %s", found)
     assert found[MANY]["peak"] <= 1.2 * found[FEW]["peak"], found
-    each = {more: (found[more]["seconds"] - found[less]["seconds"]) / (more - less) for less, more in ((NONE, FEW), (FEW, MANY))}
+    each = {
+        more: (found[more]["seconds"] - found[less]["seconds"]) / (more - less)
+        for less, more in ((NONE, FEW), (FEW, MANY))
+    }
     assert models + each[MANY] <= 1.2 * (models + each[FEW]), (models, each)

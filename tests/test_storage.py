@@ -1,4 +1,5 @@
 """Files appear whole or not at all; shards give back the very bytes, at the places that they report."""
+
 import os
 import socket
 import subprocess
@@ -41,7 +42,9 @@ def test_folders_that_killed_processes_left_are_removed_and_those_of_living_ones
     done = subprocess.Popen(["true"])
     done.wait()
     start = f".data.{socket.gethostname()}-"
-    dead, living, others = (tmp_path / name for name in (f"{start}{done.pid}.x", f"{start}{os.getppid()}.x", f".data.far-{done.pid}.x"))
+    dead, living, others = (
+        tmp_path / name for name in (f"{start}{done.pid}.x", f"{start}{os.getppid()}.x", f".data.far-{done.pid}.x")
+    )
     for folder in (dead, living, others):
         (folder / "inner").mkdir(parents=True)
     with storage.atomic_folder(tmp_path / "data"):

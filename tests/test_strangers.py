@@ -1,4 +1,5 @@
 """Photos filed under somebody else's name: by hand-made vectors, and among the AT&T faces."""
+
 import importlib.util
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def test_a_photo_that_resembles_another_person_more_is_named_with_both_similarit
     faces, people = at(0, 4, 8, 90, 94, 91, 93), ["ann", "ann", "ann", "bob", "bob", "bob", "ann"]
     found = strangers(faces, people)
     assert set(found) == {6} and found[6].resembles == "bob"
-    assert found[6].own == pytest.approx(np.cos(np.deg2rad(93 - 4))) and found[6].other == pytest.approx(np.cos(np.deg2rad(93 - 275 / 3)), abs=1e-3)
+    assert found[6].own == pytest.approx(np.cos(np.deg2rad(93 - 4))) and found[6].other == pytest.approx(
+        np.cos(np.deg2rad(93 - 275 / 3)), abs=1e-3
+    )
 
 
 def test_of_two_photos_nobody_can_tell_which_is_wrong():
@@ -76,8 +79,17 @@ def test_a_false_match_rate_chosen_on_half_the_persons_holds_on_the_others(att, 
         mine = np.isin(people, half)
         cosine, who = faces[mine] @ faces[mine].T, people[mine]
         if not rates:
-            rows = [{"verdict": "accepted", "split": "train", "person": name, "label": name, "recogniser": "dlib",
-                     "embedding": face.tolist()} for face, name in zip(faces[mine], who, strict=True)]
+            rows = [
+                {
+                    "verdict": "accepted",
+                    "split": "train",
+                    "person": name,
+                    "label": name,
+                    "recogniser": "dlib",
+                    "embedding": face.tolist(),
+                }
+                for face, name in zip(faces[mine], who, strict=True)
+            ]
             chosen = calibrate(rows)[0]["false_match"]["0.001"]
         rates.append((cosine[who[:, None] != who] >= chosen["threshold"]).mean())
     assert rates[0] == pytest.approx(0.001, abs=2e-4)
@@ -95,4 +107,6 @@ def test_one_in_twenty_under_a_wrong_name_is_found_and_hardly_anybody_else(att, 
     found = strangers(faces, list(given))
     right = set(range(len(people))) - set(wrong)
     assert len(found.keys() & set(wrong)) >= 0.95 * len(wrong) and len(found.keys() & right) <= 0.01 * len(right)
-    assert np.mean([found[i].resembles == people[i] for i in wrong if i in found]) >= 0.95, "and their true name is said"
+    assert np.mean([found[i].resembles == people[i] for i in wrong if i in found]) >= 0.95, (
+        "and their true name is said"
+    )

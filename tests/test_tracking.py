@@ -1,4 +1,5 @@
 """Runs reach a real sqlite store in a temporary project, and a dead store stops nothing."""
+
 import json
 import logging
 import subprocess
@@ -117,8 +118,19 @@ def test_one_pipeline_named_by_the_environment(project, params, monkeypatch):
 
 def test_nothing_secret_is_logged(monkeypatch):
     monkeypatch.setenv("IY_OPENAI_API_KEY", "sk-0123456789")
-    flat = flatten({"a": {"endpoint": "https://me:pw@host/v1?api_key=zzz&x=1", "note": "uses sk-0123456789",
-                          "api_key": "q", "max_tokens": 5, "long": "x" * 9000, "none": None, "list": [1, 2]}})
+    flat = flatten(
+        {
+            "a": {
+                "endpoint": "https://me:pw@host/v1?api_key=zzz&x=1",
+                "note": "uses sk-0123456789",
+                "api_key": "q",
+                "max_tokens": 5,
+                "long": "x" * 9000,
+                "none": None,
+                "list": [1, 2],
+            }
+        }
+    )
     assert flat["a.endpoint"] == "https://***@host/v1?api_key=***&x=1"
     assert flat["a.note"] == "uses ***" and flat["a.api_key"] == "***"
     assert flat["a.max_tokens"] == "5" and flat["a.none"] == "null" and flat["a.list"] == "[1, 2]"
@@ -127,5 +139,6 @@ def test_nothing_secret_is_logged(monkeypatch):
 
 def test_the_real_profile_flattens_within_limits():
     from pathlib import Path
+
     flat = flatten(read_yaml(Path(__file__).parents[1] / "profiles" / "studio.yaml"))
     assert flat["model.lora_targets"] == '["self", "text"]' and "***" not in flat.values()

@@ -1,4 +1,5 @@
 """A model goes to S3 and comes back the same, through a network that fails, or not at all."""
+
 import json
 import sys
 
@@ -13,9 +14,13 @@ from tests.s3_store import Proxy, store  # noqa: F401 (a fixture)
 @pytest.fixture
 def model(project):
     """A project with a bundle and reports, one file of several megabytes."""
-    for name, data in {"models/studio/finetune4/config.json": b"{}", "models/studio/finetune4/adapter.safetensors": bytes(9_000_000),
-                       "models/studio/finetune3/config.json": b"another stage", "reports/studio/evaluate/index.html": b"<p>",
-                       "reports/studio/evaluate/same.html": b"<p>"}.items():
+    for name, data in {
+        "models/studio/finetune4/config.json": b"{}",
+        "models/studio/finetune4/adapter.safetensors": bytes(9_000_000),
+        "models/studio/finetune3/config.json": b"another stage",
+        "reports/studio/evaluate/index.html": b"<p>",
+        "reports/studio/evaluate/same.html": b"<p>",
+    }.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_bytes(data)
     return project
@@ -30,7 +35,9 @@ def test_what_is_pulled_is_what_was_pushed_and_is_sent_once(store, model):
     assert transfer.push(settings, "s3://models/pushed") == (4, 3), "equal files are one"
     assert transfer.push(settings, "s3://models/pushed") == (4, 0)
     assert transfer.pull("s3://models/pushed", model / "back") == 4
-    right = {name: data for name, data in tree(model).items() if name.startswith(("models/studio/finetune4", "reports"))}
+    right = {
+        name: data for name, data in tree(model).items() if name.startswith(("models/studio/finetune4", "reports"))
+    }
     assert tree(model / "back") == right
     (model / "reports/studio/evaluate/index.html").write_bytes(b"<p>new")
     assert transfer.push(settings, "s3://models/pushed") == (4, 1)
@@ -50,8 +57,9 @@ def test_a_failing_network_loses_nothing(store, model, monkeypatch, seed):
     finally:
         proxy.shutdown()
         proxy.server_close()
-    assert tree(model / "back") == {name: data for name, data in tree(model).items()
-                                    if name.startswith(("models/studio/finetune4", "reports"))}
+    assert tree(model / "back") == {
+        name: data for name, data in tree(model).items() if name.startswith(("models/studio/finetune4", "reports"))
+    }
 
 
 def test_what_was_changed_or_is_not_there_is_refused(store, model):

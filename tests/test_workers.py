@@ -1,4 +1,5 @@
 """Work is spread over processes or a Ray cluster: the answers are those of doing it here, in the same order."""
+
 import os
 import time
 from pathlib import Path
@@ -22,8 +23,8 @@ def workers(kind: str, count: int = 2, address: str | None = None) -> params.Wor
 
 
 def square(number: int) -> tuple[int, int, str]:
-    time.sleep(.002 * (number % 3))     # later jobs are done first, unless somebody waits
-    return number ** 2, os.getpid(), os.getcwd()
+    time.sleep(0.002 * (number % 3))  # later jobs are done first, unless somebody waits
+    return number**2, os.getpid(), os.getcwd()
 
 
 def third_fails(number: int) -> int:
@@ -41,7 +42,7 @@ def third_ends_its_process(number: int) -> int:
 @pytest.mark.parametrize("kind", ["serial", "processes", "ray"])
 def test_answers_come_in_the_order_of_the_jobs(kind):
     answers = list(each(square, JOBS, workers(kind), chunk=3))
-    assert [answer[0] for answer in answers] == [number ** 2 for number in JOBS]
+    assert [answer[0] for answer in answers] == [number**2 for number in JOBS]
     assert {answer[2] for answer in answers} == {os.getcwd()}, "paths must mean the same everywhere"
     if kind == "serial":
         assert {answer[1] for answer in answers} == {os.getpid()}

@@ -57,7 +57,9 @@ def run(settings: params.Params, photos: int, captioned: int, workers: list[int]
                 cases += at(named, placed(some, settings, Path(aside, f"some-{count}")), captioning, count, rounds)
         for count in workers:
             named = f"faces, {count} {'cores' if count > 1 else 'core'}"
-            cases += at(named, placed(repeated(rows, photos), settings, Path(aside, f"all-{count}")), settings, count, rounds)
+            cases += at(
+                named, placed(repeated(rows, photos), settings, Path(aside, f"all-{count}")), settings, count, rounds
+            )
     torch.set_num_threads(threads)
     return report(cases, torch.device("cpu"), photos=photos, captioned=len(some), rounds=rounds)
 
@@ -108,10 +110,12 @@ def at(name: str, folder: Path, settings: params.Params, count: int, rounds: int
             for model, seconds in bare(rows, table, folder, changed, count).items():
                 taken.setdefault(model, []).append(seconds)
     ours = len(rows) / float(np.median(taken.pop("ours")))
-    rate = {model: len(rows) / min(seconds) for model, seconds in taken.items()}        # a bound: the best that was seen
+    rate = {model: len(rows) / min(seconds) for model, seconds in taken.items()}  # a bound: the best that was seen
     slowest, together = min(rate, key=rate.__getitem__), 1 / sum(1 / one for one in rate.values())
-    return [Case(name, f"slowest model bare ({slowest})", ours, rate[slowest], "photos/s"),
-            Case(name, "all models bare", ours, together, "photos/s")]
+    return [
+        Case(name, f"slowest model bare ({slowest})", ours, rate[slowest], "photos/s"),
+        Case(name, "all models bare", ours, together, "photos/s"),
+    ]
 
 
 def bare(rows: Rows, table: Path, folder: Path, settings: params.Params, count: int) -> dict[str, float]:

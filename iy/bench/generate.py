@@ -78,9 +78,7 @@ def images(way: str, base: Base, settings: params.Model, steps: int, batch: int)
             pipeline.merge_lora()
 
         def draw() -> np.ndarray:
-            return pipeline(
-                prompts, [face] * batch, seeds=[0] * batch, fixed_length=way == "naive", **common
-            ).images
+            return pipeline(prompts, [face] * batch, seeds=[0] * batch, fixed_length=way == "naive", **common).images
 
     return draw
 

@@ -30,7 +30,9 @@ def run(settings: params.Params, pairs: int, rounds: int) -> dict:
     chosen = chosen_photos(settings.data_dir("curate") / "photos.parquet", settings.synpairs, settings.seed)
     chosen = [chosen[k % len(chosen)] for k in range(pairs)]
     if settings.synpairs.generator is not None or settings.synpairs.refiner not in ("bundle", "none"):
-        raise UserError("iy bench synpairs times stage 1's bundle: set synpairs.generator: null and synpairs.refiner: bundle")
+        raise UserError(
+            "iy bench synpairs times stage 1's bundle: set synpairs.generator: null and synpairs.refiner: bundle"
+        )
     how = How(json.dumps(settings.resolved()), identity(settings), ANY, torch.get_num_threads())
     model = opened(how)[0].generator.pipeline.model
     calls = recorded(model.unet, how, chosen)

@@ -1,4 +1,5 @@
 """How similar photos of one person are, and of two: what every later threshold on this recogniser is read from."""
+
 from collections import defaultdict
 
 import numpy as np
@@ -9,10 +10,10 @@ from iy.curate.collection import Collection
 from iy.errors import UserError
 from iy.faces.recognise import unit
 
-RATES = (.001, .01, .05, .1)         # false-match rates
-QUANTILES = (.01, .05, .1, .25, .5, .75, .9, .95, .99)
-RESAMPLES = 2000                     # of the persons, for intervals
-MAXIMUM = 3000                       # photos compared all with all
+RATES = (0.001, 0.01, 0.05, 0.1)  # false-match rates
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+RESAMPLES = 2000  # of the persons, for intervals
+MAXIMUM = 3000  # photos compared all with all
 DIGITS = 6
 
 
@@ -23,7 +24,7 @@ def chosen(photos: Collection) -> list[int]:
     for i in photos.kept():
         if photos.split[i] != "test":
             people[photos.person[i]].append(i)
-    photos_of = [own[:MAXIMUM // 2] for own in people.values()]
+    photos_of = [own[: MAXIMUM // 2] for own in people.values()]
     share = min(1.0, MAXIMUM / max(1, sum(map(len, photos_of))))
     some = np.linspace(0, len(people) - 1, min(len(people), max(2, round(share * len(people))))).astype(int)
     return sorted(i for k in some for i in photos_of[k])
@@ -41,36 +42,55 @@ def calibrate(rows: list[dict]) -> tuple[dict, np.ndarray, np.ndarray]:
     same = person[first] == person[second]
     alike = unit(faces) @ unit(faces).T
     cosine, groups = alike[first, second], subgroups.scores(rows, person, alike)
-    square = (faces ** 2).sum(1)
+    square = (faces**2).sum(1)
     distance = np.sqrt(np.maximum(square[:, None] + square - 2 * faces @ faces.T, 0))[first, second]
     genuine, impostor = cosine[same], cosine[~same]
     if not len(genuine) or not len(impostor):
-        raise UserError("curate: the recogniser cannot be calibrated: outside the test split, two persons and one "
-                        "person with two photos are needed: add photos, or set curate.minimum_per_person to 2")
+        raise UserError(
+            "curate: the recogniser cannot be calibrated: outside the test split, two persons and one "
+            "person with two photos are needed: add photos, or set curate.minimum_per_person to 2"
+        )
     named = all(row["label"] == row["person"] for row in rows)
     match = Match(person, first, second, cosine)
-    found = {"recogniser": rows[0]["recogniser"], "labels": "source" if named else "grouped by this recogniser",
-             "photos": len(rows), "persons": int(person.max()) + 1, "auc": rounded(roc_auc_score(same, cosine)),
-             "genuine": summary(genuine), "impostor": summary(impostor),
-             "distance": {"genuine_median": rounded(np.median(distance[same])),
-                          "impostor_median": rounded(np.median(distance[~same]))},
-             "false_match": {str(rate): at_rate(genuine, impostor, rate, match) for rate in RATES}}
-    found["subgroups"] = {name: {value: of_group(scores, found["false_match"]) for value, scores in values.items()}
-                          for name, values in groups.items()}
+    found = {
+        "recogniser": rows[0]["recogniser"],
+        "labels": "source" if named else "grouped by this recogniser",
+        "photos": len(rows),
+        "persons": int(person.max()) + 1,
+        "auc": rounded(roc_auc_score(same, cosine)),
+        "genuine": summary(genuine),
+        "impostor": summary(impostor),
+        "distance": {
+            "genuine_median": rounded(np.median(distance[same])),
+            "impostor_median": rounded(np.median(distance[~same])),
+        },
+        "false_match": {str(rate): at_rate(genuine, impostor, rate, match) for rate in RATES},
+    }
+    found["subgroups"] = {
+        name: {value: of_group(scores, found["false_match"]) for value, scores in values.items()}
+        for name, values in groups.items()
+    }
     return found, genuine, impostor
 
 
 def of_group(scores: subgroups.Scores, everybody: dict) -> dict:
     """A subgroup's numbers of pairs, and at each false-match rate what `subgroups.at` says."""
     rates = {rate: subgroups.at(scores, float(rate), found["threshold"]) for rate, found in everybody.items()}
-    return {"genuine": len(scores.genuine), "impostor": len(scores.impostor),
-            "false_match": {rate: {name: rounded(value) for name, value in found.items()} for rate, found in rates.items()}}
+    return {
+        "genuine": len(scores.genuine),
+        "impostor": len(scores.impostor),
+        "false_match": {rate: {name: rounded(value) for name, value in found.items()} for rate, found in rates.items()},
+    }
 
 
 def summary(values: np.ndarray) -> dict:
-    return {"n": len(values), "mean": rounded(values.mean()), "std": rounded(values.std()),
-            "median": rounded(np.median(values)),
-            "quantiles": {str(q): rounded(np.quantile(values, q)) for q in QUANTILES}}
+    return {
+        "n": len(values),
+        "mean": rounded(values.mean()),
+        "std": rounded(values.std()),
+        "median": rounded(np.median(values)),
+        "quantiles": {str(q): rounded(np.quantile(values, q)) for q in QUANTILES},
+    }
 
 
 def at_rate(genuine: np.ndarray, impostor: np.ndarray, rate: float, match: "Match") -> dict:
@@ -78,8 +98,12 @@ def at_rate(genuine: np.ndarray, impostor: np.ndarray, rate: float, match: "Matc
     between which false-match rates as many other persons are to be expected."""
     threshold = float(np.quantile(impostor, 1 - rate))
     low, high = match.interval(threshold)
-    return {"threshold": rounded(threshold), "true_match": rounded((genuine >= threshold).mean()),
-            "low": rounded(low), "high": rounded(high)}
+    return {
+        "threshold": rounded(threshold),
+        "true_match": rounded((genuine >= threshold).mean()),
+        "low": rounded(low),
+        "high": rounded(high),
+    }
 
 
 class Match:
@@ -97,7 +121,7 @@ class Match:
 
     def table(self, weight: np.ndarray) -> np.ndarray:
         """The sum of the pairs' weights (K, K) between every two different persons."""
-        total = np.bincount(self.cell, weight, self.count ** 2).reshape(self.count, self.count)
+        total = np.bincount(self.cell, weight, self.count**2).reshape(self.count, self.count)
         total = total + total.T
         np.fill_diagonal(total, 0)
         return total
@@ -112,7 +136,7 @@ class Match:
         passed = self.table((self.cosine >= threshold).astype(float))
         rates = self.resampled(passed) / np.maximum(self.resampled(self.pairs), 1)
         here = passed.sum() / self.pairs.sum()
-        low, high = here + np.quantile(rates[:RESAMPLES] - rates[RESAMPLES:], [.025, .975])
+        low, high = here + np.quantile(rates[:RESAMPLES] - rates[RESAMPLES:], [0.025, 0.975])
         return max(0.0, float(low)), min(1.0, float(high))
 
 

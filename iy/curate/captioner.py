@@ -1,4 +1,5 @@
 """Captions by any image-to-text model that transformers opens: BLIP, GIT, ViT-GPT2, or one with a chat template."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,10 @@ from transformers import (
 from iy.curate.networks import Batches, opening
 
 KEY = "curate.caption_model"
-QUESTION = ("Describe this photo of a person in one sentence: expression, head pose, gaze, light, clothing "
-            "and background.")
-LONGEST = 80                 # tokens
+QUESTION = (
+    "Describe this photo of a person in one sentence: expression, head pose, gaze, light, clothing and background."
+)
+LONGEST = 80  # tokens
 EMPTY = "a portrait of a person"
 
 
@@ -44,15 +46,20 @@ class Captioner:
     def answers(self, inputs) -> torch.Tensor:
         """Tokens (B, L) of what the model says."""
         said = self.network.generate(**inputs.to(self.network.device), do_sample=False, max_new_tokens=LONGEST)
-        return said[:, inputs["input_ids"].shape[1]:] if self.chats else said       # those repeat the question
+        return said[:, inputs["input_ids"].shape[1] :] if self.chats else said  # those repeat the question
 
     def inputs(self, images: list[Image.Image]):
         if not self.chats:
             return self.processor(images=images, return_tensors="pt")
         contents = [[{"type": "image", "image": image}, {"type": "text", "text": QUESTION}] for image in images]
         return self.processor.apply_chat_template(
-            [[{"role": "user", "content": content}] for content in contents], add_generation_prompt=True, tokenize=True,
-            return_dict=True, return_tensors="pt", processor_kwargs={"padding": True})
+            [[{"role": "user", "content": content}] for content in contents],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
 
 
 def answers_side_by_side(tokenizer) -> None:
@@ -65,7 +72,7 @@ def answers_side_by_side(tokenizer) -> None:
 def open_processor(model: str) -> tuple[Any, Any]:
     """What prepares pictures, with the question where the model takes one, and what makes text of tokens."""
     found = AutoProcessor.from_pretrained(model)
-    if isinstance(found, PreTrainedTokenizerBase):                      # of a model whose two halves come from two others
+    if isinstance(found, PreTrainedTokenizerBase):  # of a model whose two halves come from two others
         return AutoImageProcessor.from_pretrained(model), found
     return found, found if hasattr(found, "batch_decode") else AutoTokenizer.from_pretrained(model)
 
@@ -74,6 +81,6 @@ def open_model(model: str) -> torch.nn.Module:
     try:
         return AutoModelForImageTextToText.from_pretrained(model)
     except ValueError as error:
-        if "VisionEncoderDecoder" not in str(error):                    # not among the auto class's kinds
+        if "VisionEncoderDecoder" not in str(error):  # not among the auto class's kinds
             raise
         return VisionEncoderDecoderModel.from_pretrained(model)

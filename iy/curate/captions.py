@@ -1,4 +1,5 @@
 """A sentence per photo: the source's own, or one built from the measured pose, or a transformers model's."""
+
 import json
 from functools import cache
 from pathlib import Path
@@ -17,14 +18,16 @@ from iy.storage import read_image, write_json
 if TYPE_CHECKING:
     from iy.curate.captioner import Captioner
 
-TURNED, RAISED, LEANING = 14., 14., 12.      # degrees beyond which a caption says so
+TURNED, RAISED, LEANING = 14.0, 14.0, 12.0  # degrees beyond which a caption says so
 
 
 def refuse_silent(rows: list[dict], curate: params.Curate) -> list[dict]:
     """captioner: sidecar rejects the accepted rows without a caption."""
     if curate.captioner != "sidecar":
         return rows
-    return [reject(row, "no caption beside it, and curate.captioner is sidecar") if silent(row) else row for row in rows]
+    return [
+        reject(row, "no caption beside it, and curate.captioner is sidecar") if silent(row) else row for row in rows
+    ]
 
 
 def silent(row: dict) -> bool:
@@ -70,7 +73,7 @@ def by_model(rows: dict[str, dict], folder: Path, params: Params, kept: Path) ->
     captioner = opened(curate.caption_model, curate.caption_batch, params.device)
     missing = [name for name in rows if name not in said]
     for start in range(0, len(missing), curate.caption_batch):
-        names = missing[start:start + curate.caption_batch]
+        names = missing[start : start + curate.caption_batch]
         said |= dict(zip(names, captioner([read_image(folder, rows[name]) for name in names]), strict=True))
         write_json(kept, said)
     return said
@@ -85,8 +88,10 @@ def require(params: Params) -> None:
 @cache
 def opened(model: str | None, batch: int, device: str) -> "Captioner":
     if model is None:
-        raise UserError("curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
-                        "such as an image-to-text model saved with save_pretrained")
+        raise UserError(
+            "curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
+            "such as an image-to-text model saved with save_pretrained"
+        )
     from iy.curate import networks
     from iy.curate.captioner import Captioner
 

@@ -3,6 +3,7 @@
 One process asks them, after the photos were measured and before copies and persons are looked for, part by part: a refused
 photo is nobody's best copy, and a stage that was interrupted goes on after its last part.
 """
+
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +25,9 @@ from iy.storage import read_image
 if TYPE_CHECKING:
     from iy.curate.classifier import Classifier
 
-BATCH = 32               # photos in memory, and asked about at a time
-MARGIN = 1.5             # side of a face's crop, in face-box sides: as FairFace, which age classifiers learn from, cuts them
-DIGITS = 4               # of a probability
+BATCH = 32  # photos in memory, and asked about at a time
+MARGIN = 1.5  # side of a face's crop, in face-box sides: as FairFace, which age classifiers learn from, cuts them
+DIGITS = 4  # of a probability
 
 
 def opened(params: Params) -> dict[str, "Classifier"]:
@@ -36,10 +37,14 @@ def opened(params: Params) -> dict[str, "Classifier"]:
     from iy.curate.classifier import Classifier
     from iy.curate.networks import device
 
-    return {name: Classifier(name, one, BATCH, device(params.device)) for name, one in params.curate.classifiers.items()}
+    return {
+        name: Classifier(name, one, BATCH, device(params.device)) for name, one in params.curate.classifiers.items()
+    }
 
 
-def classify(params: Params, classifiers: dict[str, "Classifier"], folder: Path, parts: list[Path], work: Path) -> list[Path]:
+def classify(
+    params: Params, classifiers: dict[str, "Classifier"], folder: Path, parts: list[Path], work: Path
+) -> list[Path]:
     """The measured parts with the classifiers' scores and verdicts, in `work`; those already there are kept. folder: the
     photos'."""
     if not classifiers:
@@ -48,6 +53,7 @@ def classify(params: Params, classifiers: dict[str, "Classifier"], folder: Path,
     place = resume.place(work, "classified", [one["model"] for one in settings.values()], list(settings.items()))
     done = [place / part.name for part in parts]
     with ThreadPoolExecutor(params.workers.count) as readers:
+
         def read(rows: list[dict]) -> list[np.ndarray]:
             return list(readers.map(partial(read_image, folder), rows))
 
@@ -57,13 +63,14 @@ def classify(params: Params, classifiers: dict[str, "Classifier"], folder: Path,
     return done
 
 
-def judged(rows: list[dict], classifiers: dict[str, "Classifier"], read: Callable[[list[dict]], list[np.ndarray]]
-           ) -> list[dict]:
+def judged(
+    rows: list[dict], classifiers: dict[str, "Classifier"], read: Callable[[list[dict]], list[np.ndarray]]
+) -> list[dict]:
     """The rows; those accepted so far with their scores, and rejected by the first classifier that refuses them: the next
     ones are not asked. read: the photos of some rows."""
     rows, asked = list(rows), [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED]
     for start in range(0, len(asked), BATCH):
-        some = asked[start:start + BATCH]
+        some = asked[start : start + BATCH]
         images = dict(zip(some, read([rows[i] for i in some]), strict=True))
         for name, classifier in classifiers.items():
             left = [i for i in some if rows[i]["verdict"] == ACCEPTED]

@@ -2,6 +2,7 @@
 
 Everything else that is known of a photo stays on disk, in parts of the table.
 """
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ class Collection:
     there is none; accepted bool (N,). What is decided here: `person` and `split` of the accepted, `reason` by photo of
     those that are rejected, on top of those that were before.
     """
+
     ids: np.ndarray
     uri: list[str]
     label: list[str | None]
@@ -58,9 +60,16 @@ class Collection:
 def read(parts: Sequence[Path]) -> Collection:
     """The collection whose measured and judged rows lie in `parts`."""
     count = sum(pq.read_metadata(part).num_rows for part in parts)
-    names: dict[str, str] = {}          # equal labels are one string in memory
-    found = Collection(np.zeros(count, "S64"), [], [], np.zeros(count, np.float32), np.zeros(count, np.uint64),
-                       np.zeros((count, 0), np.float32), np.zeros(count, bool))
+    names: dict[str, str] = {}  # equal labels are one string in memory
+    found = Collection(
+        np.zeros(count, "S64"),
+        [],
+        [],
+        np.zeros(count, np.float32),
+        np.zeros(count, np.uint64),
+        np.zeros((count, 0), np.float32),
+        np.zeros(count, bool),
+    )
     start = 0
     for table in (pq.read_table(part, columns=READ) for part in parts):
         rows = slice(start, start + len(table))

@@ -1,4 +1,5 @@
 """Copies: the same bytes twice, or nearly the same picture of the same face. The best one stays."""
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,8 +9,8 @@ from scipy.sparse.csgraph import connected_components
 from iy import params
 from iy.curate.collection import Collection
 
-BLOCK, SOME = 2**20, 2**14   # comparisons of hashes at a time, and of faces
-BITS = 64                # of a perceptual hash
+BLOCK, SOME = 2**20, 2**14  # comparisons of hashes at a time, and of faces
+BITS = 64  # of a perceptual hash
 
 
 def reject_copies(photos: Collection, curate: params.Curate) -> dict[int, int]:
@@ -41,7 +42,9 @@ def connected(hashes: np.ndarray, faces: np.ndarray, usable: np.ndarray, curate:
     for pairs in near_pairs(hashes, curate.duplicate_bits):
         waiting.append(pairs[alike(faces, usable[pairs]) >= curate.duplicate_similarity])
         count += len(waiting[-1])
-        if count > BLOCK:       # a thousand frames of one video are half a million pairs: they are not kept, but what they say
+        if (
+            count > BLOCK
+        ):  # a thousand frames of one video are half a million pairs: they are not kept, but what they say
             label, waiting, count = joined(label, np.concatenate(waiting)), [], 0
     label = joined(label, np.concatenate(waiting)) if waiting else label
     order = np.argsort(label, kind="stable")
@@ -52,7 +55,7 @@ def connected(hashes: np.ndarray, faces: np.ndarray, usable: np.ndarray, curate:
 def alike(faces: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Cosines (K,) of the faces of pairs (K, 2), few at a time: each is two vectors."""
     cut = range(0, max(1, len(pairs)), SOME)
-    return np.concatenate([(faces[pairs[k:k + SOME, 0]] * faces[pairs[k:k + SOME, 1]]).sum(1) for k in cut])
+    return np.concatenate([(faces[pairs[k : k + SOME, 0]] * faces[pairs[k : k + SOME, 1]]).sum(1) for k in cut])
 
 
 def joined(label: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -73,7 +76,7 @@ def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[np.ndarray]:
         for group in np.split(order, np.flatnonzero(np.diff(piece[order])) + 1):
             rows = max(1, BLOCK // max(1, len(group)))
             for start in range(0, len(group) if len(group) > 1 else 0, rows):
-                some = group[start:start + rows]
+                some = group[start : start + rows]
                 close = np.bitwise_count(hashes[some][:, None] ^ hashes[group]) <= bits
                 i, j = np.nonzero(close & (some[:, None] < group))
                 yield np.stack([some[i], group[j]], 1)

@@ -1,4 +1,5 @@
 """Why a photo is not used. Each rule is one line that returns a reason or nothing."""
+
 import re
 
 from iy import params
@@ -34,7 +35,9 @@ def flaw(row: dict, curate: params.Curate, usage: str) -> str | None:
     if row["face_size"] < curate.minimum_face:
         return f"face too small: {row['face_size']:.0f} px, curate.minimum_face is {curate.minimum_face}"
     if (share := face_share(row)) < curate.minimum_face_share:
-        return f"face too small in the photo: {share:.1%} of it, curate.minimum_face_share is {curate.minimum_face_share}"
+        return (
+            f"face too small in the photo: {share:.1%} of it, curate.minimum_face_share is {curate.minimum_face_share}"
+        )
     if row["clipped"] > curate.maximum_clipped:
         return f"badly exposed: {row['clipped']:.0%} of the face clipped, curate.maximum_clipped is {curate.maximum_clipped}"
     if row["sharpness"] < curate.minimum_sharpness:

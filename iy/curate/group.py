@@ -1,4 +1,5 @@
 """Which photos show one person: the source's labels, or average-linkage clustering of the face embeddings."""
+
 import logging
 from collections import Counter
 
@@ -40,8 +41,11 @@ def doubt(photos: Collection) -> None:
     people = [photos.person[i] or "" for i in named]
     accused = strangers(photos.faces[named], people)
     for k, found in accused.items():
-        photos.reject(named[k], f"resembles {found.resembles} more ({found.other:.3f}) than the other photos of {people[k]} "
-                                f"({found.own:.3f}): under a wrong name? curate.wrong_names is reject")
+        photos.reject(
+            named[k],
+            f"resembles {found.resembles} more ({found.other:.3f}) than the other photos of {people[k]} "
+            f"({found.own:.3f}): under a wrong name? curate.wrong_names is reject",
+        )
     if accused:
         log.info("curate: %d of %d labelled photos resemble somebody else more", len(accused), len(named))
 
@@ -63,8 +67,9 @@ def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
     numbers, used = np.zeros(len(faces), int), 0
     for k in range(count):
         here = np.flatnonzero(component == k)
-        average = AgglomerativeClustering(n_clusters=None, metric="cosine", linkage="average",
-                                          distance_threshold=1 - threshold)
+        average = AgglomerativeClustering(
+            n_clusters=None, metric="cosine", linkage="average", distance_threshold=1 - threshold
+        )
         inside = np.zeros(1, int) if len(here) == 1 else average.fit_predict(faces[here])
         numbers[here] = used + inside
         used += int(inside.max()) + 1

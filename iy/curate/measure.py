@@ -3,6 +3,7 @@
 One pass by several workers, some photos at a time: each part of the table is on disk when it is done, and a stage that
 was interrupted goes on after its last part.
 """
+
 import json
 import logging
 from functools import cache
@@ -24,16 +25,17 @@ from iy.params import Params, parse
 from iy.stage import Tell
 from iy.storage import read_image
 
-ALONE = 100              # photos that are measured in the two seconds in which processes start
-PART = SMALLEST, LARGEST = 16, 1000     # photos in one
-CROP_SIDE = 112          # pixels of the face crop that sharpness and exposure are measured on
-BLACK, WHITE = 8, 247    # of 255
-RIVAL = .4               # a second face with at least this share of the largest one's area makes it a group photo
+ALONE = 100  # photos that are measured in the two seconds in which processes start
+PART = SMALLEST, LARGEST = 16, 1000  # photos in one
+CROP_SIDE = 112  # pixels of the face crop that sharpness and exposure are measured on
+BLACK, WHITE = 8, 247  # of 255
+RIVAL = 0.4  # a second face with at least this share of the largest one's area makes it a group photo
 log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
     """Photos `start` to `stop` of the table in `folder`, to be measured by `settings` (JSON) into `path`."""
+
     path: Path
     folder: Path
     start: int
@@ -43,17 +45,21 @@ class Part(NamedTuple):
 
 def measure(params: Params, folder: Path, work: Path, tell: Tell) -> list[Path]:
     """The parts in `work` of the table in `folder`, rows in their order; those already there are kept."""
-    load_analyser(params.faces, params.usage)       # a missing pack is one sentence here, not a broken process pool
+    load_analyser(params.faces, params.usage)  # a missing pack is one sentence here, not a broken process pool
     with records.opened(folder / "photos.parquet", records.PHOTO) as file:
         count = file.metadata.num_rows
     settings, size = json.dumps(params.resolved()), part_size(count)
-    parts = [Part(work / f"{start // size:05d}.parquet", folder, start, min(start + size, count), settings)
-             for start in range(0, count, size)]
+    parts = [
+        Part(work / f"{start // size:05d}.parquet", folder, start, min(start + size, count), settings)
+        for start in range(0, count, size)
+    ]
     missing = [part for part in parts if not part.path.exists()]
     if len(missing) < len(parts):
         log.info("curate: %d of %d parts are already there", len(parts) - len(missing), len(parts))
     with tqdm(total=sum(part.stop - part.start for part in missing), desc="faces", mininterval=1) as bar:
-        for done in workers.each(measure_part, missing, params.workers, chunk=1, alone=1 if count > ALONE else len(parts)):
+        for done in workers.each(
+            measure_part, missing, params.workers, chunk=1, alone=1 if count > ALONE else len(parts)
+        ):
             bar.update(done)
             tell({"photos_measured": bar.n}, bar.n)
     paths = [part.path for part in parts]
@@ -87,18 +93,29 @@ def columns(image: np.ndarray, analyser: Analyser) -> dict:
     """Columns of one photo uint8 RGB (H, W, 3). `faces` counts the largest and its rivals; far smaller
     bystanders do not count."""
     found = analyser.detect(image)
-    row = {"faces": sum(face.area >= RIVAL * found[0].area for face in found),
-           "phash": str(imagehash.phash(Image.fromarray(image)))}
+    row = {
+        "faces": sum(face.area >= RIVAL * found[0].area for face in found),
+        "phash": str(imagehash.phash(Image.fromarray(image))),
+    }
     return row | of_face(image, found[0], analyser) if found else row
 
 
 def of_face(image: np.ndarray, face: Face, analyser: Analyser) -> dict:
     yaw, pitch, roll = pose(face.landmarks)
     recogniser = analyser.recogniser
-    grey = cv2.cvtColor(face_crop(image, face.box, face.landmarks, CROP_SIDE, 1., mask=False), cv2.COLOR_RGB2GRAY)
-    row = {"box": face.box.tolist(), "landmarks": face.landmarks.ravel().tolist(), "face_size": face.size,
-           "sharpness": sharpness(grey), "clipped": clipped(grey), "yaw": yaw, "pitch": pitch, "roll": roll,
-           "embedding": analyser.embed(image, face).tolist(), "recogniser": f"{recogniser.name}@{recogniser.version}"}
+    grey = cv2.cvtColor(face_crop(image, face.box, face.landmarks, CROP_SIDE, 1.0, mask=False), cv2.COLOR_RGB2GRAY)
+    row = {
+        "box": face.box.tolist(),
+        "landmarks": face.landmarks.ravel().tolist(),
+        "face_size": face.size,
+        "sharpness": sharpness(grey),
+        "clipped": clipped(grey),
+        "yaw": yaw,
+        "pitch": pitch,
+        "roll": roll,
+        "embedding": analyser.embed(image, face).tolist(),
+        "recogniser": f"{recogniser.name}@{recogniser.version}",
+    }
     return row | {"quality": quality(row, face.score)}
 
 
@@ -114,6 +131,10 @@ def clipped(grey: np.ndarray) -> float:
 
 def quality(row: dict, score: float) -> float:
     """0..1 for ranking: geometric mean of face size, sharpness, frontality and detector score (our choice)."""
-    parts = [min(row["face_size"] / 112, 1), row["sharpness"] / (row["sharpness"] + 100),
-             max(1 - (abs(row["yaw"]) / 90) ** 2 - (abs(row["pitch"]) / 90) ** 2, .01), score]
-    return float(np.prod(np.clip(parts, .01, 1)) ** (1 / len(parts)))
+    parts = [
+        min(row["face_size"] / 112, 1),
+        row["sharpness"] / (row["sharpness"] + 100),
+        max(1 - (abs(row["yaw"]) / 90) ** 2 - (abs(row["pitch"]) / 90) ** 2, 0.01),
+        score,
+    ]
+    return float(np.prod(np.clip(parts, 0.01, 1)) ** (1 / len(parts)))

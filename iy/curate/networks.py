@@ -1,4 +1,5 @@
 """What curate's torch models share: the device, one sentence for what cannot be opened, batches that fit the GPU's memory."""
+
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +28,10 @@ def opening(key: str, model: str, kind: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{key} {model} cannot be opened ({' '.join(str(error).split())[:160]}): name a folder or model id "
-                        f"of {kind}") from None
+        raise UserError(
+            f"{key} {model} cannot be opened ({' '.join(str(error).split())[:160]}): name a folder or model id "
+            f"of {kind}"
+        ) from None
 
 
 class Batches:
@@ -42,16 +45,22 @@ class Batches:
         """What `work` answers to each thing, in their order."""
         done: list = []
         while len(done) < len(things):
-            some = things[len(done):len(done) + self.size]
+            some = things[len(done) : len(done) + self.size]
             try:
                 done += work(some)
                 continue
             except torch.OutOfMemoryError:
                 if len(some) == 1:
-                    raise UserError(f"{self.key}: the GPU's memory does not hold the model and one picture: name a smaller "
-                                    "model, or set device to cpu") from None
-            torch.cuda.empty_cache()            # out of `except`, whose traceback holds the tensors
+                    raise UserError(
+                        f"{self.key}: the GPU's memory does not hold the model and one picture: name a smaller "
+                        "model, or set device to cpu"
+                    ) from None
+            torch.cuda.empty_cache()  # out of `except`, whose traceback holds the tensors
             self.size = len(some) // 2
-            log.warning("%s: %d pictures at once are too many for the GPU's memory: %d from now on", self.key, len(some),
-                        self.size)
+            log.warning(
+                "%s: %d pictures at once are too many for the GPU's memory: %d from now on",
+                self.key,
+                len(some),
+                self.size,
+            )
         return done

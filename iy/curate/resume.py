@@ -1,4 +1,5 @@
 """Where an unfinished stage keeps what its torch models said: in its work folder, named by what decides it."""
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

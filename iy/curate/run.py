@@ -1,4 +1,5 @@
 """`python -m iy.curate`: photos -> a curated collection. 640 photos of 128 px take about 15 s on two cores."""
+
 import json
 import logging
 import shutil
@@ -19,8 +20,19 @@ from iy.records import REJECTED
 from iy.stage import Tell, silently
 from iy.storage import atomic_folder, file_sha256, folder_digest, sha256, write_json
 
-OF_ALL = {"duplicate_bits", "duplicate_similarity", "grouping", "group_threshold", "minimum_per_person", "wrong_names",
-          "validation_people", "test_people", "classifiers", "caption_model", "caption_batch"}     # measuring reads none
+OF_ALL = {
+    "duplicate_bits",
+    "duplicate_similarity",
+    "grouping",
+    "group_threshold",
+    "minimum_per_person",
+    "wrong_names",
+    "validation_people",
+    "test_people",
+    "classifiers",
+    "caption_model",
+    "caption_batch",
+}  # measuring reads none
 log = logging.getLogger(__name__)
 
 
@@ -29,28 +41,42 @@ def run(params: Params, tell: Tell = silently) -> None:
     work = work_folder(params)
     with atomic_folder(params.data_dir("curate")) as aside:
         photos = write_table(params, params.photos_dir, work, table := aside / "photos.parquet", tell)
-        calibration, genuine, impostor = calibrate.calibrate(records.picked(table, records.PHOTO, calibrate.chosen(photos)))
+        calibration, genuine, impostor = calibrate.calibrate(
+            records.picked(table, records.PHOTO, calibrate.chosen(photos))
+        )
         write_json(aside / "calibration.json", calibration)
         params.write(aside)
     report.write(params, calibration, genuine, impostor)
-    for old in work.parent.glob("curate-*"):        # of other settings too: they hold faces
+    for old in work.parent.glob("curate-*"):  # of other settings too: they hold faces
         shutil.rmtree(old)
     kept = photos.kept()
     people = {photos.person[i] for i in kept}
     tell({"photos_kept": len(kept), "photos_rejected": len(photos) - len(kept), "people": len(people)}, len(photos))
-    log.info("curate: %d of %d photos kept, %d persons; %s", len(kept), len(photos), len(people),
-             params.report_dir("curate") / "index.html")
+    log.info(
+        "curate: %d of %d photos kept, %d persons; %s",
+        len(kept),
+        len(photos),
+        len(people),
+        params.report_dir("curate") / "index.html",
+    )
 
 
 def write_table(params: Params, folder: Path, work: Path, table: Path, tell: Tell = silently) -> Collection:
     """The photos in `folder`, curated, as `table`; what is done lies in `work` until all is."""
     captions.require(params)
     parts, photos = curate(params, folder, work, tell)
-    finished = tqdm(collection.finished(parts, photos), "captions", len(parts), mininterval=1,
-                    disable=params.curate.captioner != "transformers")
+    finished = tqdm(
+        collection.finished(parts, photos),
+        "captions",
+        len(parts),
+        mininterval=1,
+        disable=params.curate.captioner != "transformers",
+    )
     said = captions.place(work, params.curate)
-    several = (captions.caption(rows, folder, params, said / f"{part.stem}.json")
-               for part, rows in zip(parts, finished, strict=True))
+    several = (
+        captions.caption(rows, folder, params, said / f"{part.stem}.json")
+        for part, rows in zip(parts, finished, strict=True)
+    )
     records.stream(table, several, records.PHOTO)
     return photos
 
@@ -70,7 +96,7 @@ def work_folder(params: Params) -> Path:
 def curate(params: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[Path], Collection]:
     """The measured parts of the photos in `folder`, and what is decided of all: who is accepted, why not, the person, the
     split."""
-    settings, classifiers = params.curate, classify.opened(params)      # what cannot be opened is told before the long work
+    settings, classifiers = params.curate, classify.opened(params)  # what cannot be opened is told before the long work
     parts = classify.classify(params, classifiers, folder, measure(params, folder, work, tell), work)
     photos = collection.read(parts)
     original = duplicates.reject_copies(photos, settings)
@@ -88,5 +114,7 @@ def need_some(photos: Collection, parts: list[Path]) -> None:
     rows = (row for part in parts for row in records.read(part, records.PHOTO))
     why = next((row for row in rows if row["verdict"] == REJECTED), None)
     said = f", for example {why['uri']}: {why['reason']}" if why else ""
-    raise UserError(f"curate: none of the {len(photos)} photos can be used{said}: add portraits of one person "
-                    "each, or loosen the limits under `curate`")
+    raise UserError(
+        f"curate: none of the {len(photos)} photos can be used{said}: add portraits of one person "
+        "each, or loosen the limits under `curate`"
+    )

@@ -1,4 +1,5 @@
 """Train, validation and test by person: nobody is in two of them."""
+
 import logging
 from collections import Counter
 
@@ -8,7 +9,7 @@ from iy.errors import UserError
 from iy.records import SPLITS
 from iy.storage import sha256
 
-SMALLEST = 4             # persons: two to train on, one each to validate and to test with
+SMALLEST = 4  # persons: two to train on, one each to validate and to test with
 log = logging.getLogger(__name__)
 
 
@@ -29,13 +30,21 @@ def split(photos: Collection, curate: params.Curate, seed: int) -> None:
 def sizes(people: int, curate: params.Curate) -> tuple[int, int]:
     """How many persons test and validate: as asked, but at most half of all, so that a small set still trains."""
     if people < SMALLEST:
-        raise UserError(f"curate: {people} person(s) with {curate.minimum_per_person} or more usable photos, at "
-                        f"least {SMALLEST} are needed (2 to train, 1 to validate, 1 to test): add more people")
+        raise UserError(
+            f"curate: {people} person(s) with {curate.minimum_per_person} or more usable photos, at "
+            f"least {SMALLEST} are needed (2 to train, 1 to validate, 1 to test): add more people"
+        )
     test, validation = curate.test_people, curate.validation_people
     if test + validation > people // 2:
         held = people // 2
         validation = max(1, held * validation // (test + validation))
         test = held - validation
-        log.info("curate: %d persons are too few for %d test and %d validation persons: %d and %d are held out",
-                 people, curate.test_people, curate.validation_people, test, validation)
+        log.info(
+            "curate: %d persons are too few for %d test and %d validation persons: %d and %d are held out",
+            people,
+            curate.test_people,
+            curate.validation_people,
+            test,
+            validation,
+        )
     return test, validation

@@ -4,16 +4,18 @@ A person stands for the mean direction of their faces, as in a recogniser's gall
 the second round so is whoever was accused in the first. A face of nobody in the collection resembles some of all the
 others more than the one it was given to, and is found too. Memory: `BLOCK` numbers, and a vector for each person.
 """
+
 from typing import NamedTuple
 
 import numpy as np
 
-FEWEST = 2              # other photos of a person: from one alone nobody can tell which of two is wrong
-ROUNDS, BLOCK = 2, 2**22      # BLOCK: similarities at a time
+FEWEST = 2  # other photos of a person: from one alone nobody can tell which of two is wrong
+ROUNDS, BLOCK = 2, 2**22  # BLOCK: similarities at a time
 
 
 class Stranger(NamedTuple):
     """A photo's similarity to the rest of its own person, and to the person it resembles more."""
+
     own: float
     other: float
     resembles: str
@@ -38,8 +40,16 @@ def strangers(faces: np.ndarray, people: list[str]) -> dict[int, Stranger]:
     return accused
 
 
-def block(faces: np.ndarray, rows: np.ndarray, who: np.ndarray, trusted: np.ndarray, total: np.ndarray,
-          people_at: np.ndarray, count: np.ndarray, names: list[str]) -> dict[int, Stranger]:
+def block(
+    faces: np.ndarray,
+    rows: np.ndarray,
+    who: np.ndarray,
+    trusted: np.ndarray,
+    total: np.ndarray,
+    people_at: np.ndarray,
+    count: np.ndarray,
+    names: list[str],
+) -> dict[int, Stranger]:
     some, mine = faces[rows], who[rows]
     rest = total[mine] - some * trusted[rows, None]
     enough = count[mine] - trusted[rows] >= FEWEST
@@ -48,5 +58,7 @@ def block(faces: np.ndarray, rows: np.ndarray, who: np.ndarray, trusted: np.ndar
     others[np.arange(len(rows)), mine] = -1
     nearest = others.argmax(1)
     most = others[np.arange(len(rows)), nearest]
-    return {int(rows[i]): Stranger(float(own[i]), float(most[i]), names[nearest[i]])
-            for i in np.flatnonzero(enough & (most > own))}
+    return {
+        int(rows[i]): Stranger(float(own[i]), float(most[i]), names[nearest[i]])
+        for i in np.flatnonzero(enough & (most > own))
+    }

@@ -3,6 +3,7 @@
 Compared within a group, people are more alike than all are: a threshold chosen on everybody lets more of them pass for
 each other. Both are given: what everybody's threshold does in the group, and the threshold the group would need.
 """
+
 import json
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ ATTRIBUTES = ("gender", "age", "skin")
 
 class Scores(NamedTuple):
     """Cosines of all pairs of photos of one group, of the same person and of two."""
+
     genuine: np.ndarray
     impostor: np.ndarray
 
@@ -35,6 +37,8 @@ def scores(rows: list[dict], person: np.ndarray, cosine: np.ndarray) -> dict[str
 
 def at(scores: Scores, rate: float, everybody: float) -> dict[str, float]:
     """At everybody's threshold: the share of false matches and of true ones; and the threshold for `rate` in the group."""
-    return {"false_match": float((scores.impostor >= everybody).mean()),
-            "true_match": float((scores.genuine >= everybody).mean()),
-            "own_threshold": float(np.quantile(scores.impostor, 1 - rate))}
+    return {
+        "false_match": float((scores.impostor >= everybody).mean()),
+        "true_match": float((scores.genuine >= everybody).mean()),
+        "own_threshold": float(np.quantile(scores.impostor, 1 - rate)),
+    }

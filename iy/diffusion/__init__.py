@@ -1,4 +1,5 @@
 """The frozen text-to-image model: opened part by part from settings, and its encoders."""
+
 from iy.diffusion.base import POOLED, Base, Branch, TextEncoders, choose_device, load_base
 from iy.diffusion.encode import (
     decode_latents,
@@ -10,5 +11,18 @@ from iy.diffusion.encode import (
     vae_encode,
 )
 
-__all__ = ["POOLED", "Base", "Branch", "TextEncoders", "choose_device", "decode_latents", "encode_images",
-           "encode_text", "load_base", "text_states", "to_pixels", "vae_decode", "vae_encode"]
+__all__ = [
+    "POOLED",
+    "Base",
+    "Branch",
+    "TextEncoders",
+    "choose_device",
+    "decode_latents",
+    "encode_images",
+    "encode_text",
+    "load_base",
+    "text_states",
+    "to_pixels",
+    "vae_decode",
+    "vae_encode",
+]

@@ -1,4 +1,5 @@
 """Open the base model: every part through the class that the settings name, all frozen and in inference mode."""
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from iy.diffusion.fetch import local
 from iy.diffusion.int8 import narrow
 from iy.errors import UserError
 
-POOLED = "pooled"           # beside the branches' states: one vector per prompt, for a U-Net that takes one
+POOLED = "pooled"  # beside the branches' states: one vector per prompt, for a U-Net that takes one
 
 
 class Branch(nn.Module):
@@ -56,6 +57,7 @@ class Base:
 
     `image_mean` and `image_std` (three numbers each, for pixels in [0, 1]) are the vision tower's own normalisation.
     """
+
     unet: nn.Module
     vae: nn.Module
     scheduler: Any
@@ -111,8 +113,10 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
         raise UserError(f"base.text: {sorted(taken)[0]!r} is not free as a branch's name")
 
     def encoder(part: params.TextEncoder, key: str) -> tuple[Any, nn.Module]:
-        return (open_part(transformers, part, f"{key}.tokenizer", part.tokenizer),
-                open_model(transformers, part, key, dtype, device, part.int8))
+        return (
+            open_part(transformers, part, f"{key}.tokenizer", part.tokenizer),
+            open_model(transformers, part, key, dtype, device, part.int8),
+        )
 
     def branch(name: str, part: params.TextBranch) -> Branch:
         second = part.second and Branch(*encoder(part.second, f"text.{name}.second"), part.max_length, own=False)
@@ -124,12 +128,18 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
         vae=open_model(diffusers, base.vae, "vae", dtype, device),
         scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls),
         vision=open_model(transformers, base.vision, "vision", dtype, device),
-        image_mean=mean, image_std=std, text=TextEncoders(text).eval(), image_size=base.image_size, dtype=dtype,
-        settings=base)
+        image_mean=mean,
+        image_std=std,
+        text=TextEncoders(text).eval(),
+        image_size=base.image_size,
+        dtype=dtype,
+        settings=base,
+    )
 
 
-def open_model(library: Any, part: params.Component, key: str, dtype: torch.dtype,
-               device: torch.device | str, int8: bool = False) -> nn.Module:
+def open_model(
+    library: Any, part: params.Component, key: str, dtype: torch.dtype, device: torch.device | str, int8: bool = False
+) -> nn.Module:
     """`int8`: its linear layers are narrowed before they go to the device."""
     named = {"torch_dtype": dtype} if library.__name__ == "diffusers" else {"dtype": dtype}
     model = open_part(library, part, key, part.cls, use_safetensors=True, **named)
@@ -161,5 +171,7 @@ def normalisation(part: params.Component) -> tuple[tuple[float, ...], tuple[floa
         config, _ = ImageProcessingMixin.get_image_processor_dict(folder, subfolder=part.subfolder or "")
         return tuple(config["image_mean"]), tuple(config["image_std"])
     except (OSError, KeyError) as error:
-        raise UserError(f"base.vision: {part.path}/{part.subfolder or ''} lacks a preprocessor_config.json with "
-                        f"image_mean and image_std ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(
+            f"base.vision: {part.path}/{part.subfolder or ''} lacks a preprocessor_config.json with "
+            f"image_mean and image_std ({' '.join(str(error).split())[:200]})"
+        ) from None

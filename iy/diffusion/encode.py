@@ -1,4 +1,5 @@
 """Text to hidden states, images to latents and back. Everything here runs without gradients: these parts are frozen."""
+
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +24,9 @@ def encode_text(base: Base, prompts: Sequence[str]) -> TextStates:
 
 
 @torch.no_grad()
-def text_states(text: TextEncoders, prompts: Sequence[str], fixed_length: bool = False,
-                device: torch.device | None = None) -> TextStates:
+def text_states(
+    text: TextEncoders, prompts: Sequence[str], fixed_length: bool = False, device: torch.device | None = None
+) -> TextStates:
     """`encode_text` for the branches alone; with `fixed_length`, L is each branch's limit whatever the prompts.
 
     device: where they compute, if not where their weights lie.
@@ -40,8 +42,14 @@ def text_states(text: TextEncoders, prompts: Sequence[str], fixed_length: bool =
     return states
 
 
-def joined(name: str, branch: Branch, first: Any, tokens: dict[str, torch.Tensor], other: dict[str, torch.Tensor],
-           prompts: list[str]) -> TextStates:
+def joined(
+    name: str,
+    branch: Branch,
+    first: Any,
+    tokens: dict[str, torch.Tensor],
+    other: dict[str, torch.Tensor],
+    prompts: list[str],
+) -> TextStates:
     """SDXL's own text: two encoders' penultimate states side by side and the second one's pooled embedding (B, 1, D);
     zeros for empty prompts (diffusers' `force_zeros_for_empty_prompt`).
     """
@@ -55,8 +63,9 @@ def joined(name: str, branch: Branch, first: Any, tokens: dict[str, torch.Tensor
     return {name: (hidden * said, mask), POOLED: (pooled, torch.ones_like(mask[:, :1]))}
 
 
-def tokenized(name: str, branch: Branch, prompts: list[str], fixed_length: bool,
-              device: torch.device | None) -> dict[str, torch.Tensor]:
+def tokenized(
+    name: str, branch: Branch, prompts: list[str], fixed_length: bool, device: torch.device | None
+) -> dict[str, torch.Tensor]:
     """`input_ids` and `attention_mask` (B, L) as the branch's encoder takes them."""
     padding = "max_length" if fixed_length else "longest"
     limit = {"truncation": True, "max_length": branch.max_length}
@@ -73,7 +82,7 @@ def warn_cut(name: str, branch: Branch, prompts: list[str]) -> None:
     for prompt in prompts:
         ids = branch.tokenizer(prompt, truncation=False, verbose=False).input_ids
         if len(ids) > branch.max_length:
-            lost = branch.tokenizer.decode(ids[branch.max_length - 1:], skip_special_tokens=True)
+            lost = branch.tokenizer.decode(ids[branch.max_length - 1 :], skip_special_tokens=True)
             log.warning("branch %s reads %d tokens of this prompt and not: %r", name, branch.max_length, lost)
 
 

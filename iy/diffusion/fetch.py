@@ -2,6 +2,7 @@
 
 What a folder holds is fetched once, and again when it changed there.
 """
+
 import json
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +13,7 @@ from iy.errors import UserError
 from iy.storage import atomic_path, write_json
 
 CACHE = Path(".iy", "models")
-KINDS = {".json", ".txt", ".model", ".safetensors"}     # configuration, tokenizers, weights: no pickles
+KINDS = {".json", ".txt", ".model", ".safetensors"}  # configuration, tokenizers, weights: no pickles
 TAGS = "tags.json"
 
 

@@ -4,6 +4,7 @@ One scale per output channel and activations as they are (weight-only, absmax; a
 its outlier columns). bitsandbytes and torchao do more, but peft imports them wherever they are installed, which costs
 every process seconds; here weights are widened for each call, which runs once per prompt.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -1,10 +1,13 @@
 """`iy trace` and `iy erase`."""
+
 from typing import Annotated
 
 import typer
 
-Names = Annotated[list[str] | None, typer.Argument(help="Photos (id, or where it came from) or persons (as the source "
-                                                        "or curate names them).")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Photos (id, or where it came from) or persons (as the source or curate names them)."),
+]
 
 
 def trace(names: Names = None) -> None:
@@ -19,9 +22,11 @@ def trace(names: Names = None) -> None:
         print(line)
 
 
-def erase(names: Names = None,
-          dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-          yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+def erase(
+    names: Names = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
     """Take photos out of everything that holds them, for good, and never use them again. Models are tagged, not removed."""
     from iy.erasure import erase as erasing
 

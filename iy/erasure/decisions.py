@@ -1,4 +1,5 @@
 """What people decided of photos and pairs: the review's logs (reviews/*/log.jsonl) and decision files (decisions/*.csv)."""
+
 import csv
 import io
 import json
@@ -29,8 +30,10 @@ def split(path: Path, ids: set[str]) -> tuple[list[bytes], list[bytes]]:
     lines = path.read_bytes().splitlines(keepends=True)
     of = said_in_log if path.suffix == ".jsonl" else said_in_csv
     mine = [bool(of(line) & ids) for line in lines]
-    return ([line for line, own in zip(lines, mine, strict=True) if not own],
-            [line for line, own in zip(lines, mine, strict=True) if own])
+    return (
+        [line for line, own in zip(lines, mine, strict=True) if not own],
+        [line for line, own in zip(lines, mine, strict=True) if own],
+    )
 
 
 def said_in_log(line: bytes) -> set[str]:

@@ -1,6 +1,7 @@
 """Taking photos out of everything that holds them. Killed at any moment, it goes on when it is started again: what was
 found is on disk before anything is taken away.
 """
+
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -54,8 +55,16 @@ def erase(found: Found) -> Path:
         step.do()
         done.append(step.what)
     path = report_path()
-    write_json(path, {"at": datetime.now(UTC).isoformat(timespec="seconds"), "photos": found.photos, "pairs": found.pairs,
-                      "done": done, "left": LEFT})
+    write_json(
+        path,
+        {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "photos": found.photos,
+            "pairs": found.pairs,
+            "done": done,
+            "left": LEFT,
+        },
+    )
     JOURNAL.unlink()
     return path
 
@@ -79,7 +88,10 @@ def steps(found: Found) -> Iterator[Step]:
         yield Step(f"MLflow run {run}: pictures and reports removed", lambda run=run: runs.strip(client.get_run(run)))
     for name, store in versions.stores() if any(found.objects.values()) else ():
         objects = found.objects.get(name, [])
-        yield Step(f"{name}: {len(objects)} objects removed", lambda store=store, objects=objects: versions.remove(store, objects))
+        yield Step(
+            f"{name}: {len(objects)} objects removed",
+            lambda store=store, objects=objects: versions.remove(store, objects),
+        )
     for name, number in found.decisions.items():
         yield Step(f"{name}: {number} decisions removed", lambda: decisions.remove({*found.photos, *found.pairs}))
     for profile in found.profiles:

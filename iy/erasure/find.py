@@ -1,4 +1,5 @@
 """Everything that holds some photos, by name: what `iy trace` tells and `iy erase` takes away."""
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from iy.tracking import connect
 class Found:
     """photos, pairs: ids. profiles: whose data hold them. objects: by place, DVC's objects that do. decisions: rows of
     the review's logs and of decision files, by file. runs, models: MLflow's, by id and by [name, version]."""
+
     names: list[str]
     photos: list[str]
     pairs: list[str]
@@ -34,7 +36,9 @@ def find(names: Sequence[str]) -> tuple[Found, Iterator[str]]:
     client = connect()
     models, touched = runs.models(client, digests), runs.touched(client, digests)
     found = Found(
-        list(names), sorted(photos), sorted(pairs),
+        list(names),
+        sorted(photos),
+        sorted(pairs),
         sorted({Path(table.place).parts[1] for table in here if table.holding(photos)}),
         {place.name: sorted(place.objects(photos)) for place in places},
         decisions.count(photos | pairs),
@@ -48,7 +52,7 @@ def tell(found: Found, held: list[Table], places: list[Place], models: list[runs
     """One line for each photo and for each place that holds some."""
     photos = set(found.photos)
     every = [(one, row) for table in held for one, row in table.photos.items() if one in photos]
-    rows = dict(every) | {one: row for one, row in every if row["person"]}      # curate's table says who, another may not
+    rows = dict(every) | {one: row for one, row in every if row["person"]}  # curate's table says who, another may not
     for one in found.photos:
         row = rows[one]
         person = row["person"] or row["label"]

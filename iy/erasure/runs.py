@@ -1,16 +1,18 @@
 """MLflow: runs whose data held a photo lose their pictures and reports; models that learnt from it say so."""
+
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG = "iy.erased"
-DATA = "iy.data."       # tags of a model version: what it was made of, by digest
+DATA = "iy.data."  # tags of a model version: what it was made of, by digest
 PIPELINE = "mlflow.parentRunId"
 
 
 class Model(NamedTuple):
     """A registered version: its name, number, and the aliases that stand for it."""
+
     name: str
     version: str
     aliases: list[str]
@@ -26,7 +28,9 @@ def models(client: "MlflowClient", digests: set[str]) -> list[Model]:
         made_of = {value for name, value in one.tags.items() if name.startswith(DATA)}
         if made_of & digests:
             aliases = client.get_registered_model(one.name).aliases
-            found.append(Model(one.name, str(one.version), sorted(a for a, v in aliases.items() if str(v) == str(one.version))))
+            found.append(
+                Model(one.name, str(one.version), sorted(a for a, v in aliases.items() if str(v) == str(one.version)))
+            )
     return found
 
 

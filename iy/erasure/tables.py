@@ -1,4 +1,5 @@
 """Which tables speak of a photo: photos by id, source, label or person; pairs by the photo that they were made from."""
+
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from iy.storage import sha256
 
 MAGIC = b"PAR1"
 NAMES = ("id", "uri", "label", "person", "reference")
-SHORTEST = 8            # characters of an id that name a photo
+SHORTEST = 8  # characters of an id that name a photo
 
 
 class Table(NamedTuple):
     """Of one table the columns that name photos: `place` for messages, the `digest` of its bytes, rows of `NAMES`."""
+
     place: str
     digest: str
     rows: list[dict]
@@ -58,8 +60,10 @@ def named(names: Iterable[str], tables: list[Table]) -> set[str]:
     for name in names:
         meant = {one for table in tables for one, row in table.photos.items() if means(name, row)}
         if not meant:
-            raise UserError(f"{name!r} is no photo and no person of this project: name an id (or its first {SHORTEST} "
-                            "characters), a source (uri), or a person's label")
+            raise UserError(
+                f"{name!r} is no photo and no person of this project: name an id (or its first {SHORTEST} "
+                "characters), a source (uri), or a person's label"
+            )
         by_id = {one for one in meant if one.startswith(name)}
         if len(by_id) > 1:
             raise UserError(f"{name!r} begins the ids of {len(by_id)} photos: give more of it")
@@ -69,7 +73,8 @@ def named(names: Iterable[str], tables: list[Table]) -> set[str]:
 
 def means(name: str, row: dict) -> bool:
     return name in (row["id"], row["uri"], row["label"], row["person"]) or (
-        len(name) >= SHORTEST and row["id"].startswith(name))
+        len(name) >= SHORTEST and row["id"].startswith(name)
+    )
 
 
 def made_of(photos: set[str], tables: list[Table]) -> set[str]:

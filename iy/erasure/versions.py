@@ -1,4 +1,5 @@
 """Older versions of the data: DVC's cache and its remotes, an S3 bucket's own old versions included."""
+
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -8,11 +9,12 @@ from iy import s3
 from iy.erasure.tables import Table, parse
 from iy.errors import UserError
 
-PAGE = "index.html"     # a folder with one is a report, and shows faces
+PAGE = "index.html"  # a folder with one is a report, and shows faces
 
 
 class Folder(NamedTuple):
     """One version of a folder that DVC keeps: its own object, its files' objects, and the tables among them."""
+
     own: str
     objects: set[str]
     tables: list[Table]
@@ -21,6 +23,7 @@ class Folder(NamedTuple):
 
 class Place(NamedTuple):
     """The cache or a remote: its name, and the versions of folders in it."""
+
     name: str
     folders: list[Folder]
 
@@ -58,15 +61,20 @@ def folders(store: Any, name: str) -> Iterator[Folder]:
         owns = sorted(one for one in store.all() if one.endswith(".dir"))
     except FileNotFoundError:
         return
-    except Exception as error:          # whatever a file system may raise
-        raise UserError(f"{name} cannot be read ({' '.join(str(error).split())[:160]}): nothing was erased; check the "
-                        "connection and the keys") from None
+    except Exception as error:  # whatever a file system may raise
+        raise UserError(
+            f"{name} cannot be read ({' '.join(str(error).split())[:160]}): nothing was erased; check the "
+            "connection and the keys"
+        ) from None
     for own in owns:
         entries = json.loads(store.fs.cat_file(store.oid_to_path(own)))
         files = {entry["relpath"]: entry["md5"] for entry in entries}
         there = {path: oid for path, oid in files.items() if path.endswith(".parquet") and store.exists(oid)}
-        tables = [table for path, oid in there.items()
-                  if (table := parse(store.fs.cat_file(store.oid_to_path(oid)), f"{name}: {path}")) is not None]
+        tables = [
+            table
+            for path, oid in there.items()
+            if (table := parse(store.fs.cat_file(store.oid_to_path(oid)), f"{name}: {path}")) is not None
+        ]
         yield Folder(own, set(files.values()), tables, PAGE in files)
 
 
@@ -86,8 +94,12 @@ def remove_versions(files: Any, path: str) -> None:
     options = files.fs_args.get("client_kwargs", {})
     client = s3.client(endpoint=options.get("endpoint_url"))
     pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
-    found = [one for page in pages for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
-             if one["Key"] == key]
+    found = [
+        one
+        for page in pages
+        for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
+        if one["Key"] == key
+    ]
     for one in found:
         client.delete_object(Bucket=bucket, Key=key, VersionId=one["VersionId"])
     client.delete_object(Bucket=bucket, Key=key)

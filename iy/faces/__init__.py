@@ -1,4 +1,5 @@
 """Faces in photographs: find (box, five landmarks), align, embed, crop. Each model states its licence and its uses."""
+
 from iy.faces.analyse import Analyser, load_analyser, require
 from iy.faces.face import Face
 from iy.faces.recognise import Recogniser, load_recogniser, similarity

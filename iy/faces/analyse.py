@@ -1,4 +1,5 @@
 """The one interface that rooms use: an analyser finds faces and embeds them with the recogniser it was set up with."""
+
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ class Analyser(Protocol):
 
 class Open:
     """CenterFace (MIT) finds, dlib's ResNet (CC0) recognises: free for any use."""
+
     name = "open"
 
     def __init__(self, faces: params.Faces, usage: weights.Usage) -> None:

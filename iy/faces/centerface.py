@@ -1,4 +1,5 @@
 """CenterFace (Xu et al. 2019, arXiv 1911.03599): an anchor-free face detector with five landmarks. Weights: MIT."""
+
 import cv2
 import numpy as np
 
@@ -10,13 +11,13 @@ STRIDE = 4
 # A portrait needs no more than the first look, at this shorter side: on 80 renders of 768 px (20 people) a tenth of the time
 # of looking at all of it, and landmarks that recognise better (AUC 0.998 against 0.992).
 FIRST_LOOK = 320
-CLEAR = 48                           # pixels of a face there at and above which others of its kind were seen too
-LONG_SIDE = 1280                     # larger images are reduced to this for the whole look
-SMALLEST = 128                       # shorter side; smaller images are enlarged to this
-PADDING = .25                        # of the short side: tight crops need room around the face
+CLEAR = 48  # pixels of a face there at and above which others of its kind were seen too
+LONG_SIDE = 1280  # larger images are reduced to this for the whole look
+SMALLEST = 128  # shorter side; smaller images are enlarged to this
+PADDING = 0.25  # of the short side: tight crops need room around the face
 # Where nothing is found, other sizes of the short side and paddings often show it: faces that fill a large photo.
-SECOND_LOOKS = ((192, PADDING), (320, 0.))
-OVERLAP = .3                         # boxes sharing more (intersection over union) are one face
+SECOND_LOOKS = ((192, PADDING), (320, 0.0))
+OVERLAP = 0.3  # boxes sharing more (intersection over union) are one face
 GREY = 128
 
 
@@ -44,9 +45,16 @@ class CenterFace:
         blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
         heat, size, offset, points = self.network.run(None, {"input.1": blob})
         boxes, landmarks, scores = decode(heat[0, 0], size[0], offset[0], points[0], minimum_score)
-        return biggest_first([Face(((boxes[i].reshape(2, 2) - border) / scales).ravel().astype(np.float32),
-                                   ((landmarks[i] - border) / scales).astype(np.float32), float(scores[i]))
-                              for i in strongest(boxes, scores)])
+        return biggest_first(
+            [
+                Face(
+                    ((boxes[i].reshape(2, 2) - border) / scales).ravel().astype(np.float32),
+                    ((landmarks[i] - border) / scales).astype(np.float32),
+                    float(scores[i]),
+                )
+                for i in strongest(boxes, scores)
+            ]
+        )
 
 
 def prepare(image: np.ndarray, scale: float, padding: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -58,18 +66,20 @@ def prepare(image: np.ndarray, scale: float, padding: float) -> tuple[np.ndarray
     rest = (whole - inner - border).astype(int)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(image, inner.astype(int).tolist(), interpolation=how)
-    canvas = cv2.copyMakeBorder(resized, int(border[1]), int(rest[1]), int(border[0]), int(rest[0]),
-                                cv2.BORDER_CONSTANT, value=(GREY,) * 3)
+    canvas = cv2.copyMakeBorder(
+        resized, int(border[1]), int(rest[1]), int(border[0]), int(rest[0]), cv2.BORDER_CONSTANT, value=(GREY,) * 3
+    )
     return canvas, inner / sides, border
 
 
-def decode(heat: np.ndarray, size: np.ndarray, offset: np.ndarray, points: np.ndarray,
-           minimum_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decode(
+    heat: np.ndarray, size: np.ndarray, offset: np.ndarray, points: np.ndarray, minimum_score: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Maps (h, w), (2, h, w), (2, h, w), (10, h, w) at stride 4 -> boxes (N, 4), landmarks (N, 5, 2), scores (N,)."""
     rows, columns = np.where(heat > minimum_score)
     height, width = np.exp(np.minimum(size[:, rows, columns], 8)) * STRIDE
-    y = (rows + offset[0, rows, columns] + .5) * STRIDE - height / 2
-    x = (columns + offset[1, rows, columns] + .5) * STRIDE - width / 2
+    y = (rows + offset[0, rows, columns] + 0.5) * STRIDE - height / 2
+    x = (columns + offset[1, rows, columns] + 0.5) * STRIDE - width / 2
     yx = points[:, rows, columns].reshape(5, 2, -1)
     landmarks = np.stack([yx[:, 1] * width + x, yx[:, 0] * height + y], -1).transpose(1, 0, 2)
     return np.stack([x, y, x + width, y + height], -1), landmarks, heat[rows, columns]

@@ -1,12 +1,14 @@
 """The reference that a model is given: a square around the face, everything outside it masked, as the paper does."""
+
 import cv2
 import numpy as np
 
 GREY = 128
 
 
-def face_crop(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray, size: int, margin: float,
-              mask: bool) -> np.ndarray:
+def face_crop(
+    image: np.ndarray, box: np.ndarray, landmarks: np.ndarray, size: int, margin: float, mask: bool
+) -> np.ndarray:
     """uint8 RGB (H, W, 3) -> (size, size, 3): a square of `margin` box sides around the face.
 
     With `mask`, what lies outside an ellipse over the face is grey. What lies outside the photo is grey in any case.
@@ -20,18 +22,19 @@ def face_crop(image: np.ndarray, box: np.ndarray, landmarks: np.ndarray, size: i
     if not mask:
         return crop
     shape = np.zeros((size, size), np.float32)
-    cv2.ellipse(shape, face_ellipse(box * scale + np.tile(shift, 2), landmarks * scale + shift), 1., -1, cv2.LINE_AA)
+    cv2.ellipse(shape, face_ellipse(box * scale + np.tile(shift, 2), landmarks * scale + shift), 1.0, -1, cv2.LINE_AA)
     return np.round(crop * shape[..., None] + GREY * (1 - shape[..., None])).astype(np.uint8)
 
 
 def warp(image: np.ndarray, scale: float, shift: np.ndarray, size: int) -> np.ndarray:
     """Scale by `scale`, then move by `shift` pixels, into (size, size, 3); averaged when it shrinks."""
-    if scale < .5:
+    if scale < 0.5:
         small = cv2.resize(image, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
-        return warp(small, .5, shift, size)
+        return warp(small, 0.5, shift, size)
     transform = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return cv2.warpAffine(image, transform, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
-                          borderValue=(GREY,) * 3)
+    return cv2.warpAffine(
+        image, transform, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(GREY,) * 3
+    )
 
 
 def face_ellipse(box: np.ndarray, landmarks: np.ndarray) -> tuple:
@@ -39,5 +42,5 @@ def face_ellipse(box: np.ndarray, landmarks: np.ndarray) -> tuple:
     width, height = box[2:] - box[:2]
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     lean = np.degrees(np.arctan2(*(landmarks[1] - landmarks[0])[::-1]))
-    centre = .5 * (box[:2] + box[2:]) + .25 * ((eyes + mouth) / 2 - .5 * (box[:2] + box[2:]))
+    centre = 0.5 * (box[:2] + box[2:]) + 0.25 * ((eyes + mouth) / 2 - 0.5 * (box[:2] + box[2:]))
     return (tuple(map(float, centre)), (float(1.08 * width), float(1.12 * height)), float(lean))

@@ -2,6 +2,7 @@
 
 The same numbers as dlib's (within 1e-6) in a tenth of the time: dlib's convolutions have no fast path on the CPU.
 """
+
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -13,10 +14,18 @@ import onnxruntime
 from iy.faces.sessions import opened
 
 SIDE = 150
-MEAN = np.array([122.782, 117.001, 104.298], np.float32)      # of input_rgb_image_sized
+MEAN = np.array([122.782, 117.001, 104.298], np.float32)  # of input_rgb_image_sized
 # Residual blocks in order: channels, and whether the block halves the resolution.
-BLOCKS = [(32, False)] * 3 + [(64, True)] + [(64, False)] * 3 + [(128, True)] + [(128, False)] * 2 + \
-    [(256, True)] + [(256, False)] * 2 + [(256, True)]
+BLOCKS = (
+    [(32, False)] * 3
+    + [(64, True)]
+    + [(64, False)] * 3
+    + [(128, True)]
+    + [(128, False)] * 2
+    + [(256, True)]
+    + [(256, False)] * 2
+    + [(256, True)]
+)
 LAYER = re.compile(rb"\x05con_4|\x07affine_|\x04fc_2")
 
 
@@ -36,7 +45,7 @@ def integers(data: bytes, at: int, count: int) -> tuple[list[int], int]:
     values = []
     for _ in range(count):
         size = data[at] & 15
-        values.append(int.from_bytes(data[at + 1:at + 1 + size], "little"))
+        values.append(int.from_bytes(data[at + 1 : at + 1 + size], "little"))
         at += 1 + size
     return values, at
 
@@ -44,7 +53,7 @@ def integers(data: bytes, at: int, count: int) -> tuple[list[int], int]:
 def tensors(data: bytes) -> Iterator[np.ndarray]:
     """The layers' weights as flat float32, from the input on."""
     for found in LAYER.finditer(data):
-        skipped = 2 if found.group().endswith(b"fc_2") else 0             # its outputs and inputs come first
+        skipped = 2 if found.group().endswith(b"fc_2") else 0  # its outputs and inputs come first
         (version, *shape), start = integers(data, integers(data, found.end(), skipped)[1], 5)
         assert version == 2, "another version of dlib's tensor format"
         yield np.frombuffer(data, np.float32, int(np.prod(shape)), start)
@@ -100,8 +109,8 @@ def graph(data: bytes) -> bytes:
     from onnx import TensorProto, helper
 
     build = Builder(tensors(data))
-    x = build.add("Relu", build.convolution("chip", 3, 32, 7, 2, 0))                    # 150 -> 72
-    x = build.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])                    # 35
+    x = build.add("Relu", build.convolution("chip", 3, 32, 7, 2, 0))  # 150 -> 72
+    x = build.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])  # 35
     channels, side = 32, 35
     for after, halves in BLOCKS:
         pooled, convolved = side // 2, (side - 3) // 2 + 1
@@ -110,8 +119,13 @@ def graph(data: bytes) -> bytes:
     x = build.add("Flatten", build.add("GlobalAveragePool", x))
     last = build.add("MatMul", x, build.constant(next(build.weights).reshape(256, 128)))
     assert next(build.weights, None) is None, "weights left over: another network"
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-            for name, shape in (("chip", ["B", 3, SIDE, SIDE]), (last, ["B", 128]))]
-    model = helper.make_model(helper.make_graph(build.nodes, "dlib", ends[:1], ends[1:], build.constants),
-                              opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("chip", ["B", 3, SIDE, SIDE]), (last, ["B", 128]))
+    ]
+    model = helper.make_model(
+        helper.make_graph(build.nodes, "dlib", ends[:1], ends[1:], build.constants),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
     return model.SerializeToString()

@@ -1,4 +1,5 @@
 """What a detector finds."""
+
 from typing import NamedTuple
 
 import cv2
@@ -7,9 +8,10 @@ import numpy as np
 
 class Face(NamedTuple):
     """One found face, in pixels of the image it was found in (it may reach beyond the image's edges)."""
-    box: np.ndarray          # float32 (4,): x0, y0, x1, y1
-    landmarks: np.ndarray    # float32 (5, 2): left eye as seen, right eye, nose tip, left and right mouth corner
-    score: float             # 0..1
+
+    box: np.ndarray  # float32 (4,): x0, y0, x1, y1
+    landmarks: np.ndarray  # float32 (5, 2): left eye as seen, right eye, nose tip, left and right mouth corner
+    score: float  # 0..1
 
     @property
     def size(self) -> float:
@@ -27,7 +29,7 @@ def biggest_first(faces: list[Face]) -> list[Face]:
 
 def reduced(image: np.ndarray, face: Face, side: int | None) -> tuple[np.ndarray, Face]:
     """The image with its shorter side at most `side` pixels (None: as it is), and the face in it."""
-    scale = 1. if side is None else side / min(image.shape[:2])
+    scale = 1.0 if side is None else side / min(image.shape[:2])
     if scale >= 1:
         return image, face
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

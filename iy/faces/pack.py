@@ -1,4 +1,5 @@
 """insightface's `FaceAnalysis` on a folder of ONNX files. Nothing is downloaded; its own packs are research-only."""
+
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,8 @@ from iy.faces.face import Face, biggest_first, reduced
 from iy.faces.sessions import providers
 from iy.storage import file_sha256
 
-PADDING = .4                 # of the short side: SCRFD misses faces that fill the picture
-SIDE = 640                   # what the detector looks at
+PADDING = 0.4  # of the short side: SCRFD misses faces that fill the picture
+SIDE = 640  # what the detector looks at
 UNPINNED = "unknown licence (insightface's own packs are for research only)"
 
 
@@ -33,15 +34,22 @@ class Pack:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
-            app = FaceAnalysis(name=str(self.folder), allowed_modules=["detection", "recognition"],
-                               providers=providers(), sess_options=options)
+            app = FaceAnalysis(
+                name=str(self.folder),
+                allowed_modules=["detection", "recognition"],
+                providers=providers(),
+                sess_options=options,
+            )
             app.prepare(ctx_id=-1 if len(providers()) == 1 else 0, det_thresh=self.minimum_score, det_size=(SIDE, SIDE))
         except Exception as error:  # insightface and onnxruntime raise many kinds on a pack that is not one
-            raise UserError(f"faces.pack {self.folder} cannot be opened by insightface ({brief(error)}): it needs one "
-                            "detector and one recogniser as ONNX files") from None
+            raise UserError(
+                f"faces.pack {self.folder} cannot be opened by insightface ({brief(error)}): it needs one "
+                "detector and one recogniser as ONNX files"
+            ) from None
         if "recognition" not in app.models:
-            raise UserError(f"faces.pack {self.folder} holds no recogniser: put an ONNX recogniser (112 x 112) beside "
-                            "the detector")
+            raise UserError(
+                f"faces.pack {self.folder} holds no recogniser: put an ONNX recogniser (112 x 112) beside the detector"
+            )
         return app
 
     def detect(self, image: np.ndarray) -> list[Face]:
@@ -50,8 +58,12 @@ class Pack:
         boxes, landmarks = self.app.det_model.detect(bgr(padded), max_num=0, metric="default")
         if landmarks is None:
             return []
-        return biggest_first([Face((box[:4] - pad).astype(np.float32), (points - pad).astype(np.float32), float(box[4]))
-                              for box, points in zip(boxes, landmarks, strict=True)])
+        return biggest_first(
+            [
+                Face((box[:4] - pad).astype(np.float32), (points - pad).astype(np.float32), float(box[4]))
+                for box, points in zip(boxes, landmarks, strict=True)
+            ]
+        )
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         return self.recogniser.embed(*reduced(image, face, self.embed_size))
@@ -59,12 +71,12 @@ class Pack:
 
 class PackRecogniser:
     name = "insightface"
-    threshold = .378         # fr_feature's on the AT&T faces; ArcFace models have theirs near it
+    threshold = 0.378  # fr_feature's on the AT&T faces; ArcFace models have theirs near it
 
     def __init__(self, model, licence: str) -> None:
         self.model, self.licence = model, licence
         self.version = file_sha256(model.model_file)[:12]
-        self.width = model.output_shape[-1]             # numbers per face
+        self.width = model.output_shape[-1]  # numbers per face
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         from insightface.app.common import Face as TheirFace
@@ -75,11 +87,15 @@ class PackRecogniser:
 
 def checked_folder(pack: str | None) -> Path:
     if pack is None:
-        raise UserError("faces.analyser: insightface needs faces.pack: name a folder with an ONNX detector and "
-                        f"recogniser (`{weights.COMMAND}` makes {weights.folder() / weights.PACK})")
+        raise UserError(
+            "faces.analyser: insightface needs faces.pack: name a folder with an ONNX detector and "
+            f"recogniser (`{weights.COMMAND}` makes {weights.folder() / weights.PACK})"
+        )
     if not Path(pack).is_dir():
-        raise UserError(f"faces.pack: the folder {pack} does not exist: `{weights.COMMAND}` makes "
-                        f"{weights.folder() / weights.PACK}, or use faces.analyser: open")
+        raise UserError(
+            f"faces.pack: the folder {pack} does not exist: `{weights.COMMAND}` makes "
+            f"{weights.folder() / weights.PACK}, or use faces.analyser: open"
+        )
     if not list(Path(pack).glob("*.onnx")):
         raise UserError(f"faces.pack: the folder {pack} holds no .onnx file: put a detector and a recogniser there")
     return Path(pack)
@@ -92,8 +108,10 @@ def allowed(folder: Path, usage: weights.Usage) -> str:
         digest = file_sha256(file)
         by_hash = [name for name, known in weights.WEIGHTS.items() if known.sha256 == digest]
         if file.stem in weights.WEIGHTS and file.stem not in by_hash:
-            raise UserError(f"faces.pack: {file} does not have the pinned sha256 "
-                            f"{weights.WEIGHTS[file.stem].sha256[:16]}…: delete it, then run `{weights.COMMAND}`")
+            raise UserError(
+                f"faces.pack: {file} does not have the pinned sha256 "
+                f"{weights.WEIGHTS[file.stem].sha256[:16]}…: delete it, then run `{weights.COMMAND}`"
+            )
         if by_hash:
             weights.require(by_hash[0], usage)
         elif usage != "research":

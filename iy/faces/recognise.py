@@ -1,4 +1,5 @@
 """Recognisers: a vector per face; photos of one person point the same way."""
+
 from typing import Protocol
 
 import numpy as np
@@ -12,9 +13,9 @@ from iy.faces.sessions import session
 
 class Recogniser(Protocol):
     name: str
-    version: str             # first 12 hex digits of the weights' sha256, and what else decides the vectors
+    version: str  # first 12 hex digits of the weights' sha256, and what else decides the vectors
     licence: str
-    threshold: float         # cosine at and above which two faces are taken for one person
+    threshold: float  # cosine at and above which two faces are taken for one person
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         """The face of uint8 RGB (H, W, 3) as float32 (D,), not normalised."""
@@ -24,8 +25,9 @@ class Dlib:
     """dlib's ResNet-29 (King 2017), 128-d vectors of norm 1.41: the mean of a face and its mirror image, which lowers
     the equal error rate on the AT&T faces from 0.33 % to 0.22 %. Trained for an L2 distance of 0.6 = cosine .910.
     """
+
     name = "dlib"
-    threshold = .932         # L2 0.52, the equal error rate on the AT&T faces; .910 joins people there
+    threshold = 0.932  # L2 0.52, the equal error rate on the AT&T faces; .910 joins people there
 
     def __init__(self) -> None:
         self.network = dlibnet.load(weights.path("dlib"))
@@ -41,8 +43,9 @@ class Dlib:
 
 class FrFeature:
     """A MobileFaceNet-sized network, 512-d. Training data unknown, so research use only."""
+
     name = "fr_feature"
-    threshold = .378         # equal error rate (0.2 %) on the AT&T faces
+    threshold = 0.378  # equal error rate (0.2 %) on the AT&T faces
 
     def __init__(self) -> None:
         self.network = session(weights.path("fr_feature"))

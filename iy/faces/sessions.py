@@ -1,4 +1,5 @@
 """One way to open an ONNX network: one thread (rooms run several processes), and image sizes left free."""
+
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ def session(path: Path, free_sizes: bool = False) -> "onnxruntime.InferenceSessi
 def opened(model: bytes) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(3)        # old exporters: a warning for every weight
+    onnxruntime.set_default_logger_severity(3)  # old exporters: a warning for every weight
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=providers())

@@ -1,4 +1,5 @@
 """python -m iy.finetune --stage 1: train one of the four stages (studio profile on 2 CPU cores: minutes)."""
+
 from iy.stage import main
 
 

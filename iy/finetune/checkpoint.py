@@ -2,6 +2,7 @@
 
 Batches, noise and dropout follow from (seed, step): the step is the data position and the state of random numbers.
 """
+
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +13,17 @@ from safetensors.torch import load_file, save_file
 from iy.storage import atomic_folder, write_json
 
 
-def save_checkpoint(folder: Path, *, step: int, weights: dict[str, torch.Tensor], ema: list[torch.Tensor],
-                    ema_step: int, optimizer: torch.optim.Optimizer, scaler: dict | None, curves: dict) -> None:
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    weights: dict[str, torch.Tensor],
+    ema: list[torch.Tensor],
+    ema_step: int,
+    optimizer: torch.optim.Optimizer,
+    scaler: dict | None,
+    curves: dict,
+) -> None:
     """Write `folder/step-<step>` whole or not at all, then remove older ones.
 
     scaler: fp16's loss scale, None otherwise. curves: training and validation losses so far.
@@ -28,8 +38,9 @@ def save_checkpoint(folder: Path, *, step: int, weights: dict[str, torch.Tensor]
             shutil.rmtree(old)
 
 
-def load_checkpoint(folder: Path, *, weights: dict[str, torch.Tensor], ema: list[torch.Tensor],
-                    optimizer: torch.optim.Optimizer) -> dict | None:
+def load_checkpoint(
+    folder: Path, *, weights: dict[str, torch.Tensor], ema: list[torch.Tensor], optimizer: torch.optim.Optimizer
+) -> dict | None:
     """Fill weights, averages and optimiser from the newest checkpoint and return its state.json; None without one."""
     found = sorted(folder.glob("step-*"))
     if not found:

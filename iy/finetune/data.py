@@ -4,6 +4,7 @@ Real examples (stages 1 and 3): the paper conditions on the face crop of the ver
 conditions a share of them on another photo of the same person instead (our choice): copying then does not pay.
 Pairs (stages 2 and 4): a real photo is the reference, the synthetic picture of the same person the target.
 """
+
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,18 +24,19 @@ from iy.finetune.examples import Examples, Texts
 from iy.model.vision import resize
 from iy.params import Params
 
-ENCODE = 16          # images or captions encoded at once
+ENCODE = 16  # images or captions encoded at once
 ACCEPTED = pc.field("verdict") == records.ACCEPTED
-PAIR_COLUMNS = ["reference", "caption", "shard", "offset", "length", "verdict"]        # read, and the rest left on disk
+PAIR_COLUMNS = ["reference", "caption", "shard", "offset", "length", "verdict"]  # read, and the rest left on disk
 PHOTO_COLUMNS = ["id", "person", "split", "caption", "box", "landmarks", "shard", "offset", "length", "verdict"]
 
 
 @dataclass(kw_only=True, slots=True)
 class Source:
     """One example before encoding. `target` reads uint8 (H, W, 3); `box` is the face on it in pixels, or None."""
+
     target: Callable[[], np.ndarray]
     caption: str
-    reference: str                    # photo id
+    reference: str  # photo id
     box: list[float] | None
 
 
@@ -44,9 +46,12 @@ def photo_table(settings: Params) -> Path:
 
 def tables(settings: Params, stage: params.Stage) -> dict[str, Path]:
     """The record tables that a stage reads, by name: all photos (references, validation) and its own rows."""
-    own = {("real", "all"): {}, ("pairs", "all"): {"pairs": settings.data_dir("synpairs") / "pairs.parquet"},
-           ("real", "selected"): {"selected photos": settings.data_dir("select") / "real.parquet"},
-           ("pairs", "selected"): {"selected pairs": settings.data_dir("select") / "pairs.parquet"}}
+    own = {
+        ("real", "all"): {},
+        ("pairs", "all"): {"pairs": settings.data_dir("synpairs") / "pairs.parquet"},
+        ("real", "selected"): {"selected photos": settings.data_dir("select") / "real.parquet"},
+        ("pairs", "selected"): {"selected pairs": settings.data_dir("select") / "pairs.parquet"},
+    }
     return {"photos": photo_table(settings), **own[stage.data, stage.set]}
 
 
@@ -65,11 +70,15 @@ def load_examples(settings: Params, stage: params.Stage, base: Base, size: int) 
         train = {key for key, row in photos.items() if row["split"] == "train"}
         sources = [pair_source(settings, row) for row in rows if row["reference"] in train]
     if not sources:
-        raise UserError(f"{path} holds nothing to train on{why_not(path)}: add photos, or relax the settings of the "
-                        "stage that wrote it")
+        raise UserError(
+            f"{path} holds nothing to train on{why_not(path)}: add photos, or relax the settings of the "
+            "stage that wrote it"
+        )
     held = [real_source(settings, row) for row in photos.values() if row["split"] == "validation"]
-    return (encode(settings, sources, photos, base, size, f"encoding {len(sources)} examples"),
-            encode(settings, held, photos, base, size, "encoding validation") if held else None)
+    return (
+        encode(settings, sources, photos, base, size, f"encoding {len(sources)} examples"),
+        encode(settings, held, photos, base, size, "encoding validation") if held else None,
+    )
 
 
 def why_not(path: Path) -> str:
@@ -80,17 +89,26 @@ def why_not(path: Path) -> str:
 
 
 def real_source(settings: Params, row: dict) -> Source:
-    return Source(target=lambda: storage.read_image(settings.photos_dir, row), caption=row["caption"] or "",
-                  reference=row["id"], box=row["box"])
+    return Source(
+        target=lambda: storage.read_image(settings.photos_dir, row),
+        caption=row["caption"] or "",
+        reference=row["id"],
+        box=row["box"],
+    )
 
 
 def pair_source(settings: Params, row: dict) -> Source:
-    return Source(target=lambda: storage.read_image(settings.data_dir("synpairs"), row), caption=row["caption"] or "",
-                  reference=row["reference"], box=None)
+    return Source(
+        target=lambda: storage.read_image(settings.data_dir("synpairs"), row),
+        caption=row["caption"] or "",
+        reference=row["reference"],
+        box=None,
+    )
 
 
-def encode(settings: Params, sources: list[Source], photos: dict[str, dict], base: Base, size: int, title: str
-           ) -> Examples:
+def encode(
+    settings: Params, sources: list[Source], photos: dict[str, dict], base: Base, size: int, title: str
+) -> Examples:
     """Targets to latents, captions to text states, references (and other photos of their people) to face crops."""
     people = {photos[source.reference]["person"] for source in sources}
     shown = [row for row in photos.values() if row["person"] in people]
@@ -100,8 +118,16 @@ def encode(settings: Params, sources: list[Source], photos: dict[str, dict], bas
     captions = sorted({source.caption for source in sources} | {""}, key=lambda text: (len(text), text))
     row = {caption: i for i, caption in enumerate(captions)}
     latents, boxes = encode_targets(sources, base, title)
-    return Examples(latents, encode_captions(captions, base), np.array([row[source.caption] for source in sources]),
-                    row[""], crops, references, other_photos(sources, references, shown), boxes)
+    return Examples(
+        latents,
+        encode_captions(captions, base),
+        np.array([row[source.caption] for source in sources]),
+        row[""],
+        crops,
+        references,
+        other_photos(sources, references, shown),
+        boxes,
+    )
 
 
 def other_photos(sources: list[Source], references: np.ndarray, shown: list[dict]) -> list[np.ndarray]:
@@ -109,15 +135,23 @@ def other_photos(sources: list[Source], references: np.ndarray, shown: list[dict
     same: dict[str, list[int]] = {}
     for i, row in enumerate(shown):
         same.setdefault(row["person"], []).append(i)
-    return [np.array([i for i in same[shown[reference]["person"]] if i != reference and source.box is not None], int)
-            for source, reference in zip(sources, references, strict=True)]
+    return [
+        np.array([i for i in same[shown[reference]["person"]] if i != reference and source.box is not None], int)
+        for source, reference in zip(sources, references, strict=True)
+    ]
 
 
 def reference_crop(settings: Params, row: dict, size: int) -> torch.Tensor:
     """The face of a photo as uint8 (3, size, size), made exactly as a reference is when drawing."""
     image = storage.read_image(settings.photos_dir, row)
-    crop = face_crop(image, np.array(row["box"]), np.array(row["landmarks"]).reshape(5, 2), settings.base.image_size,
-                     settings.model.crop_margin, settings.model.mask_face)
+    crop = face_crop(
+        image,
+        np.array(row["box"]),
+        np.array(row["landmarks"]).reshape(5, 2),
+        settings.base.image_size,
+        settings.model.crop_margin,
+        settings.model.mask_face,
+    )
     return ((resize(to_pixels([crop]), size)[0] + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -125,7 +159,7 @@ def encode_targets(sources: list[Source], base: Base, title: str) -> tuple[torch
     """Latents (N, C, h, w), the posterior's mode, and face boxes (N, 4) in latent cells, NaN where unknown."""
     latents, boxes = [], []
     for first in track(range(0, len(sources), ENCODE), title):
-        part = sources[first:first + ENCODE]
+        part = sources[first : first + ENCODE]
         squares = [square(source.target(), source.box, base.image_size) for source in part]
         latents.append(encode_images(base, to_pixels([image for image, _ in squares])).float().cpu())
         boxes += [box / base.image_size * latents[-1].shape[-1] for _, box in squares]
@@ -141,7 +175,7 @@ def square(image: np.ndarray, box: list[float] | None, size: int) -> tuple[np.nd
     face = np.full(4, np.nan) if box is None else np.array(box, np.float64)
     centre = np.array([width, height]) / 2 if box is None else (face[:2] + face[2:]) / 2
     left, top = np.clip(np.round(centre - side / 2), 0, [width - side, height - side]).astype(int)
-    cut = image[top:top + side, left:left + side]
+    cut = image[top : top + side, left : left + side]
     if side != size:
         cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
     return cut, (face - [left, top, left, top]) * size / side
@@ -151,7 +185,7 @@ def encode_captions(captions: list[str], base: Base) -> Texts:
     """States of every caption without padding, on the CPU; captions of like length together pad least."""
     rows: dict[str, list[torch.Tensor]] = {}
     for first in range(0, len(captions), ENCODE):
-        for name, (hidden, mask) in encode_text(base, captions[first:first + ENCODE]).items():
-            kept = [states[:int(real.sum())].cpu().clone() for states, real in zip(hidden, mask, strict=True)]
+        for name, (hidden, mask) in encode_text(base, captions[first : first + ENCODE]).items():
+            kept = [states[: int(real.sum())].cpu().clone() for states, real in zip(hidden, mask, strict=True)]
             rows.setdefault(name, []).extend(kept)
     return Texts(rows)

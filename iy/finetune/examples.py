@@ -2,6 +2,7 @@
 
 N examples, M reference crops, B rows of a batch; (C, h, w) one image's latents; S the vision tower's image size.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from iy.model.attention import Tokens
 @dataclass(slots=True)
 class Texts:
     """Hidden states of unequal lengths, packed. `rows[name]` holds one (L, D) tensor per distinct caption."""
+
     rows: dict[str, list[torch.Tensor]]
 
     def batch(self, chosen: list[int]) -> Tokens:
@@ -28,6 +30,7 @@ class Texts:
 @dataclass(slots=True)
 class Batch:
     """latents (B, C, h, w) · text per branch · references (B, 1, 3, S, S) in [-1, 1] · weight (B, 1, h, w), mean 1."""
+
     latents: torch.Tensor
     text: Tokens
     references: torch.Tensor
@@ -49,6 +52,7 @@ class Examples:
     others: per example the rows of `crops` that show the same person elsewhere; box float32 (N, 4): the face in latent
     cells x0, y0, x1, y1, NaN where it is not known.
     """
+
     latents: torch.Tensor
     texts: Texts
     caption: np.ndarray
@@ -66,8 +70,12 @@ class Examples:
         crops = self.crops[torch.from_numpy(references)].float() / 127.5 - 1
         size = self.latents.shape[-2:]
         weights = torch.stack([face_map(box, size, face_weight) for box in self.box[chosen]])
-        return Batch(self.latents[torch.from_numpy(chosen)], self.texts.batch(self.caption[chosen].tolist()),
-                     crops[:, None], weights)
+        return Batch(
+            self.latents[torch.from_numpy(chosen)],
+            self.texts.batch(self.caption[chosen].tolist()),
+            crops[:, None],
+            weights,
+        )
 
     def no_text(self) -> Tokens:
         """States (1, L, D) and mask of the empty caption."""
@@ -100,6 +108,10 @@ def choose_references(examples: Examples, chosen: np.ndarray, share: float, rng:
     """The reference crop of each example: with probability `share` another photo of the person, where there is one."""
     other = rng.random(len(chosen)) < share
     picks = rng.random(len(chosen))
-    rows = [examples.others[i][int(pick * len(examples.others[i]))] if swap and len(examples.others[i])
-            else examples.reference[i] for i, swap, pick in zip(chosen, other, picks, strict=True)]
+    rows = [
+        examples.others[i][int(pick * len(examples.others[i]))]
+        if swap and len(examples.others[i])
+        else examples.reference[i]
+        for i, swap, pick in zip(chosen, other, picks, strict=True)
+    ]
     return np.array(rows)

@@ -1,4 +1,5 @@
 """The training loss: predict the noise (or v) of noised latents, weighted by Min-SNR and by where the face is."""
+
 import torch
 from diffusers.training_utils import compute_snr
 
@@ -24,8 +25,9 @@ def snr_weight(scheduler: object, t: torch.Tensor, gamma: float | None) -> torch
     return snr.clamp(max=gamma) / divisor
 
 
-def weighted_mse(prediction: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, per_row: torch.Tensor
-                 ) -> torch.Tensor:
+def weighted_mse(
+    prediction: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, per_row: torch.Tensor
+) -> torch.Tensor:
     """Mean over B of per_row · mean over (C, h, w) of weight · (prediction − wanted)²; weight (B, 1, h, w)."""
     error = (prediction.float() - wanted.float()).square() * weight
     return (error.flatten(1).mean(1) * per_row).mean()

@@ -1,4 +1,5 @@
 """Pictures of validation people while training: reference beside drawing, from states that are already encoded."""
+
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -14,13 +15,16 @@ from iy.model.guidance import plan
 class Preview:
     """The first `count` validation examples; always the same noise, drawn as `evaluate` draws."""
 
-    def __init__(self, model: Personaliser, base: Base, examples: Examples, settings: params.Evaluate, count: int,
-                 seed: int):
+    def __init__(
+        self, model: Personaliser, base: Base, examples: Examples, settings: params.Evaluate, count: int, seed: int
+    ):
         self.model, self.vae, self.settings = model, base.vae, settings
         rows = np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int)
         self.batch = examples.batch(rows, examples.reference[rows], 1.0).to(base.device, base.unet.dtype)
-        empty = {name: (hidden.to(base.device, base.unet.dtype), mask.to(base.device))
-                 for name, (hidden, mask) in examples.no_text().items()}
+        empty = {
+            name: (hidden.to(base.device, base.unet.dtype), mask.to(base.device))
+            for name, (hidden, mask) in examples.no_text().items()
+        }
         nobody = torch.ones(len(rows), dtype=torch.bool, device=base.device)
         self.blank = without_text(self.batch.text, empty, model.own, nobody)
         self.scheduler = DPMSolverMultistepScheduler.from_config(base.scheduler.config, timestep_spacing="trailing")

@@ -1,4 +1,5 @@
 """What a person sees of a training, and how they stop it."""
+
 import contextlib
 import logging
 import signal
@@ -54,6 +55,7 @@ def until_signal() -> Iterator[list[int]]:
         stopped.append(number)
         for known, handler in before.items():
             signal.signal(known, handler)
+
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
         signal.signal(number, stop)

@@ -1,4 +1,5 @@
 """A finetuning stage from settings to bundle: parent, data, training, lineage."""
+
 import contextlib
 import json
 import shutil
@@ -20,26 +21,39 @@ from iy.storage import file_sha256, folder_sha256, sha256, write_json
 from iy.tracking import StageRun, stage_run
 
 STAGE_SECTIONS = ("base", "model", "seed")
-WITHOUT_EFFECT = {"checkpoint_every", "stages"}      # finetune keys that do not change this stage's result
+WITHOUT_EFFECT = {"checkpoint_every", "stages"}  # finetune keys that do not change this stage's result
 
 
 def run(settings: Params, stage: str) -> None:
     """`python -m iy.finetune --stage N`: models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
     plan, number = settings.finetune.stages[stage], int(stage)
-    state = PartialState(cpu=choose_device(settings.device).type == "cpu")      # of several under `accelerate launch`
+    state = PartialState(cpu=choose_device(settings.device).type == "cpu")  # of several under `accelerate launch`
     with stage_run(settings, f"finetune{stage}") if state.is_main_process else untracked() as tracked:
         paths = data.tables(settings, plan)
         for name, path in paths.items():
             tracked.log_dataset(name, path)
         base = load_base(settings.base, state.device)
         model, parent = start(settings, number, base)
-        lineage = {"stage": number, "parent": parent, "settings": stage_digest(settings, stage),
-                   "data": {name: file_sha256(path) for name, path in paths.items()}}
+        lineage = {
+            "stage": number,
+            "parent": parent,
+            "settings": stage_digest(settings, stage),
+            "data": {name: file_sha256(path) for name, path in paths.items()},
+        }
         examples, validation = data.load_examples(settings, plan, base, model.vision.image_size)
-        base.text = TextEncoders({})                  # captions are encoded: the text encoders' memory is free
-        trainer = Trainer(model, base.scheduler, examples, validation, settings.finetune, plan, seed=settings.seed,
-                          resume=resume_dir(settings, lineage), run=tracked,
-                          preview=preview(settings, model, base, validation, tracked))
+        base.text = TextEncoders({})  # captions are encoded: the text encoders' memory is free
+        trainer = Trainer(
+            model,
+            base.scheduler,
+            examples,
+            validation,
+            settings.finetune,
+            plan,
+            seed=settings.seed,
+            resume=resume_dir(settings, lineage),
+            run=tracked,
+            preview=preview(settings, model, base, validation, tracked),
+        )
         curves = trainer.train()
         if state.is_main_process:
             finish(settings, model, settings.bundle_dir(number), lineage, curves, len(examples))
@@ -65,15 +79,18 @@ def start(settings: Params, stage: int, base: Base) -> tuple[Personaliser, str |
     elif settings.finetune.init == "none":
         return Personaliser(base, settings.model), None
     elif settings.finetune.pretrained is None:
-        raise UserError("finetune.init = 'pretrained' needs finetune.pretrained, the folder of a bundle: name it, or "
-                        "use init: none")
+        raise UserError(
+            "finetune.init = 'pretrained' needs finetune.pretrained, the folder of a bundle: name it, or use init: none"
+        )
     else:
         folder = Path(settings.finetune.pretrained)
     made = bundle.read_config(folder)["model"]
     for key in params.Model.model_fields:
-        if key != "alpha" and getattr(made, key) != getattr(settings.model, key):      # alpha: learnt since
-            raise UserError(f"{folder} was made with model.{key} = {getattr(made, key)!r}, the settings say "
-                            f"{getattr(settings.model, key)!r}: make them equal, or train from finetune.init: none")
+        if key != "alpha" and getattr(made, key) != getattr(settings.model, key):  # alpha: learnt since
+            raise UserError(
+                f"{folder} was made with model.{key} = {getattr(made, key)!r}, the settings say "
+                f"{getattr(settings.model, key)!r}: make them equal, or train from finetune.init: none"
+            )
     return bundle.load(folder, base), folder_sha256(folder)
 
 
@@ -86,8 +103,9 @@ def stage_digest(settings: Params, stage: str) -> str:
     return sha256(json.dumps(used, sort_keys=True).encode())
 
 
-def preview(settings: Params, model: Personaliser, base: Base, validation: Examples | None, tracked: StageRun
-            ) -> Callable[[int], None] | None:
+def preview(
+    settings: Params, model: Personaliser, base: Base, validation: Examples | None, tracked: StageRun
+) -> Callable[[int], None] | None:
     """What draws and logs the validation picture of a step; None when there is nobody to draw."""
     if validation is None:
         return None

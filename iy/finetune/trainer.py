@@ -5,6 +5,7 @@
 
 Step k follows from (seed, k) and the weights before it: a resumed training ends with the bytes of an undisturbed one.
 """
+
 import contextlib
 import logging
 import math
@@ -27,10 +28,10 @@ from iy.model import Personaliser
 from iy.model.conditioning import without_text
 from iy.tracking import StageRun
 
-DRAWS, VALIDATION = 2, 3                # purposes of random numbers: each has a stream of its own
+DRAWS, VALIDATION = 2, 3  # purposes of random numbers: each has a stream of its own
 
 log = logging.getLogger(__name__)
-Curves = dict[str, list[list[float]]]   # name -> [step, value] pairs
+Curves = dict[str, list[list[float]]]  # name -> [step, value] pairs
 
 
 class Trainer:
@@ -40,22 +41,35 @@ class Trainer:
     preview: called as preview(step) with the averaged weights in place, to draw pictures.
     """
 
-    def __init__(self, model: Personaliser, scheduler: object, examples: Examples, validation: Examples | None,
-                 settings: params.Finetune, stage: params.Stage, *, seed: int, resume: Path | None = None,
-                 run: StageRun | None = None, preview: Callable[[int], None] | None = None):
+    def __init__(
+        self,
+        model: Personaliser,
+        scheduler: object,
+        examples: Examples,
+        validation: Examples | None,
+        settings: params.Finetune,
+        stage: params.Stage,
+        *,
+        seed: int,
+        resume: Path | None = None,
+        run: StageRun | None = None,
+        preview: Callable[[int], None] | None = None,
+    ):
         if len(examples) == 0:
             raise UserError("there is nothing to train on: no accepted photo or pair of the train split was found")
         if model.unet.dtype != torch.float32 and settings.precision == "no":
-            raise UserError(f"finetune.precision 'no' cannot train on a base of dtype {model.unet.dtype}".replace("torch.", "")
-                            + ": use bf16 or fp16, or base.dtype float32")
+            raise UserError(
+                f"finetune.precision 'no' cannot train on a base of dtype {model.unet.dtype}".replace("torch.", "")
+                + ": use bf16 or fp16, or base.dtype float32"
+            )
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=model.device.type == "cpu")
         self.model, self.scheduler, self.settings, self.stage, self.seed = model, scheduler, settings, stage, seed
         self.examples, self.validation, self.resume, self.preview = examples, validation, resume, preview
         self.run = run or StageRun(None, None)
-        model.unet.to(memory_format=torch.channels_last)        # a fifth faster on CPUs; the numbers stay
+        model.unet.to(memory_format=torch.channels_last)  # a fifth faster on CPUs; the numbers stay
         self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for weight in self.weights.values():
-            weight.data = weight.data.float()           # AdamW's small steps vanish in half precision
+            weight.data = weight.data.float()  # AdamW's small steps vanish in half precision
         self.ema = EMAModel(self.weights.values(), decay=settings.ema_decay, foreach=True)
         self.ema.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, self.adamw())
@@ -67,14 +81,22 @@ class Trainer:
         """No weight decay on gains, biases and α."""
         matrices = [p for p in self.weights.values() if p.ndim > 1]
         vectors = [p for p in self.weights.values() if p.ndim <= 1]
-        return torch.optim.AdamW([{"params": matrices, "weight_decay": self.settings.weight_decay},
-                                  {"params": vectors, "weight_decay": 0.0}], self.stage.learning_rate, fused=True)
+        return torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": self.settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            self.stage.learning_rate,
+            fused=True,
+        )
 
     def open_recogniser(self) -> identity.IdentityNet | None:
         """The network of the identity loss, or None without one."""
         if not self.settings.identity_weight or self.settings.identity_model is None:
             return None
-        return identity.load(self.settings.identity_model, tuple(self.examples.latents.shape[1:])).to(self.accelerator.device)
+        return identity.load(self.settings.identity_model, tuple(self.examples.latents.shape[1:])).to(
+            self.accelerator.device
+        )
 
     def train(self) -> Curves:
         """Run every step that is not done yet. A signal makes it save a checkpoint and leave with exit code 1."""
@@ -94,16 +116,20 @@ class Trainer:
                 if leave or (done % self.settings.checkpoint_every == 0 and done < self.stage.steps):
                     self.save(done)
                 if leave:
-                    raise SystemExit(f"interrupted after step {done} of {self.stage.steps}: run the same command again "
-                                     "to continue")
+                    raise SystemExit(
+                        f"interrupted after step {done} of {self.stage.steps}: run the same command again to continue"
+                    )
                 progress.advance(loss)
         self.ema.copy_to(self.weights.values())
         return self.curves
 
     def anywhere(self, stopped: bool) -> bool:
         """Whether any process was told to stop: all leave after the same step."""
-        return stopped if self.accelerator.num_processes == 1 else bool(self.accelerator.reduce(
-            torch.tensor(float(stopped), device=self.accelerator.device), "sum") > 0)
+        return (
+            stopped
+            if self.accelerator.num_processes == 1
+            else bool(self.accelerator.reduce(torch.tensor(float(stopped), device=self.accelerator.device), "sum") > 0)
+        )
 
     def train_step(self, step: int) -> float:
         """One optimiser step over `accumulate` batches; the mean loss over all processes."""
@@ -122,8 +148,10 @@ class Trainer:
         self.ema.step(self.weights.values())
         value = self.accelerator.reduce(total, "mean").item()
         if not math.isfinite(value):
-            raise UserError(f"the loss became {value} at step {step + 1}: lower this stage's learning_rate, or set "
-                            "precision to bf16 or 'no'")
+            raise UserError(
+                f"the loss became {value} at step {step + 1}: lower this stage's learning_rate, or set "
+                "precision to bf16 or 'no'"
+            )
         return value
 
     def rate(self, step: int) -> float:
@@ -136,37 +164,44 @@ class Trainer:
         block = (step * settings.accumulate + part) * count + self.accelerator.process_index
         chosen = rows_at(self.seed, block * settings.batch, settings.batch, len(self.examples))
         rng = random(self.seed, DRAWS, block)
-        torch.manual_seed(int(rng.integers(2**62)))     # whatever in the model draws numbers follows the step too
+        torch.manual_seed(int(rng.integers(2**62)))  # whatever in the model draws numbers follows the step too
         references = choose_references(self.examples, chosen, settings.reference_other, rng)
         batch = self.move(self.examples.batch(chosen, references, settings.face_weight))
         t = torch.from_numpy(rng.integers(0, self.scheduler.config.num_train_timesteps, settings.batch))
         edges = np.cumsum([settings.drop_text, settings.drop_image, settings.drop_both])
         kind = torch.from_numpy(np.searchsorted(edges, rng.random(settings.batch), "right"))
-        text, image, both = kind == 0, kind == 1, kind == 2     # what is dropped; 3: nothing
+        text, image, both = kind == 0, kind == 1, kind == 2  # what is dropped; 3: nothing
         return self.loss(batch, t, torch.randn(batch.latents.shape), text | both, image | both)
 
-    def loss(self, batch: Batch, t: torch.Tensor, noise: torch.Tensor, no_text: torch.Tensor, no_image: torch.Tensor
-             ) -> torch.Tensor:
+    def loss(
+        self, batch: Batch, t: torch.Tensor, noise: torch.Tensor, no_text: torch.Tensor, no_image: torch.Tensor
+    ) -> torch.Tensor:
         """Weighted error of the prediction at timesteps t (B,) for rows whose text or image may be left out (B,)."""
         device = self.accelerator.device
         t, noise = t.to(device), noise.to(device, batch.latents.dtype)
         text = without_text(batch.text, self.move_text(batch.latents.dtype), self.model.own, no_text.to(device))
         noised = self.scheduler.add_noise(batch.latents, noise, t)
         prediction = self.wrapped(noised, t, text, batch.references, ~no_image.to(device)[:, None])
-        error = weighted_mse(prediction, target(self.scheduler, batch.latents, noise, t), batch.weight,
-                             snr_weight(self.scheduler, t, self.settings.min_snr_gamma))
+        error = weighted_mse(
+            prediction,
+            target(self.scheduler, batch.latents, noise, t),
+            batch.weight,
+            snr_weight(self.scheduler, t, self.settings.min_snr_gamma),
+        )
         if self.recogniser is None:
             return error
         drawn = identity.clean(self.scheduler, noised, prediction, t)
-        clear = self.scheduler.alphas_cumprod.to(device)[t] * ~no_image.to(device)     # noise hides who it is
+        clear = self.scheduler.alphas_cumprod.to(device)[t] * ~no_image.to(device)  # noise hides who it is
         return error + self.settings.identity_weight * identity.loss(self.recogniser, drawn, batch.latents, clear)
 
     def move(self, batch: Batch) -> Batch:
         return batch.to(self.accelerator.device, self.model.unet.dtype)
 
     def move_text(self, dtype: torch.dtype) -> dict:
-        return {name: (hidden.to(self.accelerator.device, dtype), mask.to(self.accelerator.device))
-                for name, (hidden, mask) in self.empty.items()}
+        return {
+            name: (hidden.to(self.accelerator.device, dtype), mask.to(self.accelerator.device))
+            for name, (hidden, mask) in self.empty.items()
+        }
 
     @torch.no_grad()
     def validate(self, done: int) -> None:
@@ -205,14 +240,22 @@ class Trainer:
     def save(self, done: int) -> None:
         if self.resume and self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
-            save_checkpoint(self.resume, step=done, weights=self.weights, ema=self.ema.shadow_params,
-                            ema_step=self.ema.optimization_step, optimizer=self.optimizer,
-                            scaler=scaler.state_dict() if scaler else None, curves=self.curves)
+            save_checkpoint(
+                self.resume,
+                step=done,
+                weights=self.weights,
+                ema=self.ema.shadow_params,
+                ema_step=self.ema.optimization_step,
+                optimizer=self.optimizer,
+                scaler=scaler.state_dict() if scaler else None,
+                curves=self.curves,
+            )
 
     def restore(self) -> int:
         """The step to go on from, with everything as `save` left it; 0 without a checkpoint."""
-        state = self.resume and load_checkpoint(self.resume, weights=self.weights, ema=self.ema.shadow_params,
-                                                optimizer=self.optimizer)
+        state = self.resume and load_checkpoint(
+            self.resume, weights=self.weights, ema=self.ema.shadow_params, optimizer=self.optimizer
+        )
         if not state:
             return 0
         self.ema.optimization_step, self.curves = state["ema_step"], state["curves"]

@@ -1,4 +1,5 @@
 """Draw many cells (prompt, face, seed) through one pipeline."""
+
 from iy.generate.batches import in_batches
 from iy.generate.draw import Cell, draw, redraw
 

@@ -4,6 +4,7 @@ Every batch is filled up to the same length, so that all of them run the same ar
 for the pipeline's life; the pictures drawn before are kept, and those drawn after may differ by rounding from what a larger
 batch would have given.
 """
+
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,12 +17,13 @@ from rich.progress import Progress
 from iy.errors import UserError
 
 Draw = Callable[[list[int]], list[np.ndarray]]
-fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()     # pipelines whose memory ran out -> rows they are given since
+fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # pipelines whose memory ran out -> rows they are given since
 log = logging.getLogger(__name__)
 
 
-def in_batches(pipeline: Any, groups: Sequence[Sequence[int]], batch: int, draw: Draw,
-               progress: str | None) -> dict[int, np.ndarray]:
+def in_batches(
+    pipeline: Any, groups: Sequence[Sequence[int]], batch: int, draw: Draw, progress: str | None
+) -> dict[int, np.ndarray]:
     """Row -> image. `draw` gives one image per row of a batch, which holds rows of one group, the last one repeated.
 
     progress: its name while it runs; None is silent.
@@ -35,12 +37,12 @@ def in_batches(pipeline: Any, groups: Sequence[Sequence[int]], batch: int, draw:
             start = 0
             while start < len(group):
                 size = min(batch, fits.get(pipeline, batch))
-                rows = list(group[start:start + size])
+                rows = list(group[start : start + size])
                 drawn = attempt(draw, rows + rows[-1:] * (size - len(rows)))
                 if drawn is None:
                     halve(pipeline, size)
                     continue
-                images |= zip(rows, drawn[:len(rows)], strict=True)
+                images |= zip(rows, drawn[: len(rows)], strict=True)
                 start += len(rows)
                 bar.advance(task, len(rows))
     return images
@@ -56,7 +58,9 @@ def attempt(draw: Draw, rows: list[int]) -> list[np.ndarray] | None:
 
 def halve(pipeline: Any, size: int) -> None:
     if size == 1:
-        raise UserError("the GPU's memory does not hold one picture at a time: set base.dtype: bfloat16, or use a larger GPU")
+        raise UserError(
+            "the GPU's memory does not hold one picture at a time: set base.dtype: bfloat16, or use a larger GPU"
+        )
     fits[pipeline] = size // 2
     torch.cuda.empty_cache()
     log.warning("memory ran out at %d pictures at a time: going on with %d", size, size // 2)

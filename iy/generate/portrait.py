@@ -1,4 +1,5 @@
 """One photograph and a prompt to pictures on disk: what `iy generate` does."""
+
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,15 +29,30 @@ class Portraitist:
         """The masked face crop of a photograph's bytes; `name` stands for it in messages."""
         return one_face(read_photo(photo, name), name, self.analyser, self.model, self.size)
 
-    def draw(self, crops: list[np.ndarray | None], prompts: list[str], seeds: list[int], steps: int, guidance: float,
-             identity_guidance: float) -> list[np.ndarray]:
+    def draw(
+        self,
+        crops: list[np.ndarray | None],
+        prompts: list[str],
+        seeds: list[int],
+        steps: int,
+        guidance: float,
+        identity_guidance: float,
+    ) -> list[np.ndarray]:
         """One uint8 (H, W, 3) picture per crop (None: nobody in particular), prompt and seed."""
         cells = [Cell(*cell) for cell in zip(prompts, crops, seeds, strict=True)]
-        return draw(self.pipeline, cells, steps=steps, guidance=guidance, identity_guidance=identity_guidance,
-                    batch=min(8, len(cells)))
+        return draw(
+            self.pipeline,
+            cells,
+            steps=steps,
+            guidance=guidance,
+            identity_guidance=identity_guidance,
+            batch=min(8, len(cells)),
+        )
 
 
-def draw_files(bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path) -> Iterator[Path]:
+def draw_files(
+    bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path
+) -> Iterator[Path]:
     """Draw one PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
     try:
         data = photo.read_bytes()
@@ -45,7 +61,9 @@ def draw_files(bundle: Path, settings: params.Params, photo: Path, prompt: str, 
     seeds, draws = list(seeds), settings.evaluate
     artist = Portraitist(bundle, settings.faces, settings.usage)
     crop = artist.reference(data, str(photo))
-    images = artist.draw([crop] * len(seeds), [prompt] * len(seeds), seeds, draws.steps, draws.guidance, draws.identity_guidance)
+    images = artist.draw(
+        [crop] * len(seeds), [prompt] * len(seeds), seeds, draws.steps, draws.guidance, draws.identity_guidance
+    )
     for number, image in enumerate(images, 1):
         path = out if len(seeds) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix or '.png'}")
         try:

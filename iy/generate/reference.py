@@ -1,4 +1,5 @@
 """From any photograph of one person to the face crop that the model takes as reference."""
+
 import io
 
 import numpy as np
@@ -9,7 +10,7 @@ from iy.errors import UserError
 from iy.faces import Analyser
 from iy.faces.crop import face_crop
 
-MAXIMUM_PIXELS = 100_000_000    # a small file can unpack to gigabytes
+MAXIMUM_PIXELS = 100_000_000  # a small file can unpack to gigabytes
 
 
 def read_photo(data: bytes, name: str) -> np.ndarray:
@@ -29,7 +30,9 @@ def one_face(image: np.ndarray, name: str, analyser: Analyser, model: params.Mod
     """uint8 (H, W, 3) -> the crop (size, size, 3) around its only face, masked as the model was trained."""
     faces = analyser.detect(image)
     if not faces:
-        raise UserError(f"{name}: no face was found: use a photograph in which the whole face is seen, from the front or half side")
+        raise UserError(
+            f"{name}: no face was found: use a photograph in which the whole face is seen, from the front or half side"
+        )
     if len(faces) > 1:
         raise UserError(f"{name}: {len(faces)} faces were found: cut the photograph so that it shows one person")
     return face_crop(image, faces[0].box, faces[0].landmarks, size, model.crop_margin, model.mask_face)

@@ -9,6 +9,7 @@ is the base. A matrix per head can be taken into V, where it costs nothing: K an
 
 Shapes: B images, S spatial positions, L tokens of a branch, D width of its tokens, H heads, d head width, C = H·d.
 """
+
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Context:
     position may read, mask (B, 1, S, L) and presence (B, S, 1) at a layer of S positions; they stand in for the above.
     `pooled` (B, D): what a U-Net with added conditions (SDXL's) takes of the text besides, or None.
     """
+
     layers: list[KeysValues]
     masks: dict[str, torch.Tensor | None]
     present: dict[str, torch.Tensor | None]
@@ -51,10 +53,18 @@ class Context:
         """The context with every tensor replaced by `change(tensor)`, e.g. `context.map(lambda x: x[:2])`."""
         optional = {name: None if mask is None else change(mask) for name, mask in self.masks.items()}
         present = {name: None if flag is None else change(flag) for name, flag in self.present.items()}
-        places = {name: {size: (change(mask), change(flag)) for size, (mask, flag) in sizes.items()}
-                  for name, sizes in self.places.items()}
-        return Context([{name: (change(k), change(v)) for name, (k, v) in layer.items()} for layer in self.layers],
-                       optional, present, self.strength, places, None if self.pooled is None else change(self.pooled))
+        places = {
+            name: {size: (change(mask), change(flag)) for size, (mask, flag) in sizes.items()}
+            for name, sizes in self.places.items()
+        }
+        return Context(
+            [{name: (change(k), change(v)) for name, (k, v) in layer.items()} for layer in self.layers],
+            optional,
+            present,
+            self.strength,
+            places,
+            None if self.pooled is None else change(self.pooled),
+        )
 
 
 def places(mask: torch.Tensor, regions: torch.Tensor, levels: int) -> dict[int, Place]:
@@ -65,10 +75,10 @@ def places(mask: torch.Tensor, regions: torch.Tensor, levels: int) -> dict[int, 
     """
     found, each = {}, mask.shape[1] // regions.shape[1]
     for _ in range(levels):
-        may = regions.flatten(2).repeat_interleave(each, 1).transpose(1, 2) & mask[:, None]     # (B, S, N·T)
+        may = regions.flatten(2).repeat_interleave(each, 1).transpose(1, 2) & mask[:, None]  # (B, S, N·T)
         some = may.any(2, keepdim=True)
         found[may.shape[1]] = (may | ~some)[:, None], some
-        regions = F.max_pool2d(regions.float(), 2, ceil_mode=True).bool()       # a stride-2 convolution rounds up too
+        regions = F.max_pool2d(regions.float(), 2, ceil_mode=True).bool()  # a stride-2 convolution rounds up too
     return found
 
 
@@ -105,14 +115,22 @@ class ParallelAttention(nn.Module):
 
     def keys_values(self, attention: Attention, tokens: Tokens) -> KeysValues:
         """K and V (B, H, L, d) of this layer for every branch in `tokens` (hidden (B, L, D), mask)."""
+
         def project(name: str, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             if name == self.own:
                 return self.split(attention.to_k(hidden)), self.split(attention.to_v(hidden))
             return self.split(self.key[name](hidden)), self.split(self.value[name](hidden)) @ self.out[name]
+
         return {name: project(name, hidden) for name, (hidden, _) in tokens.items()}
 
-    def __call__(self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Context,
-                 attention_mask: None = None, temb: None = None) -> torch.Tensor:
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: Context,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> torch.Tensor:
         """hidden_states (B, S, C_in) and the U-Net's context to (B, S, C_in)."""
         context = encoder_hidden_states
         kv, positions = context.layers[self.index], hidden_states.shape[1]
@@ -146,8 +164,14 @@ class ConcatenatedAttention(ParallelAttention):
     are zero, so a fresh model is *not* exactly the base here; absent branches take no share.
     """
 
-    def __call__(self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Context,
-                 attention_mask: None = None, temb: None = None) -> torch.Tensor:
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: Context,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> torch.Tensor:
         context, positions = encoder_hidden_states, hidden_states.shape[1]
         masks = {}
         for name in context.masks:

@@ -2,6 +2,7 @@
 
 The frozen base is not in it; config.json names its parts. LoRA weights have diffusers' names (`unet.….lora_A.weight`).
 """
+
 import json
 from pathlib import Path
 
@@ -26,15 +27,25 @@ def save(model: Personaliser, folder: Path | str, lineage: dict, fp16: bool = Fa
     with atomic_folder(folder) as aside:
         for file, state in states(model).items():
             if file != TOWER:
-                save_file({name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()},
-                          aside / file)
+                save_file(
+                    {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}, aside / file
+                )
         tower = model.vision.tower
-        tower.save_pretrained(aside / "vision", state_dict={name: value.detach().to("cpu", dtype)
-                                                           for name, value in tower.state_dict().items()})
-        write_json(aside / "config.json", {
-            "format": FORMAT, "class": "ImagineYourselfPipeline", "lineage": lineage, "branches": list(model.branches),
-            "base": model.base_settings.model_dump(mode="json", by_alias=True),
-            "model": model.settings.model_dump(mode="json", by_alias=True)})
+        tower.save_pretrained(
+            aside / "vision",
+            state_dict={name: value.detach().to("cpu", dtype) for name, value in tower.state_dict().items()},
+        )
+        write_json(
+            aside / "config.json",
+            {
+                "format": FORMAT,
+                "class": "ImagineYourselfPipeline",
+                "lineage": lineage,
+                "branches": list(model.branches),
+                "base": model.base_settings.model_dump(mode="json", by_alias=True),
+                "model": model.settings.model_dump(mode="json", by_alias=True),
+            },
+        )
         for file in aside.rglob("*.safetensors"):
             file.chmod(0o644)
 
@@ -44,7 +55,7 @@ def states(model: Personaliser) -> dict[str, dict[str, torch.Tensor]]:
     files: dict[str, dict[str, torch.Tensor]] = {ADAPTER: {}, LORA_FILE: {}, TOWER: {}}
     for name, value in model.named_parameters():
         if "lora_" in name:
-            if f".{PERSONAL}." in name:         # others are not ours to save
+            if f".{PERSONAL}." in name:  # others are not ours to save
                 files[LORA_FILE][name.replace(f".{PERSONAL}.", ".")] = value
         elif name.startswith("vision.tower."):
             files[TOWER][name.removeprefix("vision.tower.")] = value
@@ -62,8 +73,10 @@ def read_config(folder: Path | str) -> dict:
             raise UserError(f"{path}: format {config['format']} is not {FORMAT}: use the iy version that wrote it")
         # JSON objects are written sorted; the branches' order decides the order of summation, so it is kept apart.
         base = config["base"] | {"text": {name: config["base"]["text"][name] for name in config["branches"]}}
-        return config | {"base": params.Base.model_validate(base),
-                         "model": params.Model.model_validate(config["model"])}
+        return config | {
+            "base": params.Base.model_validate(base),
+            "model": params.Model.model_validate(config["model"]),
+        }
     except FileNotFoundError:
         raise UserError(f"{folder} is not a bundle: it has no config.json") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -90,8 +103,9 @@ def fill(state: dict[str, torch.Tensor], path: Path) -> None:
         raise UserError(f"{path} does not fit this base: tensor {name!r} is {fault}")
     for name, value in state.items():
         if value.shape != stored[name].shape:
-            raise UserError(f"{path} does not fit this base: {name} is {tuple(stored[name].shape)}, "
-                            f"not {tuple(value.shape)}")
+            raise UserError(
+                f"{path} does not fit this base: {name} is {tuple(stored[name].shape)}, not {tuple(value.shape)}"
+            )
         value.copy_(stored[name])
 
 
@@ -106,6 +120,7 @@ def locate(base: params.Base, folder: Path) -> params.Base:
 
     So a bundle inside a project opens from any working directory. Hub ids, found nowhere on disk, stay as they are.
     """
+
     def find(path: str) -> str:
         if Path(path).exists():
             return path
@@ -114,5 +129,6 @@ def locate(base: params.Base, folder: Path) -> params.Base:
     def moved(part: params.Component) -> params.Component:
         second = getattr(part, "second", None)
         return part.model_copy(update={"path": find(part.path)} | ({"second": moved(second)} if second else {}))
+
     parts = {name: moved(getattr(base, name)) for name in ("unet", "vae", "scheduler", "vision")}
     return base.model_copy(update=parts | {"text": {name: moved(branch) for name, branch in base.text.items()}})

@@ -1,4 +1,5 @@
 """What the references say, and leaving conditions out: of training (dropout) and of guidance's halves."""
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ class Vision(NamedTuple):
     leaves the person out of the picture but not out of the softmax. regions bool (B, N, h, w), at the latents' size:
     where in the picture each person belongs; None = anywhere.
     """
+
     tokens: torch.Tensor
     mask: torch.Tensor
     weight: torch.Tensor | None = None
@@ -31,12 +33,14 @@ def without_text(text: Tokens, empty: Tokens, own: str, dropped: torch.Tensor) -
     The base's own branch, and the pooled embedding if it takes one, are then the empty prompt's, as it was trained;
     `empty` holds them (1, L, D). The added branches have all tokens masked and contribute exactly 0.
     """
+
     def change(name: str, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if name not in (own, POOLED):
             return hidden, mask & ~dropped[:, None]
         (hidden, mask), (blank, blank_mask) = common_length([(hidden, mask), empty[name]])
         blank, blank_mask = blank.to(hidden.dtype).expand_as(hidden), blank_mask.expand_as(mask)
         return torch.where(dropped[:, None, None], blank, hidden), torch.where(dropped[:, None], blank_mask, mask)
+
     return {name: change(name, *pair) for name, pair in text.items()}
 
 
@@ -66,4 +70,5 @@ def common_length(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[
     def pad(hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         missing = longest - mask.shape[1]
         return torch.nn.functional.pad(hidden, (0, 0, 0, missing)), torch.nn.functional.pad(mask, (0, missing))
+
     return [pad(*pair) for pair in pairs]

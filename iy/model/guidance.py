@@ -6,6 +6,7 @@
 A term of weight 0 is not computed: three evaluations in general, two when both strengths are equal (the usual joint
 guidance), one when both are 1.
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ class Guide:
 
     rescale: 0 leaves the result; 1 gives it the deviation of the fully conditioned part (arXiv 2305.08891 §3.4).
     """
+
     weights: list[float]
     context: Context
     rescale: float
@@ -39,8 +41,16 @@ def deviation(x: torch.Tensor) -> torch.Tensor:
     return x.flatten(1).std(1).view(-1, 1, 1, 1)
 
 
-def plan(model: Personaliser, text: Tokens, blank: Tokens, vision: Vision | None, guidance: float,
-         identity: float, rescale: float, strength: dict[str, float] | None = None) -> Guide:
+def plan(
+    model: Personaliser,
+    text: Tokens,
+    blank: Tokens,
+    vision: Vision | None,
+    guidance: float,
+    identity: float,
+    rescale: float,
+    strength: dict[str, float] | None = None,
+) -> Guide:
     """text, blank: states of the prompts and of the negative prompts; vision: reference tokens; B rows each."""
     if vision is None:
         terms = [(1 - guidance, blank, None), (guidance, text, None)]

@@ -1,4 +1,5 @@
 """What callers may hand to the pipeline, brought to one form; anything else is refused in one sentence."""
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,8 +68,9 @@ def references(reference: Picture | Sequence | None, single: bool, count: int) -
     return [[picture for picture in row if picture is not None] for row in rows]
 
 
-def reference_pixels(rows: list[list[Picture]], size: int,
-                     cropper: Cropper | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+def reference_pixels(
+    rows: list[list[Picture]], size: int, cropper: Cropper | None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Pixels (B, N, 3, size, size) in [-1, 1] and presence (B, N), N the most references of a row; None without any."""
     most = max(map(len, rows))
     if most == 0:
@@ -98,14 +100,19 @@ def check_embeds(name: str, embeds: dict, own: str, device: torch.device, dtype:
         if hidden.device != device or mask.device != device:
             raise UserError(f"{name}: branch {branch!r} is on {hidden.device}, the model on {device}: move one of them")
         if hidden.dtype != dtype:
-            raise UserError(f"{name}: branch {branch!r} is {hidden.dtype}, the model {dtype}: convert one of them"
-                            .replace("torch.", ""))
+            raise UserError(
+                f"{name}: branch {branch!r} is {hidden.dtype}, the model {dtype}: convert one of them".replace(
+                    "torch.", ""
+                )
+            )
 
 
 def seen(embeds: Vision, count: int, *pictures: object) -> Vision:
     """Reference tokens that the caller kept, one row per prompt; nothing may be asked of their pictures any more."""
     if any(asked is not None for asked in pictures):
-        raise UserError("reference_embeds stand in place of reference, person_strength and regions: give one or the other")
+        raise UserError(
+            "reference_embeds stand in place of reference, person_strength and regions: give one or the other"
+        )
     rows = len(embeds.mask)
     if rows not in (1, count):
         raise UserError(f"reference_embeds: {rows} rows for {count} prompts; give one, or one per prompt")
@@ -176,8 +183,9 @@ def start_pixels(image: Picture | Sequence[Picture], count: int, height: int, wi
     return to_pixels([np.asarray(one) for one in sized])
 
 
-def generators(seeds: Sequence[int] | None, generator: torch.Generator | Sequence[torch.Generator] | None,
-               count: int) -> torch.Generator | list[torch.Generator] | None:
+def generators(
+    seeds: Sequence[int] | None, generator: torch.Generator | Sequence[torch.Generator] | None, count: int
+) -> torch.Generator | list[torch.Generator] | None:
     """A generator per image from seeds, or what the caller gave."""
     if seeds is not None and generator is not None:
         raise UserError("give seeds or generator, not both")

@@ -3,6 +3,7 @@
 Several personalisers can stand on one base, whose weights they share: merging adds the trained LoRA into copies, and
 unmerging gives the shared weights back, bit for bit.
 """
+
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from iy.errors import UserError
 
-PERSONAL = "personal"       # the trained one
+PERSONAL = "personal"  # the trained one
 SHARED = "shared_weight"
 
 
@@ -35,7 +36,7 @@ def merge(unet: UNet2DConditionModel) -> None:
     for layer in layers(unet):
         if not layer.merged:
             shared = layer.base_layer.weight
-            object.__setattr__(layer, SHARED, shared)       # not as a parameter of the layer
+            object.__setattr__(layer, SHARED, shared)  # not as a parameter of the layer
             layer.base_layer.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
             layer.merge()
 
@@ -79,4 +80,4 @@ def weigh(unet: UNet2DConditionModel, weights: dict[str, float]) -> None:
                 layer.set_scale(name, weight)
         layer.set_adapter([name for name in (PERSONAL, *sorted(others(unet))) if name in layer.lora_A])
         for value in (value for name, value in layer.named_parameters() if "lora_" in name):
-            value.requires_grad_(trained.get(id(value), False))     # set_adapter() would have all of them train
+            value.requires_grad_(trained.get(id(value), False))  # set_adapter() would have all of them train

@@ -1,4 +1,5 @@
 """The personalised U-Net: the frozen base, parallel attention over text and faces, and LoRA."""
+
 import copy
 
 import torch
@@ -32,7 +33,7 @@ class Personaliser(nn.Module):
             raise UserError(f"model.alpha: give one starting value for each of {names}, found {sorted(settings.alpha)}")
         self.settings, self.base_settings = settings, base.settings
         self.own, self.branches = base.own, list(base.text)
-        self.scale = base.image_size // base.latent_shape[1]        # pixels of a latent cell
+        self.scale = base.image_size // base.latent_shape[1]  # pixels of a latent cell
         self.unet = share(base.unet)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -96,8 +97,10 @@ class Personaliser(nn.Module):
         if unknown := set(text) - {POOLED, *self.branches}:
             raise UserError(f"unknown text branch {sorted(unknown)[0]!r}: this model has {self.branches}")
         if self.pooled != (POOLED in text):
-            raise UserError(f"this U-Net takes {'a' if self.pooled else 'no'} pooled text embedding: give its base's own "
-                            f"text branch {'a' if self.pooled else 'no'} second encoder (base.text.{self.own}.second)")
+            raise UserError(
+                f"this U-Net takes {'a' if self.pooled else 'no'} pooled text embedding: give its base's own "
+                f"text branch {'a' if self.pooled else 'no'} second encoder (base.text.{self.own}.second)"
+            )
         tokens = {name: text[name] for name in self.branches if name in text}
         where = {}
         if vision is not None:
@@ -110,15 +113,21 @@ class Personaliser(nn.Module):
         if vision is not None and vision.weight is not None:
             share = vision.weight[:, None, :, None]
             layers = [layer | {VISION: (layer[VISION][0], layer[VISION][1] * share)} for layer in layers]
-        return Context(layers, {name: mask for name, (mask, _) in read.items()},
-                       {name: flag for name, (_, flag) in read.items()}, dict(strength or {}), where,
-                       text[POOLED][0][:, 0] if self.pooled else None)
+        return Context(
+            layers,
+            {name: mask for name, (mask, _) in read.items()},
+            {name: flag for name, (_, flag) in read.items()},
+            dict(strength or {}),
+            where,
+            text[POOLED][0][:, 0] if self.pooled else None,
+        )
 
     @apply_forward_hook
     def denoise(self, latents: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         """The U-Net's prediction (noise or v, as the scheduler says) for latents (B, 4, h, w) at timesteps t."""
-        return self.unet(latents, t, encoder_hidden_states=context,
-                         added_cond_kwargs=self.added(latents, context.pooled)).sample
+        return self.unet(
+            latents, t, encoder_hidden_states=context, added_cond_kwargs=self.added(latents, context.pooled)
+        ).sample
 
     def added(self, latents: torch.Tensor, pooled: torch.Tensor | None) -> dict[str, torch.Tensor] | None:
         """SDXL's conditions besides the tokens: the pooled text, and original size, crop and target size in pixels."""
@@ -128,8 +137,14 @@ class Personaliser(nn.Module):
         sizes = torch.tensor([height, width, 0, 0, height, width], dtype=pooled.dtype, device=pooled.device)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
 
-    def forward(self, latents: torch.Tensor, t: torch.Tensor, text: Tokens, references: torch.Tensor | None = None,
-                reference_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        latents: torch.Tensor,
+        t: torch.Tensor,
+        text: Tokens,
+        references: torch.Tensor | None = None,
+        reference_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """One training or inference step with gradients to all that is trainable; shapes as in `context`."""
         vision = None if references is None else self.vision_tokens(references, reference_mask)
         return self.denoise(latents, t, self.context(text, vision))

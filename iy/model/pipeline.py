@@ -1,4 +1,5 @@
 """The diffusers pipeline: prompts and faces in, images out; from noise, or from an image to be redrawn."""
+
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +32,9 @@ class ImagineYourselfPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text->model->vae"
-    _exclude_from_cpu_offload = ["model"]       # its branches are more than modules with a forward: moved whole or not at all
+    _exclude_from_cpu_offload = [
+        "model"
+    ]  # its branches are more than modules with a forward: moved whole or not at all
     _callback_tensor_inputs = ["latents"]
 
     def __init__(self, model: Personaliser, vae: nn.Module, text: TextEncoders, scheduler: Any):
@@ -55,15 +58,17 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         return cls.build(Personaliser(base, settings), base)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu",
-                        torch_dtype: torch.dtype | None = None) -> "ImagineYourselfPipeline":
+    def from_pretrained(
+        cls, folder: Path | str, device: torch.device | str = "cpu", torch_dtype: torch.dtype | None = None
+    ) -> "ImagineYourselfPipeline":
         """Open a bundle folder and the base that its config.json names, ready to draw; `torch_dtype`: in another dtype."""
         model, base = bundle.open_bundle(folder, device)
         pipeline = cls.build(model.requires_grad_(False).eval(), base)
         return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
 
-    def save_pretrained(self, folder: Path | str, lineage: dict | None = None, fp16: bool = False,
-                        safe_serialization: bool = True) -> None:
+    def save_pretrained(
+        self, folder: Path | str, lineage: dict | None = None, fp16: bool = False, safe_serialization: bool = True
+    ) -> None:
         """Write the adapter as a bundle; the base stays where its settings say."""
         if not safe_serialization:
             raise UserError("a bundle holds no pickles: leave safe_serialization at True")
@@ -71,17 +76,33 @@ class ImagineYourselfPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def __call__(
-        self, prompt: str | Sequence[str] | None = None, reference: inputs.Picture | Sequence | None = None,
-        image: inputs.Picture | Sequence | None = None, strength: float = 0.5,
-        negative_prompt: str | Sequence | None = None, height: int | None = None, width: int | None = None,
-        num_inference_steps: int = 12, guidance_scale: float = 3.0,
-        identity_guidance_scale: float | None = None, guidance_rescale: float = 0.0, num_images_per_prompt: int = 1,
-        seeds: Sequence[int] | None = None, generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        latents: torch.Tensor | None = None, face_cropper: inputs.Cropper | None = None, fixed_length: bool = False,
-        branch_strength: dict[str, float] | None = None, person_strength: Sequence | None = None,
-        regions: Sequence | None = None, prompt_embeds: Tokens | None = None,
-        negative_prompt_embeds: Tokens | None = None, reference_embeds: Vision | None = None,
-        output_type: str = "pil", return_dict: bool = True, callback_on_step_end: Callable | None = None,
+        self,
+        prompt: str | Sequence[str] | None = None,
+        reference: inputs.Picture | Sequence | None = None,
+        image: inputs.Picture | Sequence | None = None,
+        strength: float = 0.5,
+        negative_prompt: str | Sequence | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 12,
+        guidance_scale: float = 3.0,
+        identity_guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        num_images_per_prompt: int = 1,
+        seeds: Sequence[int] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        face_cropper: inputs.Cropper | None = None,
+        fixed_length: bool = False,
+        branch_strength: dict[str, float] | None = None,
+        person_strength: Sequence | None = None,
+        regions: Sequence | None = None,
+        prompt_embeds: Tokens | None = None,
+        negative_prompt_embeds: Tokens | None = None,
+        reference_embeds: Vision | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple:
         """Draw `num_images_per_prompt` images of every prompt.
@@ -109,8 +130,12 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         draws = inputs.generators(seeds, generator, count)
         if reference_embeds is None:
             rows = inputs.references(reference, isinstance(prompt, str), prompts)
-            faces = self.see(rows, face_cropper, inputs.person_weights(person_strength, rows),
-                             inputs.regions(regions, rows, height // self.vae_scale, width // self.vae_scale))
+            faces = self.see(
+                rows,
+                face_cropper,
+                inputs.person_weights(person_strength, rows),
+                inputs.regions(regions, rows, height // self.vae_scale, width // self.vae_scale),
+            )
         else:
             faces = inputs.seen(reference_embeds, prompts, reference, person_strength, regions)
         words, blank, faces = (repeat(part, num_images_per_prompt) for part in (words, blank, faces))
@@ -119,10 +144,14 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         timesteps = self.schedule(num_inference_steps, 1.0 if image is None else strength)
         noise = self.noise(count, height, width, draws, latents)
         latents = self.start(image, noise, timesteps, prompts, num_images_per_prompt, height, width)
-        latents = self.denoise(latents, timesteps, guide, draws, callback_on_step_end,
-                               callback_on_step_end_tensor_inputs)
-        images = latents if output_type == "latent" else self.processor.postprocess(
-            vae_decode(self.vae, latents).float(), output_type)
+        latents = self.denoise(
+            latents, timesteps, guide, draws, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
+        images = (
+            latents
+            if output_type == "latent"
+            else self.processor.postprocess(vae_decode(self.vae, latents).float(), output_type)
+        )
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -141,8 +170,16 @@ class ImagineYourselfPipeline(DiffusionPipeline):
     def unmerge_lora(self) -> None:
         lora.unmerge(self.model.unet)
 
-    def guide(self, words: Tokens, blank: Tokens, faces: Vision | None, guidance: float, identity: float,
-              rescale: float, strength: dict[str, float] | None) -> Guide:
+    def guide(
+        self,
+        words: Tokens,
+        blank: Tokens,
+        faces: Vision | None,
+        guidance: float,
+        identity: float,
+        rescale: float,
+        strength: dict[str, float] | None,
+    ) -> Guide:
         """Everything that the denoising steps share; see `iy.model.guidance.plan`."""
         return plan(self.model, words, blank, faces, guidance, identity, rescale, strength)
 
@@ -157,8 +194,13 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         if output_type not in ("pil", "np", "pt", "latent"):
             raise UserError(f"output_type must be pil, np, pt or latent, got {output_type!r}")
 
-    def see(self, rows: list[list[inputs.Picture]], cropper: inputs.Cropper | None, weights: torch.Tensor | None,
-            regions: torch.Tensor | None) -> Vision | None:
+    def see(
+        self,
+        rows: list[list[inputs.Picture]],
+        cropper: inputs.Cropper | None,
+        weights: torch.Tensor | None,
+        regions: torch.Tensor | None,
+    ) -> Vision | None:
         """Tokens and mask of each prompt's references, how strongly each is drawn (B, N), and where (B, N, h, w)."""
         seen = inputs.reference_pixels(rows, self.model.vision.image_size, cropper)
         if seen is None:
@@ -174,8 +216,9 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         """States and masks of the prompts for `prompt_embeds`: the text encoders need not run again."""
         return self.states(inputs.prompts(prompt), fixed_length)
 
-    def encode_negative(self, prompt: str | Sequence[str | None] | None, count: int = 1,
-                        fixed_length: bool = False) -> Tokens:
+    def encode_negative(
+        self, prompt: str | Sequence[str | None] | None, count: int = 1, fixed_length: bool = False
+    ) -> Tokens:
         """What guidance leads away from, for `negative_prompt_embeds`: `count` negative prompts, or no text."""
         texts = inputs.negatives(prompt, count)
         return self.away(self.states([text or "" for text in texts], fixed_length), texts)
@@ -183,11 +226,14 @@ class ImagineYourselfPipeline(DiffusionPipeline):
     def away(self, states: Tokens, negatives: list[str | None]) -> Tokens:
         written = torch.tensor([text is not None for text in negatives], device=self._execution_device)[:, None]
         # Without a negative prompt the own branch reads "", as the base was trained to; the added ones nothing.
-        return {name: (hidden, mask if name in (self.model.own, POOLED) else mask & written)
-                for name, (hidden, mask) in states.items()}
+        return {
+            name: (hidden, mask if name in (self.model.own, POOLED) else mask & written)
+            for name, (hidden, mask) in states.items()
+        }
 
-    def encode_reference(self, reference: inputs.Picture | Sequence[inputs.Picture],
-                         face_cropper: inputs.Cropper | None = None) -> Vision:
+    def encode_reference(
+        self, reference: inputs.Picture | Sequence[inputs.Picture], face_cropper: inputs.Cropper | None = None
+    ) -> Vision:
         """Tokens of one person's picture or pictures, for `reference_embeds`."""
         return self.see(inputs.references(reference, True, 1), face_cropper, None, None)
 
@@ -200,19 +246,27 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         """Give the text encoders' memory back; from here on prompts come as `prompt_embeds`."""
         self.register_modules(text=None)
 
-    def read(self, prompt: str | Sequence[str] | None, negative: str | Sequence | None, embeds: Tokens | None,
-             negative_embeds: Tokens | None, fixed_length: bool) -> tuple[Tokens, Tokens]:
+    def read(
+        self,
+        prompt: str | Sequence[str] | None,
+        negative: str | Sequence | None,
+        embeds: Tokens | None,
+        negative_embeds: Tokens | None,
+        fixed_length: bool,
+    ) -> tuple[Tokens, Tokens]:
         """States of the prompts and of what guidance leads away from, encoded or as they were given."""
         if (prompt is None) == (embeds is None):
             raise UserError("give prompt or prompt_embeds, and not both")
         if negative is not None and negative_embeds is not None:
             raise UserError("give negative_prompt or negative_prompt_embeds, not both")
-        if embeds is None and negative_embeds is None:         # one pass of the encoders for both
+        if embeds is None and negative_embeds is None:  # one pass of the encoders for both
             texts = inputs.prompts(prompt)
             negatives = inputs.negatives(negative, len(texts))
             both = self.states(texts + [text or "" for text in negatives], fixed_length)
-            first, second = ({name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
-                             for rows in (slice(len(texts)), slice(len(texts), None)))
+            first, second = (
+                {name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
+                for rows in (slice(len(texts)), slice(len(texts), None))
+            )
             return first, self.away(second, negatives)
         words = self.encode_prompt(prompt, fixed_length) if embeds is None else self.given("prompt_embeds", embeds)
         count = len(words[self.model.own][1])
@@ -235,7 +289,7 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         skipped = steps - max(1, min(steps, round(steps * strength)))
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(skipped * self.scheduler.order)
-        return self.scheduler.timesteps[skipped * self.scheduler.order:]
+        return self.scheduler.timesteps[skipped * self.scheduler.order :]
 
     def noise(self, count: int, height: int, width: int, draws: Any, given: torch.Tensor | None) -> torch.Tensor:
         """Standard normal (B, C, h, w), each image from its own generator; or the caller's."""
@@ -246,8 +300,16 @@ class ImagineYourselfPipeline(DiffusionPipeline):
             raise UserError(f"latents must be {shape}, got {tuple(given.shape)}")
         return given.to(self._execution_device, self.model.dtype)
 
-    def start(self, image: Any, noise: torch.Tensor, timesteps: torch.Tensor, count: int, repeats: int, height: int,
-              width: int) -> torch.Tensor:
+    def start(
+        self,
+        image: Any,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+        count: int,
+        repeats: int,
+        height: int,
+        width: int,
+    ) -> torch.Tensor:
         """Where denoising begins: pure noise, or the noised latents of the images to redraw."""
         if image is None:
             return noise * self.scheduler.init_noise_sigma
@@ -255,8 +317,15 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         clean = vae_encode(self.vae, pixels).to(noise.dtype).repeat_interleave(repeats, 0)
         return self.scheduler.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
 
-    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, guide: Guide, draws: Any,
-                callback: Callable | None, wanted: Sequence[str]) -> torch.Tensor:
+    def denoise(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        guide: Guide,
+        draws: Any,
+        callback: Callable | None,
+        wanted: Sequence[str],
+    ) -> torch.Tensor:
         accepted = inspect.signature(self.scheduler.step).parameters
         options = {"generator": draws} if "generator" in accepted else {}
         self._interrupt = False

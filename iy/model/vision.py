@@ -1,4 +1,5 @@
 """The vision branch: a trainable CLIP tower and the projection of its embeddings to the width of the own text."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,8 +14,9 @@ class VisionBranch(nn.Module):
         super().__init__()
         config = tower.config
         if not hasattr(tower, "visual_projection"):
-            raise UserError(f"base.vision: {type(tower).__name__} gives no global embedding: "
-                            "use CLIPVisionModelWithProjection")
+            raise UserError(
+                f"base.vision: {type(tower).__name__} gives no global embedding: use CLIPVisionModelWithProjection"
+            )
         self.tower = tower
         self.image_size = config.image_size
         self.tokens = 1 + (config.image_size // config.patch_size) ** 2
@@ -27,8 +29,10 @@ class VisionBranch(nn.Module):
     def forward(self, references: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Face crops (B, N, 3, H, W) in [-1, 1] and presence (B, N) to tokens (B, N·T, width) and mask (B, N·T)."""
         if references.ndim != 5 or references.shape[2] != 3 or present.shape != references.shape[:2]:
-            raise UserError(f"references must be (B, N, 3, H, W) with a mask (B, N), got {tuple(references.shape)} and "
-                            f"{tuple(present.shape)}")
+            raise UserError(
+                f"references must be (B, N, 3, H, W) with a mask (B, N), got {tuple(references.shape)} and "
+                f"{tuple(present.shape)}"
+            )
         batch, count = present.shape
         seen = self.tower(pixel_values=self.normalise(references.flatten(0, 1)))
         tokens = self.project(seen.image_embeds, seen.last_hidden_state[:, 1:])

@@ -2,6 +2,7 @@
 
 What is fetched is kept in `.iy/` until the stage has read everything: killed, it goes on with what is missing.
 """
+
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -16,8 +17,8 @@ from iy.photos.folder import is_photo
 from iy.photos.photo import Photo, read_all, readable, unreadable
 from iy.storage import sha256, write_bytes
 
-STREAMS = 16            # photos on their way at a time: what waits is the network
-LARGEST = 512 * 2**20   # bytes; a larger object is no photograph
+STREAMS = 16  # photos on their way at a time: what waits is the network
+LARGEST = 512 * 2**20  # bytes; a larger object is no photograph
 
 
 class Bucket:
@@ -69,8 +70,10 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
         bucket = Bucket(settings.path)
         names = sorted(path for path in bucket.items if is_photo(PurePosixPath(path).parts))
         if not names:
-            raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
-                            "person or all in one folder")
+            raise UserError(
+                f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
+                "person or all in one folder"
+            )
         yield from read_all(partial(read, bucket, settings), names, STREAMS)
     shutil.rmtree(kept.KEPT / bucket.name, ignore_errors=True)
 
@@ -78,13 +81,18 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
 def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
     """One object as a photo. What is wrong with it is the reason of a rejected row; a store that fails ends the stage."""
     place = PurePosixPath(path)
-    columns = {"id": sha256(path.encode()), "uri": f"{settings.path.rstrip('/')}/{path}", "licence": settings.licence,
-               "consent": settings.consent, "label": place.parts[0] if len(place.parts) > 1 else None}
+    columns = {
+        "id": sha256(path.encode()),
+        "uri": f"{settings.path.rstrip('/')}/{path}",
+        "licence": settings.licence,
+        "consent": settings.consent,
+        "label": place.parts[0] if len(place.parts) > 1 else None,
+    }
     try:
         if bucket.items[path].size > LARGEST:
             raise Unreadable(f"{bucket.items[path].size} bytes: too large for a photograph")
         data = bucket.contents(path)
-        columns["id"] = sha256(data)        # first: it is known by it whatever its sidecar says
+        columns["id"] = sha256(data)  # first: it is known by it whatever its sidecar says
         columns |= sidecar.read(place, bucket.text)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:

@@ -1,4 +1,5 @@
 """Untrusted bytes to upright RGB pixels, or one clear reason why not."""
+
 import io
 import warnings
 
@@ -8,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # No EPS, WMF and the like: they start other programs.
 WANTED = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA")
-DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")    # one channel of more than 8 bits
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel of more than 8 bits
 pillow_heif.register_heif_opener()
 Image.init()
 FORMATS = [kind for kind in WANTED if kind in Image.OPEN]
@@ -23,11 +24,11 @@ def decode(data: bytes, maximum_pixels: int, maximum_side: int) -> np.ndarray:
     if not data:
         raise Unreadable("the file is empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")              # PIL warns of large and odd files: judged here instead
+        warnings.simplefilter("ignore")  # PIL warns of large and odd files: judged here instead
         image = opened(data, maximum_pixels)
         try:
             return pixels(image, maximum_side)
-        except Exception as error:                   # decoders of broken files raise nearly every kind
+        except Exception as error:  # decoders of broken files raise nearly every kind
             raise Unreadable(f"broken {image.format} image: {brief(error)}") from None
 
 

@@ -1,4 +1,5 @@
 """Photographs in a folder: sub-folders are persons; files directly in it are unlabelled."""
+
 import os
 import stat
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from iy.storage import sha256
 
 class Found(NamedTuple):
     """A file, or a folder that is not entered (`reason` says why)."""
+
     path: Path
     reason: str | None
 
@@ -25,8 +27,10 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     root = checked_root(settings.path)
     found = sorted(walk(root), key=lambda one: os.fsencode(one.path))
     if not found:
-        raise UserError(f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
-                        "person or all in one folder")
+        raise UserError(
+            f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
+            "person or all in one folder"
+        )
     return read_all(partial(read, root, settings), found, workers.count)
 
 
@@ -69,13 +73,18 @@ def read(root: Path, settings: params.Photos, found: Found) -> Photo:
     """One file as a photo; whatever is wrong with it becomes the reason of a rejected row."""
     uri = printable(found.path.relative_to(root))
     parts = found.path.relative_to(root).parts
-    columns = {"id": sha256(uri.encode()), "uri": uri, "licence": settings.licence, "consent": settings.consent,
-               "label": printable(Path(parts[0])) if len(parts) > 1 else None}
+    columns = {
+        "id": sha256(uri.encode()),
+        "uri": uri,
+        "licence": settings.licence,
+        "consent": settings.consent,
+        "label": printable(Path(parts[0])) if len(parts) > 1 else None,
+    }
     try:
         if found.reason:
             raise Unreadable(found.reason)
         data = contents(found.path)
-        columns["id"] = sha256(data)        # first: it is known by it whatever its sidecar says
+        columns["id"] = sha256(data)  # first: it is known by it whatever its sidecar says
         columns |= sidecar.read(found.path, beside)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:

@@ -1,4 +1,5 @@
 """What was fetched from S3 and is not yet all read: a stage that is killed goes on with what is missing."""
+
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,5 @@
 """`--photos PLACE`: what a user types for the settings that read their own photographs."""
+
 import json
 from collections.abc import Collection
 from pathlib import Path, PurePath
@@ -27,7 +28,9 @@ def own_photos(place: str) -> dict[str, Any]:
         place = str(Path(place).expanduser().resolve())
         listing = here(Path(place))
     if not listing:
-        raise UserError(f"--photos {place}: the folder is empty: put photographs in it, one sub-folder per person if you can")
+        raise UserError(
+            f"--photos {place}: the folder is empty: put photographs in it, one sub-folder per person if you can"
+        )
     source = kind([name for name, *_ in listing], remote)
     if remote and source == "table":
         raise UserError(f"--photos {place}: bring the table to this machine; its rows may name objects s3://bucket/key")
@@ -50,8 +53,9 @@ def here(place: Path) -> list[list]:
         raise UserError(f"--photos {place}: there is no such folder")
     root, paths = (place, sorted(place.rglob("*"))) if place.is_dir() else (place.parent, [place])
     try:
-        return [[str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns]
-                for path in paths if (stat := path.lstat())]
+        return [
+            [str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns] for path in paths if (stat := path.lstat())
+        ]
     except OSError as error:
         raise UserError(f"--photos {place}: {error.filename}: {error.strerror}") from None
 

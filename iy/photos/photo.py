@@ -1,4 +1,5 @@
 """One photo on its way into the table."""
+
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -10,12 +11,12 @@ from tqdm import tqdm
 from iy.records import REJECTED
 from iy.storage import png
 
-BATCH = 64       # photos decoded at a time: what memory holds
+BATCH = 64  # photos decoded at a time: what memory holds
 
 
 class Photo(NamedTuple):
-    row: dict              # columns of records.PHOTO, without its place in a shard
-    png: bytes | None      # upright RGB; None when the file could not be read
+    row: dict  # columns of records.PHOTO, without its place in a shard
+    png: bytes | None  # upright RGB; None when the file could not be read
 
 
 def readable(image: np.ndarray, **columns: str | None) -> Photo:

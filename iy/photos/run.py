@@ -1,4 +1,5 @@
 """`python -m iy.photos`: photos of the configured source into shards and a table. About a minute for 640 portraits."""
+
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,9 +14,14 @@ from iy.photos.photo import Photo
 from iy.stage import Tell, silently
 from iy.storage import atomic_folder, write_shard
 
-SHARD = 1000     # images in one tar
-SOURCES = {"studio": studio.photos, "folder": folder.photos, "s3": bucket.photos, "webdataset": tars.photos,
-           "table": table.photos}
+SHARD = 1000  # images in one tar
+SOURCES = {
+    "studio": studio.photos,
+    "folder": folder.photos,
+    "s3": bucket.photos,
+    "webdataset": tars.photos,
+    "table": table.photos,
+}
 log = logging.getLogger(__name__)
 
 
@@ -27,8 +33,12 @@ def run(params: Params, tell: Tell = silently) -> None:
         records.stream(aside / "photos.parquet", counted(store(taken, aside), seen, tell), records.PHOTO)
         refuse_none(aside / "photos.parquet", seen, params)
         params.write(aside)
-    log.info("photos: %d readable, %d not (kept as rows, with the reason), in %s",
-             seen[None], seen[records.REJECTED], params.photos_dir)
+    log.info(
+        "photos: %d readable, %d not (kept as rows, with the reason), in %s",
+        seen[None],
+        seen[records.REJECTED],
+        params.photos_dir,
+    )
 
 
 def counted(several: Iterable[list[dict]], seen: Counter, tell: Tell) -> Iterator[list[dict]]:
@@ -68,5 +78,7 @@ def refuse_none(table: Path, seen: Counter, params: Params) -> None:
     if not seen[None]:
         rows = next(records.batches(table, records.PHOTO, size=3), [])
         said = "; ".join(f"{row['uri']}: {row['reason']}" for row in rows)
-        raise UserError(f"photos.path {params.photos.path}: none of the {seen.total()} files is a photo ({said}): "
-                        "put JPEG, PNG, WebP, TIFF, HEIC or PGM photographs there")
+        raise UserError(
+            f"photos.path {params.photos.path}: none of the {seen.total()} files is a photo ({said}): "
+            "put JPEG, PNG, WebP, TIFF, HEIC or PGM photographs there"
+        )

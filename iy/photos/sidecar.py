@@ -1,4 +1,5 @@
 """What lies beside a photo: `me.txt` or `me.jpg.txt`: its caption; `me.json`: caption, person, licence, consent."""
+
 import json
 from collections.abc import Callable
 from pathlib import PurePath

@@ -1,4 +1,5 @@
 """Portraits rendered in the studio: a stated number of people, each photographed several times; all is known."""
+
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from iy.photos.photo import Photo, readable
 from iy.storage import png, sha256
 from iy.studio import Person, Shot, render_many, sample_person, sample_shot
 
-SHOTS_PER_PERSON = 1009    # shot seeds of one person start this far from the next one's
-STRATA = 36                # gender x age x ancestry
+SHOTS_PER_PERSON = 1009  # shot seeds of one person start this far from the next one's
+STRATA = 36  # gender x age x ancestry
 
 
 def people(count: int, first: int) -> list[Person]:
@@ -36,8 +37,11 @@ def shots(person: Person, count: int) -> list[Shot]:
 
 def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The studio's photos in a stable order, person by person, with exact captions and attributes."""
-    jobs = [(person, shot) for person in people(settings.people, settings.first_person)
-            for shot in shots(person, settings.per_person)]
+    jobs = [
+        (person, shot)
+        for person in people(settings.people, settings.first_person)
+        for shot in shots(person, settings.per_person)
+    ]
     images = render_many(jobs, settings.size, workers)
     for (person, shot), image in zip(jobs, tqdm(images, "portraits", len(jobs), mininterval=1), strict=True):
         yield portrait(person, shot, image, settings)
@@ -48,6 +52,13 @@ def portrait(person: Person, shot: Shot, image: np.ndarray, settings: params.Pho
     attributes = person.attributes() | shot.attributes()
     rng = np.random.default_rng([person.seed, shot.seed])
     caption = lexicon.describe(attributes, rng, person=bool(rng.integers(2)))
-    return readable(image, id=sha256(png(image)), uri=f"studio:{person.seed}/{shot.seed}", licence=settings.licence,
-                    consent=settings.consent, label=f"studio-{person.seed}", caption=caption,
-                    attributes=json.dumps(attributes, sort_keys=True))
+    return readable(
+        image,
+        id=sha256(png(image)),
+        uri=f"studio:{person.seed}/{shot.seed}",
+        licence=settings.licence,
+        consent=settings.consent,
+        label=f"studio-{person.seed}",
+        caption=caption,
+        attributes=json.dumps(attributes, sort_keys=True),
+    )

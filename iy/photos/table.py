@@ -3,6 +3,7 @@
 CSV, JSON lines or parquet; Hugging Face's imagefolder (a folder with metadata.csv, .jsonl or .parquet) and its parquet
 data sets, whose pictures lie in the table itself. A row names a file in the table's folder, or an object s3://….
 """
+
 import csv
 import json
 from collections.abc import Iterator
@@ -22,8 +23,8 @@ from iy.photos.photo import Photo, read_all, readable, unreadable
 from iy.storage import sha256
 
 KINDS = (".csv", ".jsonl", ".parquet")
-METADATA = tuple(f"metadata{kind}" for kind in KINDS)   # Hugging Face's imagefolder
-COLUMNS = {                                             # what a column may be called
+METADATA = tuple(f"metadata{kind}" for kind in KINDS)  # Hugging Face's imagefolder
+COLUMNS = {  # what a column may be called
     "image": ("image",),
     "uri": ("uri", "file_name", "path"),
     "caption": ("caption", "text"),
@@ -32,12 +33,13 @@ COLUMNS = {                                             # what a column may be c
     "consent": ("consent",),
     "sha256": ("sha256",),
 }
-LONGEST = 2**26         # characters of a CSV field or JSON line: a table that has more is broken off
+LONGEST = 2**26  # characters of a CSV field or JSON line: a table that has more is broken off
 
 
 class Row(NamedTuple):
     """One row: `where` names it in messages, `folder` is its table's; `said` by our names for the columns, of what is
     filled in."""
+
     where: str
     folder: PurePosixPath
     said: dict[str, Any]
@@ -47,7 +49,9 @@ class Row(NamedTuple):
 def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The tables' photos, tables by name, rows in their order."""
     if settings.path is None:
-        raise UserError("photos.source: table needs photos.path: name a CSV, JSON lines or parquet file, or a folder of them")
+        raise UserError(
+            "photos.source: table needs photos.path: name a CSV, JSON lines or parquet file, or a folder of them"
+        )
     place = Path(settings.path).expanduser()
     tables = found(place)
     root = place if place.is_dir() else place.parent
@@ -86,8 +90,10 @@ def columns(names: list[str], path: Path) -> dict[str, str]:
     """Our name of each column that is used -> the table's."""
     used = {ours: next((name for name in theirs if name in names), None) for ours, theirs in COLUMNS.items()}
     if not (used["image"] or used["uri"]):
-        raise UserError(f"{path} has neither a column image nor one of {', '.join(COLUMNS['uri'])}: it has "
-                        f"{', '.join(names)[:200] or 'none'}")
+        raise UserError(
+            f"{path} has neither a column image nor one of {', '.join(COLUMNS['uri'])}: it has "
+            f"{', '.join(names)[:200] or 'none'}"
+        )
     return {ours: theirs for ours, theirs in used.items() if theirs}
 
 
@@ -113,8 +119,10 @@ def from_lines(path: Path) -> Iterator[dict[str, Any] | str]:
             if not isinstance(row, dict):
                 yield "the line is no JSON object"
                 continue
-            theirs = {ours: next((name for name in names if row.get(name) is not None), None)
-                      for ours, names in COLUMNS.items()}
+            theirs = {
+                ours: next((name for name in names if row.get(name) is not None), None)
+                for ours, names in COLUMNS.items()
+            }
             yield {ours: row[name] for ours, name in theirs.items() if name}
 
 
@@ -174,14 +182,19 @@ class Files:
 def read(files: Files, settings: params.Photos, row: Row) -> Photo:
     """One row as a photo; whatever is wrong with it becomes the reason of a rejected row."""
     said = row.said
-    kept = {"id": sha256(row.where.encode()), "uri": row.where, "licence": settings.licence,
-            "consent": settings.consent, "label": None}
+    kept = {
+        "id": sha256(row.where.encode()),
+        "uri": row.where,
+        "licence": settings.licence,
+        "consent": settings.consent,
+        "label": None,
+    }
     try:
         if row.reason:
             raise Unreadable(row.reason)
         data, named = picture(files, row)
         kept["uri"] = named or row.where
-        kept["id"] = sha256(data)           # first: it is known by it whatever its row says
+        kept["id"] = sha256(data)  # first: it is known by it whatever its row says
         kept |= stated(said, row.where)
         if (wanted := said.get("sha256")) and wanted != kept["id"]:
             raise Unreadable(f"its bytes are not those that the table names: sha256 is {kept['id']}")
@@ -193,7 +206,7 @@ def read(files: Files, settings: params.Photos, row: Row) -> Photo:
 def picture(files: Files, row: Row) -> tuple[bytes, str | None]:
     """The bytes that a row holds or names, and the name."""
     image, uri = row.said.get("image"), row.said.get("uri")
-    if isinstance(image, dict):                         # as `datasets` writes them: {"bytes": …, "path": …}
+    if isinstance(image, dict):  # as `datasets` writes them: {"bytes": …, "path": …}
         image, uri = image.get("bytes"), uri or image.get("path")
     if isinstance(image, bytes):
         return image, None

@@ -3,6 +3,7 @@ here or in S3. Members that share a name up to its first dot are one sample: a p
 
 Nothing is unpacked to disk, and no name in a tar is ever used as a path.
 """
+
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,14 +18,31 @@ from iy.photos.decode import Unreadable, decode
 from iy.photos.photo import Photo, read_all, readable, unreadable
 from iy.storage import sha256
 
-PICTURES = {"jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "heic", "heif", "avif", "ppm", "pgm", "jp2", "tga"}
-LARGEST = 64 * 2**20    # bytes; a batch of pictures waits in memory
-BROKEN = (tarfile.TarError, EOFError, OSError, ValueError)      # what tarfile says of bytes that are no tar
+PICTURES = {
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "tif",
+    "tiff",
+    "bmp",
+    "gif",
+    "heic",
+    "heif",
+    "avif",
+    "ppm",
+    "pgm",
+    "jp2",
+    "tga",
+}
+LARGEST = 64 * 2**20  # bytes; a batch of pictures waits in memory
+BROKEN = (tarfile.TarError, EOFError, OSError, ValueError)  # what tarfile says of bytes that are no tar
 
 
 @dataclass
 class Sample:
     """One sample's place, `tar/key`, the bytes of its picture, caption and JSON by extension, or why it has none."""
+
     uri: str
     files: dict[str, bytes] = field(default_factory=dict)
     reason: str | None = None
@@ -33,7 +51,9 @@ class Sample:
 def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
     """The tars' photos, tars by name, samples in their order."""
     if settings.path is None:
-        raise UserError("photos.source: webdataset needs photos.path: name a folder of tars, a tar, or s3://bucket/folder")
+        raise UserError(
+            "photos.source: webdataset needs photos.path: name a folder of tars, a tar, or s3://bucket/folder"
+        )
     tars = remote(settings.path) if settings.path.startswith(s3.SCHEME) else local(Path(settings.path).expanduser())
     found = (sample for name, path in tars for sample in samples(path, name))
     return read_all(partial(read, settings), found, workers.count, batch=16)
@@ -48,7 +68,9 @@ def local(place: Path) -> Iterator[tuple[str, Path]]:
         raise UserError(f"photos.path {place} does not exist: name a folder of tars, or a tar")
     tars = sorted(path for path in place.rglob("*.tar") if path.is_file() and not path.name.startswith("."))
     if not tars:
-        raise UserError(f"photos.path {place} holds no .tar files: photographs that lie there themselves are source: folder")
+        raise UserError(
+            f"photos.path {place} holds no .tar files: photographs that lie there themselves are source: folder"
+        )
     yield from ((path.relative_to(place).as_posix(), path) for path in tars)
 
 
@@ -59,8 +81,11 @@ def remote(url: str) -> Iterator[tuple[str, Path]]:
         store = s3.client()
         folder, _, name = prefix.rpartition("/")
         one = prefix.endswith(".tar")
-        items = [item for item in s3.listed(store, bucket, folder if one else prefix)
-                 if (item.key == prefix if one else item.key.endswith(".tar"))]
+        items = [
+            item
+            for item in s3.listed(store, bucket, folder if one else prefix)
+            if (item.key == prefix if one else item.key.endswith(".tar"))
+        ]
         if not items:
             raise UserError(f"photos.path {url} holds no .tar files")
         start = len(folder if one else prefix)
@@ -122,20 +147,24 @@ def split(name: str) -> tuple[str, str]:
 def read(settings: params.Photos, sample: Sample) -> Photo:
     """One sample as a photo; whatever is wrong with it becomes the reason of a rejected row."""
     key = PurePosixPath(sample.uri.partition(".tar/")[2])
-    columns = {"id": sha256(sample.uri.encode()), "uri": sample.uri, "licence": settings.licence,
-               "consent": settings.consent, "label": key.parts[0] if len(key.parts) > 1 else None}
+    columns = {
+        "id": sha256(sample.uri.encode()),
+        "uri": sample.uri,
+        "licence": settings.licence,
+        "consent": settings.consent,
+        "label": key.parts[0] if len(key.parts) > 1 else None,
+    }
     try:
         if sample.reason:
             raise Unreadable(sample.reason)
         data = next((data for kind, data in sample.files.items() if kind in PICTURES), None)
         if data is None:
             raise Unreadable("the sample has no picture")
-        columns["id"] = sha256(data)        # first: it is known by it whatever its sidecar says
+        columns["id"] = sha256(data)  # first: it is known by it whatever its sidecar says
         columns |= stated(sample)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)
-
 
 
 def stated(sample: Sample) -> dict[str, str]:

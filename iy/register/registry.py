@@ -1,4 +1,5 @@
 """MLflow's model registry, as far as registering needs it."""
+
 import json
 import os
 import warnings
@@ -25,7 +26,7 @@ def champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):     # no such model, no such alias
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, no such alias
             return None
         raise
 
@@ -34,7 +35,9 @@ def metrics_of(version: "ModelVersion | None") -> Metrics | None:
     """The metrics that `metric_tags` wrote; None for no version."""
     if version is None:
         return None
-    return {name.removeprefix(METRIC): json.loads(text) for name, text in version.tags.items() if name.startswith(METRIC)}
+    return {
+        name.removeprefix(METRIC): json.loads(text) for name, text in version.tags.items() if name.startswith(METRIC)
+    }
 
 
 def metric_tags(metrics: Metrics, settings: params.Register) -> dict[str, str]:
@@ -46,16 +49,26 @@ def lineage(bundle: Path, sha: str, settings: params.Params) -> dict[str, str]:
     """What a version was made of: bundle, commit, settings, data, the stage before it."""
     made = read_config(bundle)["lineage"]
     data = {f"iy.data.{name}": str(value) for name, value in (made.get("data") or {}).items()}
-    return {"iy.bundle": sha, "iy.settings": settings.digest(), "iy.profile": settings.profile, "iy.stage": "finetune4",
-            "iy.parent": str(made.get("parent")), "iy.commit": git("rev-parse", "HEAD") or "no git",
-            "iy.changed": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(), **data}
+    return {
+        "iy.bundle": sha,
+        "iy.settings": settings.digest(),
+        "iy.profile": settings.profile,
+        "iy.stage": "finetune4",
+        "iy.parent": str(made.get("parent")),
+        "iy.commit": git("rev-parse", "HEAD") or "no git",
+        "iy.changed": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        **data,
+    }
 
 
 def find(client: "MlflowClient", name: str, tags: dict[str, str]) -> "ModelVersion | None":
     """The newest version of the same bundle, settings and metrics; its commit may be another."""
     same = {key: value for key, value in tags.items() if key in ("iy.bundle", "iy.settings") or key.startswith(METRIC)}
-    found = [version for version in client.search_model_versions(f"name = '{name}'")
-             if {**version.tags, **same} == version.tags and "iy.verdict" in version.tags]
+    found = [
+        version
+        for version in client.search_model_versions(f"name = '{name}'")
+        if {**version.tags, **same} == version.tags and "iy.verdict" in version.tags
+    ]
     return max(found, key=lambda version: int(version.version), default=None)
 
 
@@ -67,21 +80,28 @@ def log(run_id: str, package: Path, requirements: list[str], example: dict[str, 
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     import iy
+
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     draws = json.loads((package / "settings.json").read_text())["draws"]
     kinds = {"steps": "long", "guidance": "double", "identity_guidance": "double"}
     signature = ModelSignature(
         inputs=Schema([ColSpec("string", "prompt"), ColSpec("string", "reference"), ColSpec("long", "seed")]),
         outputs=Schema([ColSpec("string", "image")]),
-        params=ParamSchema([ParamSpec(name, kind, draws[name]) for name, kind in kinds.items()]))
+        params=ParamSchema([ParamSpec(name, kind, draws[name]) for name, kind in kinds.items()]),
+    )
     mlflow.set_tracking_uri(tracking_uri())
     mlflow.set_registry_uri(tracking_uri())
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*type hints")     # the signature says the same
+        warnings.filterwarnings("ignore", message=".*type hints")  # the signature says the same
         logged = mlflow.pyfunc.log_model(
-            name="model", python_model=str(Path(__file__).with_name("served.py")), artifacts={"package": str(package)},
-            code_paths=[str(Path(iy.__file__).parent)], pip_requirements=requirements, signature=signature,
-            input_example=pandas.DataFrame([example]))
+            name="model",
+            python_model=str(Path(__file__).with_name("served.py")),
+            artifacts={"package": str(package)},
+            code_paths=[str(Path(iy.__file__).parent)],
+            pip_requirements=requirements,
+            signature=signature,
+            input_example=pandas.DataFrame([example]),
+        )
     return logged.model_uri
 
 

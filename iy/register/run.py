@@ -1,4 +1,5 @@
 """From a bundle and its evaluation to a version in the registry: challenger always, champion when the gate lets it."""
+
 import base64
 import json
 import logging
@@ -31,21 +32,42 @@ def run(settings: params.Params) -> None:
     candidate, sha = metrics[STAGE], folder_sha256(bundle)
     with stage_run(settings, "register") as tracked:
         if tracked.client is None:
-            raise UserError(f"the registry {tracking_uri()} cannot be reached: start it, or unset MLFLOW_TRACKING_URI for a local one")
+            raise UserError(
+                f"the registry {tracking_uri()} cannot be reached: start it, or unset MLFLOW_TRACKING_URI for a local one"
+            )
         tracked.log_dataset("metrics", settings.report_dir("evaluate") / "metrics.json")
         client = connect()
         champion = registry.champion(client, settings.register_.name)
-        verdict = gate.decide(candidate, registry.metrics_of(champion), settings.register_)   # before the slow part: may refuse to compare
+        verdict = gate.decide(
+            candidate, registry.metrics_of(champion), settings.register_
+        )  # before the slow part: may refuse to compare
         version, verdict = registered(client, settings, bundle, sha, candidate, verdict, tracked.run_id)
         registry.place(client, version, verdict.verdict == gate.PROMOTED)
-        tracked.set_tags({"iy.verdict": verdict.verdict, "iy.reason": verdict.reason, "iy.version": str(version.version)})
-        tracked.log_metrics({name: found["value"] for name, found in candidate.items() if isinstance(found.get("value"), int | float)})
-    log.info("%s version %s is challenger; %s as champion: %s", version.name, version.version, verdict.verdict, verdict.reason)
+        tracked.set_tags(
+            {"iy.verdict": verdict.verdict, "iy.reason": verdict.reason, "iy.version": str(version.version)}
+        )
+        tracked.log_metrics(
+            {name: found["value"] for name, found in candidate.items() if isinstance(found.get("value"), int | float)}
+        )
+    log.info(
+        "%s version %s is challenger; %s as champion: %s",
+        version.name,
+        version.version,
+        verdict.verdict,
+        verdict.reason,
+    )
     report(settings, candidate, sha, verdict)
 
 
-def registered(client: "MlflowClient", settings: params.Params, bundle: Path, sha: str, candidate: gate.Metrics,
-               verdict: gate.Verdict, run_id: str) -> "tuple[ModelVersion, gate.Verdict]":
+def registered(
+    client: "MlflowClient",
+    settings: params.Params,
+    bundle: Path,
+    sha: str,
+    candidate: gate.Metrics,
+    verdict: gate.Verdict,
+    run_id: str,
+) -> "tuple[ModelVersion, gate.Verdict]":
     """The version of this very bundle and evaluation with its recorded verdict, or a new one with `verdict`."""
     from iy.register import package
 
@@ -85,6 +107,14 @@ def example(settings: params.Params) -> dict[str, Any]:
 
 def report(settings: params.Params, candidate: gate.Metrics, sha: str, verdict: gate.Verdict) -> None:
     names = (settings.register_.metric, settings.register_.alignment)
-    write_json(settings.report_dir("register") / "registration.json", {
-        "model": settings.register_.name, "bundle": sha, "settings": settings.digest(), "verdict": verdict.verdict,
-        "reason": verdict.reason, "metrics": {name: candidate[name] for name in names}})
+    write_json(
+        settings.report_dir("register") / "registration.json",
+        {
+            "model": settings.register_.name,
+            "bundle": sha,
+            "settings": settings.digest(),
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
+            "metrics": {name: candidate[name] for name in names},
+        },
+    )

@@ -1,8 +1,9 @@
 """The registered model as MLflow runs it ("models from code"): rows of prompt, reference photo and seed to pictures. An empty reference draws from the prompt alone.
 
-    model = mlflow.pyfunc.load_model("models:/iy-studio@champion")
-    model.predict(pandas.DataFrame([{"prompt": "...", "reference": base64 of a photo's bytes, "seed": 0}]))["image"]
+model = mlflow.pyfunc.load_model("models:/iy-studio@champion")
+model.predict(pandas.DataFrame([{"prompt": "...", "reference": base64 of a photo's bytes, "seed": 0}]))["image"]
 """
+
 import base64
 import binascii
 import json
@@ -32,9 +33,13 @@ class Portraits(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         """A DataFrame with column `image`: one base64 PNG per row. `params`: steps, guidance, identity_guidance."""
         draws = {**self.draws, **(params or {})}
-        crops = [self.artist.reference(photo(text, number), f"row {number}: reference") if text else None
-                 for number, text in enumerate(model_input["reference"])]
-        images = self.artist.draw(crops, list(model_input["prompt"]), [int(seed) for seed in model_input["seed"]], **draws)
+        crops = [
+            self.artist.reference(photo(text, number), f"row {number}: reference") if text else None
+            for number, text in enumerate(model_input["reference"])
+        ]
+        images = self.artist.draw(
+            crops, list(model_input["prompt"]), [int(seed) for seed in model_input["seed"]], **draws
+        )
         return pandas.DataFrame({"image": [base64.b64encode(png(image)).decode() for image in images]})
 
 

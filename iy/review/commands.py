@@ -1,4 +1,5 @@
 """`iy review`: the page; `iy review export` and `import`: its judgements out and in."""
+
 from pathlib import Path
 from typing import Annotated
 
@@ -6,8 +7,12 @@ import typer
 
 from iy.errors import UserError
 
-review = typer.Typer(invoke_without_command=True, help="Choose the photos and pairs of stages 3 and 4 by eye, on a local page.")
-Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")]
+review = typer.Typer(
+    invoke_without_command=True, help="Choose the photos and pairs of stages 3 and 4 by eye, on a local page."
+)
+Profile = Annotated[
+    str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")
+]
 HOST = "127.0.0.1"
 
 
@@ -16,8 +21,11 @@ def log_path(profile: str) -> Path:
 
 
 @review.callback()
-def serve(context: typer.Context, profile: Profile = None,
-          port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 4290) -> None:
+def serve(
+    context: typer.Context,
+    profile: Profile = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 4290,
+) -> None:
     """Open http://127.0.0.1:4290 : reference beside candidate; a accepts, r or a number rejects, u takes back."""
     if context.invoked_subcommand:
         return
@@ -66,9 +74,15 @@ def left(profile: Profile = None) -> None:
 
 
 @review.command()
-def export(out: Annotated[Path | None, typer.Argument(help=".csv: what select.decisions names; .json: for Label Studio; "
-                                                              "decisions/<profile>.csv if not given.")] = None,
-           profile: Profile = None) -> None:
+def export(
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help=".csv: what select.decisions names; .json: for Label Studio; decisions/<profile>.csv if not given."
+        ),
+    ] = None,
+    profile: Profile = None,
+) -> None:
     """Write the majority's decisions (ties are left to the ranking), or every judgement as Label Studio tasks."""
     from iy import params
     from iy.review import labelstudio, verdicts
@@ -86,13 +100,16 @@ def export(out: Annotated[Path | None, typer.Argument(help=".csv: what select.de
         print(f"{out}: {count} tasks, for Label Studio's import")
         return
     decided, tied = verdicts.export(judged, out)
-    print(f"{out}: {decided} decided, {tied} tied and left to the ranking. Use them: "
-          f"iy run --set select.decisions={out}")
+    print(
+        f"{out}: {decided} decided, {tied} tied and left to the ranking. Use them: iy run --set select.decisions={out}"
+    )
 
 
 @review.command("import")
-def take(file: Annotated[Path, typer.Argument(help=".csv or .parquet of decisions; .json: Label Studio's export.")],
-         profile: Profile = None) -> None:
+def take(
+    file: Annotated[Path, typer.Argument(help=".csv or .parquet of decisions; .json: Label Studio's export.")],
+    profile: Profile = None,
+) -> None:
     """Add judgements from a file to the review's log."""
     from iy import params
     from iy.review import labelstudio, verdicts

@@ -6,6 +6,7 @@ The labelling configuration that fits:
       <Choices name="verdict" toName="image" choice="single"><Choice value="accepted"/><Choice value="rejected"/></Choices>
       <TextArea name="reason" toName="image"/></View>
 """
+
 import base64
 import json
 from pathlib import Path
@@ -21,16 +22,21 @@ from iy.storage import write_bytes
 
 def export(judged: Judged, things: Things, path: Path) -> int:
     """Every thing as a task, pictures inside it, with the judgements so far; how many."""
-    tasks = [task(thing, things, [own[key] for own in judged.values() if key in own])
-             for key, thing in things.by_id.items()]
+    tasks = [
+        task(thing, things, [own[key] for own in judged.values() if key in own]) for key, thing in things.by_id.items()
+    ]
     write_bytes(path, (json.dumps(tasks, indent=1, ensure_ascii=False) + "\n").encode())
     return len(tasks)
 
 
 def task(thing: Thing, things: Things, judgements: list[Judgement]) -> dict[str, Any]:
-    data = {"id": thing.row["id"], "kind": thing.kind, "caption": thing.row["caption"] or "",
-            "image": embedded(things.image(thing, beside=False)),
-            "reference": embedded(things.image(thing, beside=True)) if thing.beside else ""}
+    data = {
+        "id": thing.row["id"],
+        "kind": thing.kind,
+        "caption": thing.row["caption"] or "",
+        "image": embedded(things.image(thing, beside=False)),
+        "reference": embedded(things.image(thing, beside=True)) if thing.beside else "",
+    }
     return {"data": data, "annotations": [annotation(one) for one in judgements]}
 
 
@@ -56,7 +62,9 @@ def load(path: Path) -> list[Judgement]:
     found = []
     for number, one in enumerate(tasks, 1):
         try:
-            found += [judgement(one["data"]["id"], given) for given in one["annotations"] if not given.get("was_cancelled")]
+            found += [
+                judgement(one["data"]["id"], given) for given in one["annotations"] if not given.get("was_cancelled")
+            ]
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             raise UserError(f"{path}, task {number}: not a task with a verdict (lacks or misstates {error})") from None
     return found

@@ -3,6 +3,7 @@
 A line is there whole or not at all: what a killed process left of one is cut off by the next that opens the log. Several
 processes may append; each holds the file's lock while it reads what the others wrote and adds its own line.
 """
+
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from iy.errors import UserError
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What `reviewer` thinks of the photo or pair `id`: verdict accepted | rejected, and why."""
+
     id: str
     verdict: str
     reviewer: str
@@ -69,7 +71,9 @@ class Log:
             try:
                 self.apply(json.loads(line))
             except (ValueError, KeyError, TypeError):
-                raise UserError(f"{self.path}, byte {self.offset}: not a line of a review's log: mend or remove it") from None
+                raise UserError(
+                    f"{self.path}, byte {self.offset}: not a line of a review's log: mend or remove it"
+                ) from None
             self.offset += len(line)
 
     def write(self, file: BinaryIO, entries: list[dict]) -> None:
@@ -87,5 +91,5 @@ class Log:
             own.pop(entry["undo"], None)
             return
         one = Judgement(**entry)
-        own.pop(one.id, None)       # so that it comes last
+        own.pop(one.id, None)  # so that it comes last
         own[one.id] = one

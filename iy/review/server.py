@@ -4,6 +4,7 @@ Only this machine is answered, only under its own names (a foreign name that is 
 the page itself can post: it holds a token that is drawn anew at every start. What others wrote is sent as data, never as
 markup.
 """
+
 import re
 import secrets
 from pathlib import Path
@@ -18,11 +19,15 @@ from iy.review.log import Judgement, Log
 from iy.review.things import KINDS, Thing, Things
 from iy.review.verdicts import agreement, settled
 
-AHEAD = 20              # things that the page is told of at once
+AHEAD = 20  # things that the page is told of at once
 REASONS = ("wrong person", "blurred", "eyes closed", "face hidden", "broken picture", "not as captioned")
 TEMPLATES = Environment(autoescape=True)
-HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-           "Cache-Control": "no-store"}
+HEADERS = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 NAME = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
 
 Kind = Literal["pairs", "photos"]
@@ -66,9 +71,12 @@ def application(things: Things, log: Log, hosts: set[str]) -> FastAPI:
     def page() -> HTMLResponse:
         nonce = secrets.token_urlsafe(16)
         text = TEMPLATES.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8")).render(
-            nonce=nonce, token=token, kinds=KINDS, reasons=REASONS)
-        policy = (f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src 'nonce-{nonce}'; "
-                  f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+            nonce=nonce, token=token, kinds=KINDS, reasons=REASONS
+        )
+        policy = (
+            f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src 'nonce-{nonce}'; "
+            f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
         return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})
 
     @app.get("/favicon.ico")
@@ -82,15 +90,18 @@ def application(things: Things, log: Log, hosts: set[str]) -> FastAPI:
         log.refresh()
         picked, done = things.pick(kind, verdict), log.judged.get(reviewer.strip(), {})
         left = [one for one in picked if one.row["id"] not in done]
-        return {"things": [one.shown() for one in left[skip:skip + AHEAD]], "left": len(left), "total": len(picked)}
+        return {"things": [one.shown() for one in left[skip : skip + AHEAD]], "left": len(left), "total": len(picked)}
 
     @app.get("/picture/{key}/{which}")
     def picture(key: str, which: Literal["own", "beside"]) -> Response:
         found = thing(key)
         if which == "beside" and found.beside is None:
             raise HTTPException(404, "nothing stands beside it")
-        return Response(things.image(found, which == "beside"), media_type="image/png",
-                        headers={"Cache-Control": "private, max-age=3600"})
+        return Response(
+            things.image(found, which == "beside"),
+            media_type="image/png",
+            headers={"Cache-Control": "private, max-age=3600"},
+        )
 
     @app.post("/judgements", dependencies=[Depends(posted_by_the_page)])
     def decide(body: Decided) -> dict:
@@ -107,7 +118,11 @@ def application(things: Things, log: Log, hosts: set[str]) -> FastAPI:
     def agree() -> dict:
         log.refresh()
         decided, tied = settled(log.judged)
-        return {"reviewers": {who: len(own) for who, own in log.judged.items() if own}, "decided": len(decided),
-                "tied": len(tied), "pairs": agreement({who: own for who, own in log.judged.items() if own})}
+        return {
+            "reviewers": {who: len(own) for who, own in log.judged.items() if own},
+            "decided": len(decided),
+            "tied": len(tied),
+            "pairs": agreement({who: own for who, own in log.judged.items() if own}),
+        }
 
     return app

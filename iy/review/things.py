@@ -1,4 +1,5 @@
 """What there is to judge: the train people's photos, and the pairs made for them, each beside a photo of the person."""
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ PHOTO_COLUMNS = ["id", "person", "split", "caption", "quality", "verdict", "reas
 @dataclass(frozen=True, slots=True)
 class Thing:
     """A row to be judged and, beside it, a photo of the same person (none where there is no other)."""
+
     kind: str
     row: dict
     beside: dict | None
@@ -22,10 +24,20 @@ class Thing:
     def shown(self) -> dict[str, Any]:
         """What the page is told."""
         row = self.row
-        similarity = row["similarity"][row["kept_pass"]] if self.kind == "pairs" and row["kept_pass"] is not None else None
-        return {"id": row["id"], "kind": self.kind, "person": row["person"], "caption": row["caption"] or "",
-                "verdict": row["verdict"], "reason": row["reason"] or "", "similarity": similarity,
-                "quality": row.get("quality"), "beside": self.beside is not None}
+        similarity = (
+            row["similarity"][row["kept_pass"]] if self.kind == "pairs" and row["kept_pass"] is not None else None
+        )
+        return {
+            "id": row["id"],
+            "kind": self.kind,
+            "person": row["person"],
+            "caption": row["caption"] or "",
+            "verdict": row["verdict"],
+            "reason": row["reason"] or "",
+            "similarity": similarity,
+            "quality": row.get("quality"),
+            "beside": self.beside is not None,
+        }
 
 
 class Things:
@@ -42,14 +54,17 @@ class Things:
         for row in sorted(readable, key=worth):
             people.setdefault(row["person"], []).append(row)
         found = [Thing("pairs", row, by_id[row["reference"]]) for row in sorted(made, key=worth)]
-        found += [Thing("photos", row, next((one for one in people[row["person"]] if one is not row), None))
-                  for row in sorted(readable, key=worth)]
+        found += [
+            Thing("photos", row, next((one for one in people[row["person"]] if one is not row), None))
+            for row in sorted(readable, key=worth)
+        ]
         self.by_id = {thing.row["id"]: thing for thing in found}
 
     def pick(self, kind: str, verdict: str | None) -> list[Thing]:
         """Those of a kind, or of those the machine accepted or rejected."""
-        return [thing for thing in self.by_id.values()
-                if thing.kind == kind and verdict in (None, thing.row["verdict"])]
+        return [
+            thing for thing in self.by_id.values() if thing.kind == kind and verdict in (None, thing.row["verdict"])
+        ]
 
     def image(self, thing: Thing, beside: bool) -> bytes:
         """PNG of the thing or of what stands beside it."""

@@ -1,4 +1,5 @@
 """From several reviewers' judgements to one decision each, and how far they agree."""
+
 import csv
 import io
 import itertools
@@ -41,8 +42,14 @@ def agreement(judged: Judged) -> list[dict]:
         first, second = ([judged[who][key].verdict for key in both] for who in (a, b))
         alike = sum(x == y for x, y in zip(first, second, strict=True))
         varied = len({*first, *second}) > 1
-        rows.append({"reviewers": [a, b], "both": len(both), "alike": alike / len(both) if both else None,
-                     "kappa": float(cohen_kappa_score(first, second)) if varied else None})
+        rows.append(
+            {
+                "reviewers": [a, b],
+                "both": len(both),
+                "alike": alike / len(both) if both else None,
+                "kappa": float(cohen_kappa_score(first, second)) if varied else None,
+            }
+        )
     return rows
 
 

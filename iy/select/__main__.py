@@ -1,4 +1,5 @@
 """python -m iy.select: choose the photos of stage 3 and the pairs of stage 4. Seconds."""
+
 from iy.stage import main
 
 

@@ -12,6 +12,7 @@ A CSV (UTF-8, comma, header line) or a parquet table with exactly these text col
 
 Accepted rows are kept whatever their rank, rejected ones never. An id may come twice when the verdicts agree.
 """
+
 import csv
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ COLUMNS = ("id", "verdict", "reviewer", "reason")
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One person's (or several agreeing persons') verdict. `place` names the row in messages."""
+
     verdict: str
     reviewer: str
     reason: str
@@ -41,8 +43,10 @@ def read(path: Path) -> dict[str, Decision]:
         one = checked(row, place)
         key, before = row["id"].strip(), decided.get(row["id"].strip())
         if before and before.verdict != one.verdict:
-            raise UserError(f"{place}: {key} is {one.verdict}, but {before.verdict} in {before.place.split(', ')[-1]}: "
-                            "settle it and keep one row")
+            raise UserError(
+                f"{place}: {key} is {one.verdict}, but {before.verdict} in {before.place.split(', ')[-1]}: "
+                "settle it and keep one row"
+            )
         if before:
             one = Decision(one.verdict, f"{before.reviewer}, {one.reviewer}", before.reason or one.reason, before.place)
         decided[key] = one
@@ -63,7 +67,9 @@ def checked(row: dict[str, str], place: str) -> Decision:
 def rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     """(place, row) of every data row, after a check of the columns."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist: name a CSV or parquet file of decisions (in a profile, select.decisions: null for none)")
+        raise UserError(
+            f"{path} does not exist: name a CSV or parquet file of decisions (in a profile, select.decisions: null for none)"
+        )
     read_table = {".csv": read_csv, ".parquet": read_parquet}.get(path.suffix)
     if read_table is None:
         raise UserError(f"{path} must end in .csv or .parquet to be read as decisions")
@@ -75,7 +81,7 @@ def rows(path: Path) -> list[tuple[str, dict[str, str]]]:
 
 def read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:      # -sig: spreadsheets write a byte-order mark
+        with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte-order mark
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or [])
             table = [(f"{path}, line {reader.line_num}", row) for row in reader]

@@ -1,8 +1,9 @@
 """Which rows to keep: pure ranking, the same for the same rows in any order."""
+
 import math
 from collections import defaultdict
 
-PER_PERSON = 2      # photos a person should keep: one to look at, one to draw
+PER_PERSON = 2  # photos a person should keep: one to look at, one to draw
 
 
 def best_photos(rows: list[dict], share: float, forced: set[str]) -> set[str]:
@@ -29,8 +30,9 @@ def best_pairs(rows: list[dict], share: float, forced: set[str]) -> set[str]:
     budget = max(math.ceil(share * len(rows)), len(forced))
     people = grouped(rows, lambda row: (row["id"] not in forced, -final_similarity(row), row["id"]))
     places = {row["id"]: place for own in people.values() for place, row in enumerate(own)}
-    order = sorted(rows, key=lambda row: (row["id"] not in forced, places[row["id"]], -final_similarity(row),
-                                          row["id"]))
+    order = sorted(
+        rows, key=lambda row: (row["id"] not in forced, places[row["id"]], -final_similarity(row), row["id"])
+    )
     return {row["id"] for row in order[:budget]}
 
 

@@ -3,6 +3,7 @@
 data/<profile>/select/real.parquet and pairs.parquet hold every photo or pair of the train people; `verdict` says which
 are kept. Photos have no `decided_by` column: their `reason` names the reviewer.
 """
+
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from iy.select.decisions import Decision
 from iy.select.rank import best_pairs, best_photos
 from iy.tracking import stage_run
 
-DECIDING = ["id", "person", "split", "quality", "shard", "verdict", "reason"]      # columns; the rest is only passed on
+DECIDING = ["id", "person", "split", "quality", "shard", "verdict", "reason"]  # columns; the rest is only passed on
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +33,7 @@ def run(settings: Params) -> None:
         decided = {} if settings.select.decisions is None else decisions.read(Path(settings.select.decisions))
         decided = still_here(decided, {row["id"] for row in photos + pairs})
         known = {row["id"]: row["split"] for row in photos if row["split"]}
-        splits = {row["id"]: None for row in photos} | known        # a copy has its original's id, and no split
+        splits = {row["id"]: None for row in photos} | known  # a copy has its original's id, and no split
         check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
         real = [row for row in photos if row["split"] == "train"]
         made = [row for row in pairs if splits.get(row["reference"]) == "train"]
@@ -61,22 +62,31 @@ def still_here(decided: dict[str, Decision], ids: set[str]) -> dict[str, Decisio
     is here belongs to something else."""
     gone = [key for key in decided if key not in ids]
     if gone and len(gone) == len(decided):
-        raise UserError(f"{decided[gone[0]].place}: {gone[0]} is neither a photo nor a pair of this profile, nor is any other "
-                        "of that file: name the file of this profile in select.decisions")
+        raise UserError(
+            f"{decided[gone[0]].place}: {gone[0]} is neither a photo nor a pair of this profile, nor is any other "
+            "of that file: name the file of this profile in select.decisions"
+        )
     if gone:
-        log.warning("%d of %d decisions are of photos or pairs that are not here any more and are passed over, the first in %s",
-                    len(gone), len(decided), decided[gone[0]].place)
+        log.warning(
+            "%d of %d decisions are of photos or pairs that are not here any more and are passed over, the first in %s",
+            len(gone),
+            len(decided),
+            decided[gone[0]].place,
+        )
     return {key: decision for key, decision in decided.items() if key in ids}
 
 
-def check(decided: dict[str, Decision], photos: dict[str, str | None], pairs: dict[str, str | None], rows: list[dict]) -> None:
+def check(
+    decided: dict[str, Decision], photos: dict[str, str | None], pairs: dict[str, str | None], rows: list[dict]
+) -> None:
     """Refuse decisions about rows that must not be trained on."""
     readable = {row["id"] for row in rows if row["shard"] is not None}
     for key, decision in decided.items():
         split = photos.get(key, pairs.get(key))
         if decision.verdict == ACCEPTED and split in ("validation", "test"):
-            raise UserError(f"{decision.place}: {key} belongs to the {split} people, who are never trained on: "
-                            "remove the row")
+            raise UserError(
+                f"{decision.place}: {key} belongs to the {split} people, who are never trained on: remove the row"
+            )
         if decision.verdict == ACCEPTED and key not in readable:
             raise UserError(f"{decision.place}: {key} has no image that can be read: remove the row")
 
@@ -88,8 +98,10 @@ def refuse_undecided(rows: list[dict], decided: dict[str, Decision], file: str |
     chosen = records.accepted(rows)
     left = sum(row["id"] not in decided for row in chosen)
     if left:
-        raise UserError(f"select.review: required: {left} of {len(chosen)} photos and pairs are not decided: judge them "
-                        "with `iy review`, then `iy review export`")
+        raise UserError(
+            f"select.review: required: {left} of {len(chosen)} photos and pairs are not decided: judge them "
+            "with `iy review`, then `iy review export`"
+        )
 
 
 def judge(rows: list[dict], decided: dict[str, Decision], share: float, best: Callable) -> list[dict]:
@@ -105,7 +117,7 @@ def one_verdict(row: dict, decision: Decision | None, verdict: str, kept: bool, 
     if decision is not None:
         return row | {"verdict": decision.verdict, "reason": decision.reason, "decided_by": decision.reviewer}
     if verdict == REJECTED:
-        return row | {"decided_by": "automatic"}        # by an earlier stage, with its reason
+        return row | {"decided_by": "automatic"}  # by an earlier stage, with its reason
     reason = f"{'among' if kept else 'not among'} the best {share:.0%}"
     return row | {"verdict": ACCEPTED if kept else REJECTED, "reason": reason, "decided_by": "automatic"}
 

@@ -111,7 +111,10 @@ def fit(image: np.ndarray) -> np.ndarray:
 def save_probes(net: ProbeNet, accuracy: dict[str, float], folder: Path | str) -> None:
     with atomic_folder(folder) as aside:
         save_file(
-            {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in net.state_dict().items()},
+            {
+                name: (value.half() if value.is_floating_point() else value).contiguous()
+                for name, value in net.state_dict().items()
+            },
             aside / "probes.safetensors",
         )
         write_json(aside / "probes.json", {"accuracy": {name: round(value, 4) for name, value in accuracy.items()}})

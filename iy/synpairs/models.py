@@ -95,7 +95,9 @@ def pipeline_class(named: Pipeline, key: str) -> type["DiffusionPipeline"]:
         )
     taken = inspect.signature(found.__call__).parameters
     if lacking := [name for name in ("num_inference_steps", "guidance_scale") if name not in taken]:
-        raise UserError(f"{key}.class: {named.cls} takes no {lacking[0]}: name another class, as StableDiffusionXLPipeline")
+        raise UserError(
+            f"{key}.class: {named.cls} takes no {lacking[0]}: name another class, as StableDiffusionXLPipeline"
+        )
     return found
 
 
@@ -110,7 +112,9 @@ def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device |
     except Exception as error:  # of many kinds, where a folder does not hold what its class needs
         raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {brief(error)}") from None
     # optional to diffusers, which would fail when it draws
-    lacking = [name for name in opened.components if name.startswith(("text_encoder", "tokenizer")) and name not in listed]
+    lacking = [
+        name for name in opened.components if name.startswith(("text_encoder", "tokenizer")) and name not in listed
+    ]
     if lacking:
         raise UserError(
             f"{key}: {named.path} has no {lacking[0]}, which {named.cls} needs: it was saved as {listed['_class_name']}"

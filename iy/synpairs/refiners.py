@@ -159,9 +159,13 @@ def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "Diffu
         ) from None
     [projection] = made.unet.encoder_hid_proj.image_projection_layers
     if isinstance(projection, IPAdapterFaceIDImageProjection | IPAdapterFaceIDPlusImageProjection):
-        raise UserError("synpairs.refiner_model: a FaceID adapter does not look at pictures: name one that takes an image")
+        raise UserError(
+            "synpairs.refiner_model: a FaceID adapter does not look at pictures: name one that takes an image"
+        )
     if made.image_encoder is None:
-        raise UserError("synpairs.refiner_model.image_encoder: the pipeline has none of its own: name the adapter's folder")
+        raise UserError(
+            "synpairs.refiner_model.image_encoder: the pipeline has none of its own: name the adapter's folder"
+        )
     made.set_ip_adapter_scale(adapter.scale)
     made.set_progress_bar_config(disable=True)
     return several_references(made)

@@ -71,7 +71,9 @@ def make_all(chosen: Sequence[tuple[dict, int]], how: How, work: Path, workers: 
     missing = [shard for shard in shards if not shard.folder.exists()]
     if len(missing) < len(shards):
         log.info("%d of %d shards are already there", len(shards) - len(missing), len(shards))
-    made = map(make_shard, missing)  # torch takes all cores, or the GPU, by itself: processes would only be in each other's way
+    made = map(
+        make_shard, missing
+    )  # torch takes all cores, or the GPU, by itself: processes would only be in each other's way
     if workers.map == "ray" and missing:
         made = on_ray(make_shard, missing, workers, chunk=1, cpus=how.threads, gpu=True)
     for _ in tqdm(made, "shards", len(missing), mininterval=1, disable=len(missing) <= 1):

@@ -1,4 +1,5 @@
 """Runs in MLflow: one parent per pipeline, one child per stage."""
+
 from iy.tracking.run import StageRun, pipeline_key, stage_run
 from iy.tracking.store import connect, experiment_id, tracking_uri
 

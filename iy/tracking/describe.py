@@ -1,4 +1,5 @@
 """What a run says about itself: settings as flat parameters, with nothing secret in them, and data sets by content."""
+
 import json
 import os
 import re
@@ -12,8 +13,8 @@ from iy.storage import file_sha256
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-LONGEST_KEY, LONGEST_VALUE = 250, 6000          # MLflow's limits
-DIGEST = 36                                     # longest data-set digest that MLflow takes
+LONGEST_KEY, LONGEST_VALUE = 250, 6000  # MLflow's limits
+DIGEST = 36  # longest data-set digest that MLflow takes
 SECRET_NAME = re.compile(r"(^|[._-])(password|passwd|secret|token|key|credentials?)$", re.IGNORECASE)
 LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 SECRET_IN_QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:token|key|secret|signature|password)[^=&\s]*=)[^&\s]+")

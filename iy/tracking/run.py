@@ -3,6 +3,7 @@
 A parent run stands for a pipeline: the environment variable IY_PIPELINE, else the git commit and the settings' hash.
 A stage that was interrupted and starts again continues its own child run.
 """
+
 import contextlib
 import logging
 import os
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH, SECONDS = 500, 5.0       # metrics are sent when this many wait, or this long after the last time
-RETRY = 60.0                    # seconds between attempts while the store does not answer
+BATCH, SECONDS = 500, 5.0  # metrics are sent when this many wait, or this long after the last time
+RETRY = 60.0  # seconds between attempts while the store does not answer
 UNFINISHED = ("FAILED", "KILLED", "RUNNING")
 
 
@@ -56,6 +57,7 @@ class StageRun:
     def log_image(self, key: str, step: int, image: np.ndarray) -> None:
         """A picture, uint8 (H, W, 3), in the series `key` at `step`."""
         from PIL import Image
+
         picture = Image.fromarray(np.asarray(image))
         self.attempt(lambda: self.client.log_image(self.run_id, picture, key=key, step=step, synchronous=True))
 
@@ -78,7 +80,7 @@ class StageRun:
     def flush(self, at_end: bool = False) -> None:
         """Send what waits; what the store did not take is kept for the next time."""
         self.sent = time.monotonic()
-        batch, rest = self.waiting[:1000], self.waiting[1000:]       # 1000: MLflow's limit for one request
+        batch, rest = self.waiting[:1000], self.waiting[1000:]  # 1000: MLflow's limit for one request
         if batch and self.attempt(lambda: self.client.log_batch(self.run_id, metrics=batch), at_end):
             self.waiting = rest
             if rest:
@@ -91,7 +93,7 @@ class StageRun:
             return False
         try:
             send()
-        except Exception as error:      # whatever a store may raise, the work goes on
+        except Exception as error:  # whatever a store may raise, the work goes on
             if self.broken_since is None:
                 log.warning("MLflow did not take this run's records (%s); the work goes on", one_line(error))
             self.broken_since = time.monotonic()
@@ -136,15 +138,16 @@ def start(params: Params, stage: str) -> tuple[StageRun, str | None]:
         parent = find_or_create(client, experiment, params, "pipeline", own, (*UNFINISHED, "FINISHED"))
         own |= {"iy.kind": "stage", "iy.stage": stage, "iy.settings": params.digest(), "mlflow.parentRunId": parent}
         child = find_or_create(client, experiment, params, stage, own, UNFINISHED)
-    except Exception as error:          # see StageRun.attempt
+    except Exception as error:  # see StageRun.attempt
         log.warning("MLflow at %s cannot be used (%s): this run is not tracked", store.tracking_uri(), one_line(error))
         return StageRun(None, None), None
     log.info("MLflow run %s of experiment iy-%s in %s", child, params.profile, store.tracking_uri())
     return StageRun(client, child), parent
 
 
-def find_or_create(client: "MlflowClient", experiment: str, params: Params, name: str, tags: dict[str, str],
-                   statuses: tuple[str, ...]) -> str:
+def find_or_create(
+    client: "MlflowClient", experiment: str, params: Params, name: str, tags: dict[str, str], statuses: tuple[str, ...]
+) -> str:
     """Id of the newest run with these tags, set running again, if its status is one of these; else of a new one."""
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     found: list[Run] = client.search_runs([experiment], wanted, max_results=1, order_by=["attributes.start_time DESC"])
@@ -152,8 +155,12 @@ def find_or_create(client: "MlflowClient", experiment: str, params: Params, name
         client.update_run(found[0].info.run_id, status="RUNNING")
         return found[0].info.run_id
     commit = store.git("rev-parse", "HEAD")
-    more = {"mlflow.source.git.commit": commit, "mlflow.source.name": f"iy.{name}", "iy.profile": params.profile,
-            "iy.settings": params.digest()}
+    more = {
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": f"iy.{name}",
+        "iy.profile": params.profile,
+        "iy.settings": params.digest(),
+    }
     tags = tags | {key: value for key, value in more.items() if value}
     run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
     log_settings(client, run_id, params)
@@ -164,5 +171,5 @@ def log_settings(client: "MlflowClient", run_id: str, params: Params) -> None:
     from mlflow.entities import Param
 
     settings = [Param(key, value) for key, value in {**flatten(params.resolved()), "sha256": params.digest()}.items()]
-    for first in range(0, len(settings), 100):                       # 100: MLflow's limit for one request
-        client.log_batch(run_id, params=settings[first:first + 100])
+    for first in range(0, len(settings), 100):  # 100: MLflow's limit for one request
+        client.log_batch(run_id, params=settings[first : first + 100])

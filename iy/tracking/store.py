@@ -1,4 +1,5 @@
 """Where runs are kept: one MLflow store per project, shared by its worktrees, or the server in MLFLOW_TRACKING_URI."""
+
 import contextlib
 import fcntl
 import os

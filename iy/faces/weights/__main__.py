@@ -1,4 +1,5 @@
 """`python -m iy.faces.weights`: fetch what is missing; a second when everything is there."""
+
 import sys
 
 from iy.errors import UserError
