@@ -8,10 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from iy import lexicon, params
-from iy.diffusion import load_base
-from iy.model import Personaliser
-from iy.studio.foundation import (
+from foundation import (
     autoencoder,
     language,
     probes,
@@ -22,9 +19,12 @@ from iy.studio.foundation import (
     sight,
     unet,
 )
-from iy.studio.foundation.recipe import WORKERS
-from iy.studio.foundation.train import Plan, fit
-from iy.studio.probes import READS, ProbeNet, Probes, mirror
+from foundation.recipe import WORKERS
+from foundation.train import Plan, fit
+from iy import lexicon, params
+from iy.diffusion import load_base
+from iy.evaluate.probes import READS, ProbeNet, Probes, mirror
+from iy.model import Personaliser
 from tests.toys import lesson, toy
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "studio"

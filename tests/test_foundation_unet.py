@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from foundation import autoencoder, likeness, muon, pairs, reader, recogniser, renders, sharpen, unet
+from foundation import lesson as lessons
+from foundation.train import Plan
 from iy import lexicon
 from iy.faces.dlibtorch import chips
-from iy.studio.foundation import autoencoder, likeness, muon, pairs, reader, recogniser, renders, sharpen, unet
-from iy.studio.foundation import lesson as lessons
-from iy.studio.foundation.train import Plan
-from tests.toys import lesson, toy
+from tests.toys import lesson
 
 
 def test_the_window_that_is_read_holds_the_face():

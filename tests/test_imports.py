@@ -14,12 +14,12 @@ LEVELS = [
     {"model", "faces"},
     {"generate"},
     {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
-    {"studio.foundation", "doctor", "bench", "review", "transfer", "erasure"},
+    {"doctor", "bench", "review", "transfer", "erasure"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 ROOMS = LEVELS[7]
-STUDIO_USERS = {"studio", "studio.foundation", "photos", "evaluate", "cli"}
+STUDIO_USERS = {"studio", "photos", "cli"}
 
 
 def imported(path: Path) -> set[str]:
@@ -37,17 +37,12 @@ def imported(path: Path) -> set[str]:
 
 
 def place_of(path: Path) -> str:
-    """`iy/model/bundle.py` is in `model`. The foundation's recipe is a room of its own: it uses the studio and trains."""
-    parts = path.relative_to("iy").with_suffix("").parts
-    return ".".join(parts[:2]) if parts[:2] == ("studio", "foundation") else parts[0]
+    """`iy/model/bundle.py` is in `model`."""
+    return path.relative_to("iy").with_suffix("").parts[0]
 
 
 def rooms_of(names: set[str]) -> set[str]:
-    return {
-        "studio.foundation" if name.startswith("iy.studio.foundation") else name.split(".")[1]
-        for name in names
-        if name.startswith("iy.") and name.split(".")[1] in RANK
-    }
+    return {name.split(".")[1] for name in names if name.startswith("iy.") and name.split(".")[1] in RANK}
 
 
 def sources(folder: str) -> list[Path]:
@@ -77,17 +72,16 @@ def test_imports_point_down(path):
         assert not rooms_of(imported(path)) - {"cli"}
         return
     for other in rooms_of(imported(path)) - {own}:
-        assert RANK[other] <= RANK[own] and (own, other) != ("studio", "studio.foundation"), (
-            f"{path} imports iy.{other}, which stands above it"
-        )
+        assert RANK[other] <= RANK[own], f"{path} imports iy.{other}, which stands above it"
         assert not (own in ROOMS and other in ROOMS), f"{path}: rooms meet on disk, never by importing iy.{other}"
-        assert other != "studio" or own in STUDIO_USERS, f"{path}: the studio is for photos and evaluate"
+        assert other != "studio" or own in STUDIO_USERS, f"{path}: the studio is for photos"
 
 
 @pytest.mark.parametrize("path", [*sources("iy")], ids=str)
 def test_prefect_stays_in_flows(path):
     names = {name.split(".")[0] for name in imported(path)}
     assert "prefect" not in names, f"{path}: prefect belongs in flows/"
+    assert "foundation" not in names, f"{path}: how the shipped weights were made is no part of what ships"
     assert "flows" not in names or path == Path("iy/cli.py"), f"{path}: only the command line starts flows"
 
 

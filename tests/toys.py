@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from foundation import lesson as lessons
+from foundation import renders
 from iy import lexicon
-from iy.studio.foundation import lesson as lessons
-from iy.studio.foundation import renders
 
 
 def toy(people: int = 3, shots: int = 2) -> renders.Renders:

@@ -85,7 +85,7 @@ def run(params: Params) -> None:
 
 
 def prepare(params: Params, base: Base) -> Benchmark:
-    from iy.studio.probes import load_probes
+    from iy.evaluate.probes import load_probes
 
     settings = params.evaluate
     for stage in STAGES:

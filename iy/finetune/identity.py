@@ -1,7 +1,7 @@
 """The identity loss (our choice; the paper has none): does the predicted picture show the person of the target?
 
 A small network reads who it is off the latents themselves, so nothing is decoded. It belongs to one autoencoder and
-ships beside it; its makers are in `iy/studio/foundation/identity.py`.
+ships beside it; its makers are in `foundation/identity.py`.
 """
 
 import json

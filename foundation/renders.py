@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 import iy.studio
 from iy import lexicon, params
+from iy.evaluate.probes import mirror
 from iy.faces import Analyser, load_analyser
 from iy.faces.crop import GREY, face_crop
 from iy.storage import atomic_path, sha256
 from iy.studio.people import sample_person
-from iy.studio.probes import mirror
 from iy.studio.render import render_many
 from iy.studio.shots import sample_shot
 from iy.workers import each
@@ -162,4 +162,4 @@ def crop(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray, model: param
 def looks() -> str:
     """Names the renderer's sources: renders of an older look are never mixed with new ones."""
     sources = [*sorted(Path(iy.studio.__file__).parent.glob("*.py")), Path(lexicon.__file__)]
-    return sha256(b"".join(path.read_bytes() for path in sources if path.name != "probes.py"))[:12]
+    return sha256(b"".join(path.read_bytes() for path in sources))[:12]

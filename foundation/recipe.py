@@ -17,12 +17,7 @@ from torch.nn import Module
 from tqdm import tqdm
 from transformers import ByT5Tokenizer, CLIPImageProcessor, CLIPVisionModelWithProjection, T5EncoderModel
 
-from iy import params
-from iy.diffusion import Base, choose_device, load_base
-from iy.finetune import identity as identity_loss
-from iy.model import ImagineYourselfPipeline, Personaliser, bundle
-from iy.storage import atomic_path, sha256, write_json
-from iy.studio.foundation import (
+from foundation import (
     autoencoder,
     identity,
     language,
@@ -36,9 +31,14 @@ from iy.studio.foundation import (
     sight,
     unet,
 )
-from iy.studio.foundation.lesson import Lesson
-from iy.studio.foundation.train import Plan
-from iy.studio.probes import ProbeNet, Probes, load_probes, save_probes
+from foundation.lesson import Lesson
+from foundation.train import Plan
+from iy import params
+from iy.diffusion import Base, choose_device, load_base
+from iy.evaluate.probes import ProbeNet, Probes, load_probes, save_probes
+from iy.finetune import identity as identity_loss
+from iy.model import ImagineYourselfPipeline, Personaliser, bundle
+from iy.storage import atomic_path, sha256, write_json
 
 WORK, WEIGHTS = Path(".iy/foundation"), Path("weights/studio")
 HELD_FIRST, HELD_PEOPLE, HELD_SHOTS = 900_000, 100, 6  # people whom no part ever learns from

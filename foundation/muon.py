@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import torch
 
-from iy.studio.foundation.precision import narrow
+from foundation.precision import narrow
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the quintic of the source
 RMS = 0.2  # of an update, AdamW's usual: one learning rate serves both (arXiv 2502.16982, eq. 4)

@@ -7,14 +7,14 @@ import numpy as np
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
+from foundation import autoencoder
+from foundation.quality import BATCH, GUIDANCE, combinations
+from foundation.renders import Faces, Renders
 from iy import lexicon, params
 from iy.evaluate import identity
 from iy.evaluate.look import Observer
 from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline
-from iy.studio.foundation import autoencoder
-from iy.studio.foundation.quality import BATCH, GUIDANCE, combinations
-from iy.studio.foundation.renders import Faces, Renders
 
 PEOPLE, GALLERY, PROMPTS, STEPS = 48, 12, 4, 8
 RECOGNISERS = ("filter", "judge")

@@ -15,20 +15,20 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional as F
 
+from foundation import pairs
+from foundation.autoencoder import pixels
+from foundation.language import LENGTH, WIDTH, said, targets
+from foundation.lesson import SWAPPABLE, SWAPPED, Lesson, choose, picture_error
+from foundation.precision import mixed
+from foundation.reader import CELL, NAMES, WINDOW, FaceReader, cut_out, decoded, middle, windows, worn
+from foundation.recogniser import Recogniser, from_elsewhere
+from foundation.train import Plan, fit
 from iy import lexicon, params
 from iy.diffusion import Base
 from iy.diffusion.base import TextEncoders
 from iy.finetune.identity import clean
 from iy.model import Personaliser
 from iy.model.conditioning import Vision
-from iy.studio.foundation import pairs
-from iy.studio.foundation.autoencoder import pixels
-from iy.studio.foundation.language import LENGTH, WIDTH, said, targets
-from iy.studio.foundation.lesson import SWAPPABLE, SWAPPED, Lesson, choose, picture_error
-from iy.studio.foundation.precision import mixed
-from iy.studio.foundation.reader import CELL, NAMES, WINDOW, FaceReader, cut_out, decoded, middle, windows, worn
-from iy.studio.foundation.recogniser import Recogniser, from_elsewhere
-from iy.studio.foundation.train import Plan, fit
 
 CONFIG = dict(
     sample_size=16,

@@ -1,6 +1,6 @@
 """Train the pretrained bundle on: stage 1 run long on the foundation's own people, from where the bundle stands.
 
-    python -m iy.studio.foundation.pretrained --steps 6000      # an hour or more on two cores
+    python -m foundation.pretrained --steps 6000      # an hour or more on two cores
 
 The foundation's recipe writes the bundle's beginning: attention to references that the U-Net learnt with.
 
@@ -17,6 +17,8 @@ import sys
 import numpy as np
 import torch
 
+from foundation import autoencoder, language, renders
+from foundation.recipe import WEIGHTS, WORK, Recipe
 from iy import params
 from iy.diffusion import Base
 from iy.finetune.data import encode_captions
@@ -24,8 +26,6 @@ from iy.finetune.examples import Examples
 from iy.finetune.trainer import Trainer
 from iy.model import bundle
 from iy.storage import write_json
-from iy.studio.foundation import autoencoder, language, renders
-from iy.studio.foundation.recipe import WEIGHTS, WORK, Recipe
 
 CARD = WEIGHTS / "PRETRAINED.json"
 
@@ -100,7 +100,7 @@ def main() -> None:
         resume=WORK / f"pretrained-{len(before)}",
     )
     curves = trainer.train()
-    commands = [*before, "python -m iy.studio.foundation.pretrained " + " ".join(sys.argv[1:])]
+    commands = [*before, "python -m foundation.pretrained " + " ".join(sys.argv[1:])]
     bundle.save(model, WEIGHTS / "pretrained", {"commands": commands}, fp16=True)
     write_json(
         CARD,

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from foundation.train import Plan, fit
 from iy.finetune.examples import face_map
-from iy.studio.foundation.train import Plan, fit
 
 FACE = 6.0  # weight of the face's pixels
 RATE = 2e-3

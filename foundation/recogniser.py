@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from foundation.renders import Faces, Renders
 from iy.faces import weights
 from iy.faces.dlibtorch import DlibNet, chips
-from iy.studio.foundation.renders import Faces, Renders
 
 BLOCKS = (2, 6, 9, 12, 13)  # whose maps are compared: the last of each width, and the last of all
 OFF = 0.7  # pixels that landmarks are moved by at most

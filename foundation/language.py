@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import nn
 from torch.nn import functional as F
 
+from foundation.autoencoder import pixels
+from foundation.renders import Renders
+from foundation.train import Plan, fit
 from iy import lexicon
-from iy.studio.foundation.autoencoder import pixels
-from iy.studio.foundation.renders import Renders
-from iy.studio.foundation.train import Plan, fit
 
 WIDTH, LENGTH, LONG, BYTES = 192, 77, 128, 256
 RATE, READING = 8e-4, 2e-3  # learning rates of CLIP, and of a text encoder that learns to read

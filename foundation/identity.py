@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from foundation.language import contrast
+from foundation.recogniser import people
+from foundation.renders import Faces, Renders
+from foundation.train import Plan, fit
 from iy.finetune.identity import IdentityNet
-from iy.studio.foundation.language import contrast
-from iy.studio.foundation.recogniser import people
-from iy.studio.foundation.renders import Faces, Renders
-from iy.studio.foundation.train import Plan, fit
 
 RATE = 1e-3
 

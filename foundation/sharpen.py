@@ -12,11 +12,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
+from foundation.autoencoder import FACE, pixels
+from foundation.recogniser import Recogniser, from_elsewhere
+from foundation.renders import Faces
+from foundation.train import Plan, fit
 from iy.finetune.examples import face_map
-from iy.studio.foundation.autoencoder import FACE, pixels
-from iy.studio.foundation.recogniser import Recogniser, from_elsewhere
-from iy.studio.foundation.renders import Faces
-from iy.studio.foundation.train import Plan, fit
 
 RATE = 5e-4
 LIKE = 1.0  # weight of how unlike the recogniser sees the two pictures

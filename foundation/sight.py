@@ -13,10 +13,10 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
-from iy.studio.foundation.autoencoder import pixels
-from iy.studio.foundation.language import contrast
-from iy.studio.foundation.renders import Faces, Renders
-from iy.studio.foundation.train import Plan, fit
+from foundation.autoencoder import pixels
+from foundation.language import contrast
+from foundation.renders import Faces, Renders
+from foundation.train import Plan, fit
 from iy.studio.people import Person, sample_person
 
 RATE = 3e-3

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 
+from foundation.lesson import EMPTY, REFERENCE, SWAPPABLE, SWAPPED, Lesson, picture_error
+from foundation.precision import mixed
 from iy.finetune.identity import clean
 from iy.model import Personaliser
 from iy.model.conditioning import Vision
-from iy.studio.foundation.lesson import EMPTY, REFERENCE, SWAPPABLE, SWAPPED, Lesson, picture_error
-from iy.studio.foundation.precision import mixed
 
 EVERY = 5  # one step of so many is of pairs
 

@@ -11,8 +11,8 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from foundation.muon import Muon
 from iy.storage import atomic_path
-from iy.studio.foundation.muon import Muon
 
 FAST = 3  # times as fast, see `fit`
 

@@ -1,11 +1,11 @@
 """Make the studio's foundation, probes and identity network.
 
-    python -m iy.studio.foundation                  # hours on two cores; --scale 0.1 for a quick look
-    python -m iy.studio.foundation --only vae       # one part (and what it needs): parts can be made side by side
-    python -m iy.studio.foundation --keep vae t5 byt5 --start unet          # go on from what ships
+    python -m foundation                  # hours on two cores; --scale 0.1 for a quick look
+    python -m foundation --only vae       # one part (and what it needs): parts can be made side by side
+    python -m foundation --keep vae t5 byt5 --start unet          # go on from what ships
 
 Writes weights/studio/{foundation,probes,identity} and weights/studio/CARD.json. Work in progress stays in
-.iy/foundation: started again, the recipe goes on from its last checkpoint. `python -m iy.studio.foundation.pretrained`
+.iy/foundation: started again, the recipe goes on from its last checkpoint. `python -m foundation.pretrained`
 makes the pretrained bundle after it.
 """
 
@@ -13,7 +13,7 @@ import argparse
 import logging
 import sys
 
-from iy.studio.foundation.recipe import KEEP, START, STEPS, Recipe, publish
+from foundation.recipe import KEEP, START, STEPS, Recipe, publish
 
 
 def part_steps(text: str) -> tuple[str, int]:
@@ -49,7 +49,7 @@ def main() -> None:
     if options.only:
         getattr(recipe, options.only)
     else:
-        publish(recipe, "python -m iy.studio.foundation " + " ".join(sys.argv[1:]))
+        publish(recipe, "python -m foundation " + " ".join(sys.argv[1:]))
 
 
 if __name__ == "__main__":

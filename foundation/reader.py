@@ -12,12 +12,12 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
+from foundation.autoencoder import pixels
+from foundation.language import Heads, targets
+from foundation.renders import SIDE
+from foundation.train import Plan, fit
 from iy import lexicon
-from iy.studio.foundation.autoencoder import pixels
-from iy.studio.foundation.language import Heads, targets
-from iy.studio.foundation.renders import SIDE
-from iy.studio.foundation.train import Plan, fit
-from iy.studio.probes import mirror
+from iy.evaluate.probes import mirror
 
 RATE = 1.5e-3
 NAMES = ["expression", "gaze", *lexicon.PERSON]

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from iy.studio.foundation.autoencoder import pixels
-from iy.studio.foundation.language import targets
-from iy.studio.foundation.renders import Renders
-from iy.studio.foundation.train import Plan, fit
-from iy.studio.probes import READS, ProbeNet, Probes, mirror
+from foundation.autoencoder import pixels
+from foundation.language import targets
+from foundation.renders import Renders
+from foundation.train import Plan, fit
+from iy.evaluate.probes import READS, ProbeNet, Probes, mirror
 
 RATE = 2e-3
 TURN, ZOOM, SHIFT = math.radians(4), 0.06, 0.05  # largest change of a picture; the shift in half pictures

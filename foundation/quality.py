@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from iy import lexicon, params
 from iy.diffusion import load_base
+from iy.evaluate.probes import READS, Probes
 from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline
-from iy.studio.probes import READS, Probes
 
 ASKED = ("expression", "pose", "backdrop", "garment", "garment_colour", "light")
 IMAGES, STEPS, GUIDANCE, BATCH = 500, 16, 3.0, 50

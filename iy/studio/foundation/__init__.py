@@ -1,1 +1,0 @@
-"""The recipe that makes the studio's foundation: `python -m iy.studio.foundation` (hours on two cores)."""
