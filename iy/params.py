@@ -20,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.storage import sha256, write_json
 
 Share = Field(ge=0, le=1)
@@ -295,7 +295,7 @@ def read_yaml(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run from the project folder, or name one of {profiles()}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it and run again") from None
+        raise UserError(f"{path} is not valid YAML ({one_line(error, 1000)}): mend it and run again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold `key: value` lines, found {type(value).__name__}: see profiles/studio.yaml")
     return value

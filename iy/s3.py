@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 
 SCHEME = "s3://"
 ATTEMPTS = 10  # of one request: the store may be busy, or away for half a minute
@@ -58,7 +58,7 @@ def told(url: str, setting: str, doing: str = "fetch") -> Iterator[None]:
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
-        why, refused = " ".join(str(error).split())[:200], isinstance(error, (ClientError, NoCredentialsError))
+        why, refused = one_line(error), isinstance(error, (ClientError, NoCredentialsError))
         check = "the bucket and your keys" if refused else "the connection and AWS_ENDPOINT_URL"
         raise UserError(f"{setting}: cannot {doing} {url}: {why}: check {check}") from None
 

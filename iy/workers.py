@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from iy import params
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.stage import die_with_parent, starting_workers
 
 ALONE = 24  # jobs that are not worth starting processes for
@@ -98,7 +98,7 @@ def connected(workers: params.Workers) -> Any:
         ray.init(workers.address or "local", **QUIETLY, **({} if workers.address else here))
     except (ConnectionError, RuntimeError) as error:
         raise UserError(
-            f"workers.address {workers.address}: {' '.join(str(error).split())[:300]}: Ray and Python must be of "
+            f"workers.address {workers.address}: {one_line(error)}: Ray and Python must be of "
             "one version on all machines"
         ) from None
     if threading.current_thread() is threading.main_thread():

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,7 @@ def opening(key: str, model: str, kind: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"{key} {model} cannot be opened ({' '.join(str(error).split())[:160]}): name a folder or model id "
-            f"of {kind}"
+            f"{key} {model} cannot be opened ({one_line(error)}): name a folder or model id of {kind}"
         ) from None
 
 

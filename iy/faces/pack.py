@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from iy import params
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.faces import weights
 from iy.faces.face import Face, biggest_first, reduced
 from iy.faces.sessions import providers
@@ -43,7 +43,7 @@ class Pack:
             app.prepare(ctx_id=-1 if len(providers()) == 1 else 0, det_thresh=self.minimum_score, det_size=(SIDE, SIDE))
         except Exception as error:  # insightface and onnxruntime raise many kinds on a pack that is not one
             raise UserError(
-                f"faces.pack {self.folder} cannot be opened by insightface ({brief(error)}): it needs one "
+                f"faces.pack {self.folder} cannot be opened by insightface ({one_line(error)}): it needs one "
                 "detector and one recogniser as ONNX files"
             ) from None
         if "recognition" not in app.models:
@@ -122,7 +122,3 @@ def allowed(folder: Path, usage: weights.Usage) -> str:
 
 def bgr(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
-
-
-def brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.params import Adapter, Base, Params, Pipeline, SynPairs
 from iy.storage import file_sha256, folder_digest
 
@@ -110,7 +110,7 @@ def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device |
         opened = cls.from_pretrained(named.path, use_safetensors=True, dtype=getattr(torch, base.dtype))
         listed = cls.load_config(named.path)
     except Exception as error:  # of many kinds, where a folder does not hold what its class needs
-        raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {brief(error)}") from None
+        raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {one_line(error)}") from None
     # optional to diffusers, which would fail when it draws
     lacking = [
         name for name in opened.components if name.startswith(("text_encoder", "tokenizer")) and name not in listed
@@ -121,10 +121,6 @@ def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device |
         )
     opened.set_progress_bar_config(disable=True)
     return opened.to(device)
-
-
-def brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def uses_bundle(settings: SynPairs) -> bool:

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.faces import Analyser
 from iy.generate import Cell, in_batches, redraw
 from iy.params import Adapter, Params
 from iy.synpairs.generators import Generator, bundle_options, noise, pictures
-from iy.synpairs.models import adapted, brief, open_pipeline
+from iy.synpairs.models import adapted, open_pipeline
 from iy.synpairs.plan import Plan
 from iy.synpairs.rewriters import derived_seed
 
@@ -155,7 +155,7 @@ def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "Diffu
     except Exception as error:  # of many kinds, where files are missing or made for another U-Net
         raise UserError(
             f"synpairs.refiner_model: cannot put {adapter.weights} and {adapter.image_encoder} of {adapter.path} on "
-            f"{type(text_to_image).__name__}: {brief(error)}"
+            f"{type(text_to_image).__name__}: {one_line(error)}"
         ) from None
     [projection] = made.unet.encoder_hid_proj.image_projection_layers
     if isinstance(projection, IPAdapterFaceIDImageProjection | IPAdapterFaceIDPlusImageProjection):
@@ -206,7 +206,7 @@ def open_swapper(path: str, analyser: Analyser) -> "INSwapper":
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints its shapes
             model = get_model(str(path), providers=providers(), sess_options=options)
     except Exception as error:  # insightface and onnxruntime raise many kinds on a file that is not one
-        raise UserError(f"synpairs.refiner_model: {path} cannot be opened by insightface: {brief(error)}") from None
+        raise UserError(f"synpairs.refiner_model: {path} cannot be opened by insightface: {one_line(error)}") from None
     if not isinstance(model, INSwapper):
         raise UserError(f"synpairs.refiner_model: {path} is not inswapper's network: name its .onnx")
     if analyser.recogniser.width != len(model.emap):

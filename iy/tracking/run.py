@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iy.errors import one_line
 from iy.params import Params
 from iy.tracking import store
 from iy.tracking.describe import dataset_input, flatten
@@ -100,10 +101,6 @@ class StageRun:
             return False
         self.broken_since = None
         return True
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 @contextlib.contextmanager
