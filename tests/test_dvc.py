@@ -14,6 +14,7 @@ STAGES = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["s
 WITHOUT_EFFECT = {
     "iy",
     "iy/errors.py",
+    "iy/device.py",
     "iy/stage.py",
     "iy/workers.py",
     "iy/tracking",

@@ -8,7 +8,7 @@ import pytest
 LEVELS = [
     {"errors"},
     {"storage", "s3"},
-    {"params", "records", "lexicon", "erased"},
+    {"params", "records", "lexicon", "erased", "device", "seeds", "imports"},
     {"stage", "workers", "report", "studio"},
     {"diffusion", "tracking"},
     {"model", "faces"},

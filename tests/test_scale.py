@@ -94,7 +94,7 @@ def curated(folder: Path, count: int) -> dict:
 
 def seconds_of_models() -> float:
     """CPU seconds in which the face models look at a photograph, which the measured photos above were spared."""
-    analyser = load_analyser(params.load("studio").faces, "research")
+    analyser = load_analyser(params.load("studio").faces, "research", "cpu")
     images = [np.asarray(Image.open(path).convert("RGB")) for path in att_faces()[:20]]
     start = time.process_time()
     for image in images:

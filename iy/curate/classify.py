@@ -35,10 +35,11 @@ def opened(params: Params) -> dict[str, "Classifier"]:
     if not params.curate.classifiers:
         return {}
     from iy.curate.classifier import Classifier
-    from iy.curate.networks import device
+    from iy.device import choose_device
 
     return {
-        name: Classifier(name, one, BATCH, device(params.device)) for name, one in params.curate.classifiers.items()
+        name: Classifier(name, one, BATCH, choose_device(params.device))
+        for name, one in params.curate.classifiers.items()
     }
 
 

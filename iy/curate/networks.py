@@ -1,4 +1,4 @@
-"""What curate's torch models share: the device, one sentence for what cannot be opened, batches that fit the GPU's memory."""
+"""What curate's torch models share: one sentence for what cannot be opened, batches that fit the GPU's memory."""
 
 import contextlib
 import logging
@@ -11,14 +11,6 @@ from transformers.utils.logging import disable_progress_bar
 from iy.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
-
-
-def device(name: str) -> str:
-    """`auto` is the GPU where there is one, else the CPU; asking for a GPU that is not there is an error."""
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise UserError("device = 'cuda': no GPU that PyTorch can use was found: set device to auto or cpu")
-    return ("cuda" if there else "cpu") if name == "auto" else name
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ def curate(params: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[P
     photos = collection.read(parts)
     original = duplicates.reject_copies(photos, settings)
     need_some(photos, parts)
-    group.group(photos, settings, load_analyser(params.faces, params.usage).recogniser.threshold)
+    group.group(photos, settings, load_analyser(params.faces, params.usage, params.device).recogniser.threshold)
     for copy, stays in original.items():
         photos.person[copy] = photos.person[stays]
     split.split(photos, settings, params.seed)

@@ -90,15 +90,6 @@ class Base:
         return self
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU; asking for a GPU that is not there is an error."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = 'cuda': no GPU that PyTorch can use was found: set device to auto or cpu")
-    return torch.device(name)
-
-
 def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
     """Open every part of the base in `base.dtype` on `device`. All parts are frozen."""
     import diffusers

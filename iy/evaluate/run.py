@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iy import records
-from iy.diffusion import Base, choose_device, load_base
+from iy.device import choose_device
+from iy.diffusion import Base, load_base
 from iy.errors import UserError
 from iy.evaluate import draw, measure, page, plots, together
 from iy.evaluate.alignment import Clip, probe_scores

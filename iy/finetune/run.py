@@ -9,7 +9,8 @@ from pathlib import Path
 from accelerate import PartialState
 
 from iy import params
-from iy.diffusion import Base, TextEncoders, choose_device, load_base
+from iy.device import choose_device
+from iy.diffusion import Base, TextEncoders, load_base
 from iy.errors import UserError
 from iy.finetune import data
 from iy.finetune.examples import Examples

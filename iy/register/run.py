@@ -77,7 +77,7 @@ def registered(
         return known, gate.Verdict(known.tags["iy.verdict"], known.tags["iy.reason"])
     with tempfile.TemporaryDirectory(prefix="iy-register-") as scratch:
         folder = package.pack(bundle, settings, Path(scratch, "package"))
-        uri = registry.log(run_id, folder, package.requirements(settings.faces), example(settings))
+        uri = registry.log(run_id, folder, package.requirements(settings.faces), example(settings), settings.device)
     tags |= {"iy.verdict": verdict.verdict, "iy.reason": verdict.reason, "iy.run": run_id}
     return registry.create(client, settings.register_.name, uri, run_id, tags), verdict
 
