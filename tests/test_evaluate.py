@@ -18,8 +18,9 @@ from iy.evaluate import identity, measure, together
 from iy.evaluate.alignment import Clip, probe_scores
 from iy.evaluate.bootstrap import correlation, estimate
 from iy.evaluate.look import NOTHING, Look
-from iy.evaluate.prompts import ASKED, Prompt, cell_seed, prompts, subjects
+from iy.evaluate.prompts import ASKED, Prompt, prompts, subjects
 from iy.model import Personaliser, bundle
+from iy.seeds import cell_seed
 
 
 def test_the_interval_is_the_formulas_when_every_image_is_its_own_person():

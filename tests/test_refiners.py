@@ -242,7 +242,7 @@ def pack():
     """The analyser of the pinned pack, whose recogniser gives 512 numbers."""
     if not (weights.present("scrfd") and weights.present("fr_feature")):
         pytest.skip(f"face weights not fetched: {weights.COMMAND}")
-    return faces.load_analyser(pack_settings(), "research")
+    return faces.load_analyser(pack_settings(), "research", "cpu")
 
 
 def pack_settings() -> params.Faces:
@@ -443,7 +443,7 @@ def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_pr
     first = files(chosen)
     rows = records.read(chosen.data_dir("synpairs") / "pairs.parquet", records.PAIR)
     assert len(rows) == 6 and all(row["similarity"] == [None] * 3 for row in rows), "before, and two passes"
-    assert {row["model"] for row in rows} == {models.identity(chosen)}
+    assert {row["model"] for row in rows} == {models.names_of(chosen)}
     html = (chosen.report_dir("synpairs") / "index.html").read_text()
     assert f"Drawn by {published[1]}" in html and "refined by ip_adapter" in html
     run(chosen)
@@ -469,7 +469,7 @@ def test_the_bundle_refines_what_a_generator_drew(published, tiny_project):  # n
     chosen = chosen_of(tiny_project, published, refiner="bundle", refiner_model=None)
     run(chosen)
     rows = records.read(chosen.data_dir("synpairs") / "pairs.parquet", records.PAIR)
-    bundle = models.identity(tiny_project)
+    bundle = models.names_of(tiny_project)
     assert {row["model"] for row in rows} == {f"{models.pipeline_name(chosen.synpairs.generator)} + {bundle}"}
     assert len(bundle) == 64 and all(len(row["similarity"]) == 3 for row in rows)
 
@@ -478,17 +478,17 @@ def test_what_changed_in_a_folder_changes_the_name_of_what_drew(published, tmp_p
     folder, cls = published
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     chosen = settings(tmp_path, cls)
-    names = [models.identity(chosen)]
+    names = [models.names_of(chosen)]
     in_adapter = ("adapter.safetensors", "image_encoder/config.json")
     for file in ("pipeline/unet/config.json", *(f"adapter/models/{name}" for name in in_adapter)):
         with open(tmp_path / file, "ab") as opened:
             opened.write(b" ")
-        names.append(models.identity(chosen))
+        names.append(models.names_of(chosen))
     assert len(set(names)) == 4
     hub = settings(
         tmp_path, cls, generator={"class": cls, "path": "somebody/model"}, refiner="none", refiner_model=None
     )
-    assert models.identity(hub) == f"{cls}@somebody/model"
+    assert models.names_of(hub) == f"{cls}@somebody/model"
 
 
 def test_the_gain_of_a_pass_is_over_pairs_whose_face_was_found_in_both():

@@ -19,10 +19,12 @@ import pytest
 
 from iy import lexicon
 from iy.errors import UserError
+from iy.synpairs.asking import SYSTEM, Request, clean
 from iy.synpairs.check import check_rewrite
 from iy.synpairs.endpoint import Endpoint
-from iy.synpairs.grammar import rewrite_by_grammar
-from iy.synpairs.rewriters import SYSTEM, Grammar, LanguageModel, Request, clean, rewrite
+from iy.synpairs.grammar import Grammar, rewrite_by_grammar
+from iy.synpairs.language_model import LanguageModel
+from iy.synpairs.rewriters import rewrite
 
 CAPTION = "A portrait of a young woman with long black hair, smiling, facing the camera, in soft light."
 GOOD = "A portrait of a young woman with long black hair, laughing, facing left, in soft light."
@@ -234,7 +236,7 @@ def smollm() -> Path:
 
 @pytest.mark.slow
 def test_a_real_small_language_model_answers_through_its_gguf_file(smollm):
-    model = LanguageModel(str(smollm), batch=1)
+    model = LanguageModel(str(smollm), batch=1, device="cpu")
     [text] = model.answer([Request(CAPTION, 1)])
     assert len(text.split()) >= 4, "it says something; whether it is right is for check_rewrite"
     model.model = None

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iy.evaluate.prompts import Prompt, Subject, cell_seed
+from iy.evaluate.prompts import Prompt, Subject
 from iy.faces.crop import face_crop
 from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline
 from iy.params import Params
+from iy.seeds import cell_seed
 from iy.storage import file_sha256, folder_digest, png, read_image, sha256, write_shard
 
 SHARD = 256  # cells

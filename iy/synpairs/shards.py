@@ -17,7 +17,7 @@ from tqdm import tqdm
 from iy.faces import load_analyser
 from iy.params import Params, Workers, parse
 from iy.storage import atomic_folder, file_sha256, png, sha256, write_shard
-from iy.synpairs.calibrate import Bounds
+from iy.synpairs.bounds import Bounds
 from iy.synpairs.generators import load_generator
 from iy.synpairs.make import Made, Maker
 from iy.synpairs.models import uses_bundle
@@ -88,13 +88,13 @@ def opened(how: How) -> tuple[Maker, Rewriter]:
     """What this process makes its shards with."""
     import torch
 
-    from iy.diffusion import choose_device
+    from iy.device import choose_device
     from iy.model import ImagineYourselfPipeline
 
     torch.set_num_threads(how.threads)
     params = parse(json.loads(how.settings), "settings")
-    rewriter = load_rewriter(params.synpairs)
-    device, analyser = choose_device(params.device), load_analyser(params.faces, params.usage)
+    rewriter = load_rewriter(params.synpairs, params.device)
+    device, analyser = choose_device(params.device), load_analyser(params.faces, params.usage, params.device)
     bundle = None
     if uses_bundle(params.synpairs):
         bundle = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), device)
