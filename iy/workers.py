@@ -14,7 +14,7 @@ from typing import Any
 
 from iy import params
 from iy.errors import UserError, one_line
-from iy.stage import die_with_parent, starting_workers
+from iy.process import die_with_parent, starting_workers
 
 ALONE = 24  # jobs that are not worth starting processes for
 QUIETLY = {"log_to_driver": False, "logging_level": "error"}

@@ -19,8 +19,8 @@ from transformers import (
     ViTModel,
 )
 
-from iy import params
-from iy.curate import classify, measure, resume
+from iy import params, resume
+from iy.curate import classify, measure
 from iy.curate.classifier import Classifier
 from iy.curate.networks import Batches
 from iy.curate.run import run

@@ -8,10 +8,10 @@ import pytest
 LEVELS = [
     {"errors"},
     {"storage", "s3"},
-    {"params", "records", "lexicon", "erased", "device", "seeds", "imports"},
-    {"stage", "workers", "report", "studio"},
+    {"params", "records", "lexicon", "erased", "device", "seeds", "imports", "process"},
+    {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},
-    {"model", "faces"},
+    {"model", "faces", "stage"},
     {"generate"},
     {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
     {"doctor", "bench", "review", "transfer", "erasure"},

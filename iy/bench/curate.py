@@ -28,7 +28,7 @@ from iy.errors import UserError
 from iy.faces import dlibnet, load_analyser
 from iy.faces.align import DLIB_150, chip
 from iy.faces.centerface import FIRST_LOOK, PADDING, SMALLEST, prepare
-from iy.stage import die_with_parent
+from iy.process import die_with_parent
 from iy.storage import read_image, sha256
 
 WARM = 8  # photos that do not count

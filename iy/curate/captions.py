@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iy import lexicon, params
-from iy.curate import resume
+from iy import lexicon, params, resume
 from iy.curate.filters import reject
 from iy.errors import UserError
 from iy.params import Params

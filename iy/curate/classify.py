@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tqdm import tqdm
 
-from iy import records
-from iy.curate import resume
+from iy import records, resume
 from iy.curate.filters import reject
 from iy.faces.crop import face_crop
 from iy.params import Params

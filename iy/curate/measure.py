@@ -22,8 +22,8 @@ from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
 from iy.faces.pose import pose
 from iy.params import Params, parse
-from iy.stage import Tell
 from iy.storage import read_image
+from iy.tracking import Tell
 
 ALONE = 100  # photos that are measured in the two seconds in which processes start
 PART = SMALLEST, LARGEST = 16, 1000  # photos in one

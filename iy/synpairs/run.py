@@ -1,5 +1,4 @@
-"""`python -m iy.synpairs`: synthetic pairs of the training people. Of the studio's, drawn and refined by finetune1's
-bundle, some 200 take 2 to 4 CPU minutes."""
+"""Synthetic pairs of the training people: bounds from their photos, shards of pairs, what is accepted, the report."""
 
 import json
 import logging
@@ -18,19 +17,18 @@ from iy.storage import atomic_folder, read_image, write_json
 from iy.synpairs import accept, bounds, models, page, shards
 from iy.synpairs.make import embed, recogniser_name
 from iy.synpairs.plan import chosen_photos, training_photos, whole
+from iy.tracking import UNTRACKED, StageRun
 
 CALIBRATION_PHOTOS = 2000  # their pairs are two million: enough for a false-match rate of 1e-5
 log = logging.getLogger(__name__)
 
 
-def run(params: Params) -> None:
-    """Write data/<profile>/synpairs (pairs.parquet, shards, bounds.json, settings.json) and
-    reports/<profile>/synpairs."""
-    from iy.tracking import stage_run
-
+def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
+    """Write data/<profile>/synpairs (pairs.parquet, shards, bounds.json, settings.json) and reports/<profile>/synpairs."""
     models.require(params)
     settings, table = params.synpairs, params.data_dir("curate") / "photos.parquet"
     chosen = chosen_photos(table, settings, params.seed)
+    tracked.log_dataset("curate", table)
     analyser = load_analyser(params.faces, params.usage, params.device)
     genuine, impostor = known_similarities(table, analyser, params)
     limits = bounds.bounds(genuine, impostor, settings.false_match_rate, settings.upper_quantile)
@@ -41,26 +39,24 @@ def run(params: Params) -> None:
         len(genuine),
         len(impostor),
     )
-    with stage_run(params, "synpairs") as tracked:
-        tracked.log_dataset("curate", table)
-        folders = make(params, chosen, limits)
-        summary = bounds.summary(genuine, impostor, limits, settings.false_match_rate, settings.upper_quantile)
-        with atomic_folder(params.data_dir("synpairs")) as aside:
-            rows = shards.gather(folders, aside)
-            passed = sum(row["verdict"] == records.ACCEPTED for row in rows)
-            kept_below = accept.keep_best(rows, settings.fallback_best)
-            summary |= {
-                "recogniser": recogniser_name(analyser),
-                "pairs": {"made": len(rows), "within bounds": passed, "kept below the bound": kept_below},
-            }
-            records.write(aside / "pairs.parquet", rows, records.PAIR)
-            write_json(aside / "bounds.json", summary)
-            params.write(aside)
-        html = page.write(params, rows, summary, genuine, impostor, shards.read_examples(folders))
-        tracked.log_metrics(
-            {"pairs_made": len(rows), "pairs_within_bounds": passed, "pairs_kept_below_the_bound": kept_below}
-        )
-        tracked.log_artifact(html.parent, "report")
+    folders = make(params, chosen, limits)
+    summary = bounds.summary(genuine, impostor, limits, settings.false_match_rate, settings.upper_quantile)
+    with atomic_folder(params.data_dir("synpairs")) as aside:
+        rows = shards.gather(folders, aside)
+        passed = sum(row["verdict"] == records.ACCEPTED for row in rows)
+        kept_below = accept.keep_best(rows, settings.fallback_best)
+        summary |= {
+            "recogniser": recogniser_name(analyser),
+            "pairs": {"made": len(rows), "within bounds": passed, "kept below the bound": kept_below},
+        }
+        records.write(aside / "pairs.parquet", rows, records.PAIR)
+        write_json(aside / "bounds.json", summary)
+        params.write(aside)
+    html = page.write(params, rows, summary, genuine, impostor, shards.read_examples(folders))
+    tracked.log_metrics(
+        {"pairs_made": len(rows), "pairs_within_bounds": passed, "pairs_kept_below_the_bound": kept_below}
+    )
+    tracked.log_artifact(html.parent, "report")
     shutil.rmtree(folders[0].parent)
     say(rows, passed, kept_below)
 

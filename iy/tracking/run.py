@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+Tell = Callable[[dict[str, float], int], None]  # figures at a step, as `StageRun.log_metrics` takes them
 log = logging.getLogger(__name__)
 
 BATCH, SECONDS = 500, 5.0  # metrics are sent when this many wait, or this long after the last time
@@ -31,10 +32,13 @@ UNFINISHED = ("FAILED", "KILLED", "RUNNING")
 
 
 class StageRun:
-    """Handle of a stage's run. Every method returns at once when the store cannot be reached, with one warning."""
+    """Handle of a stage's run. Every method returns at once when the store cannot be reached, with one warning.
 
-    def __init__(self, client: "MlflowClient | None", run_id: str | None):
-        self.client, self.run_id = client, run_id
+    client: None where nothing is kept, and `why`.
+    """
+
+    def __init__(self, client: "MlflowClient | None", run_id: str | None, why: str = "") -> None:
+        self.client, self.run_id, self.why = client, run_id, why
         self.waiting: list = []
         self.sent = time.monotonic()
         self.broken_since: float | None = None
@@ -103,6 +107,11 @@ class StageRun:
         return True
 
 
+UNTRACKED = StageRun(
+    None, None, "nothing tracks this run"
+)  # keeps nothing: for a stage's work called from elsewhere than its process
+
+
 @contextlib.contextmanager
 def stage_run(params: Params, stage: str) -> Iterator[StageRun]:
     """The child run of `stage` under its pipeline's parent: FINISHED, FAILED or (interrupted) KILLED at the end."""
@@ -137,7 +146,7 @@ def start(params: Params, stage: str) -> tuple[StageRun, str | None]:
         child = find_or_create(client, experiment, params, stage, own, UNFINISHED)
     except Exception as error:  # see StageRun.attempt
         log.warning("MLflow at %s cannot be used (%s): this run is not tracked", store.tracking_uri(), one_line(error))
-        return StageRun(None, None), None
+        return StageRun(None, None, one_line(error)), None
     log.info("MLflow run %s of experiment iy-%s in %s", child, params.profile, store.tracking_uri())
     return StageRun(client, child), parent
 

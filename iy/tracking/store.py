@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iy.stage import QUIET
+from iy.process import QUIET
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
