@@ -108,8 +108,7 @@ def settings() -> Iterator[Finding]:
         yield Finding("missing", "settings", str(error), "mend what it names, in the project folder")
         return
     yield Finding("ok", "settings", f"profile {found.profile}, {found.digest()[:12]}")
-    texts = [part for branch in found.base.text.values() for part in (branch, branch.second) if part]
-    parts = [found.base.unet, found.base.vae, found.base.scheduler, found.base.vision, *texts]
+    parts = found.base.parts().values()
     named = [*dict.fromkeys(part.path for part in parts), found.finetune.pretrained, found.evaluate.probes]
     for path in filter(None, named):
         if Path(path).exists():

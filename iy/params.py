@@ -5,6 +5,7 @@ There are no defaults in code: a profile states every key, and what was resolved
 
 import difflib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,6 +64,9 @@ class TextBranch(TextEncoder):
     second: TextEncoder | None
 
 
+SINGLE_PARTS = ("unet", "vae", "scheduler", "vision")  # of a base; its text branches are several
+
+
 class Base(Section):
     image_size: PositiveInt
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -71,6 +75,27 @@ class Base(Section):
     scheduler: Component
     vision: Component
     text: dict[str, TextBranch]
+
+    def parts(self) -> dict[str, Component]:
+        """Every part that is opened, by its key in the settings: `unet`, `text.clip`, `text.clip.second` …"""
+        found: dict[str, Component] = {name: getattr(self, name) for name in SINGLE_PARTS}
+        for name, branch in self.text.items():
+            found[f"text.{name}"] = branch
+            if branch.second:
+                found[f"text.{name}.second"] = branch.second
+        return found
+
+    def moved(self, place: Callable[[str], str]) -> "Base":
+        """The same parts, each at `place` of its path."""
+
+        def one(part: Component) -> Component:
+            return part.model_copy(update={"path": place(part.path)})
+
+        text = {
+            name: one(branch).model_copy(update={"second": branch.second and one(branch.second)})
+            for name, branch in self.text.items()
+        }
+        return self.model_copy(update={name: one(getattr(self, name)) for name in SINGLE_PARTS} | {"text": text})
 
 
 class Model(Section):

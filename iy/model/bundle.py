@@ -126,9 +126,4 @@ def locate(base: params.Base, folder: Path) -> params.Base:
             return path
         return next((str(above / path) for above in folder.resolve().parents if (above / path).exists()), path)
 
-    def moved(part: params.Component) -> params.Component:
-        second = getattr(part, "second", None)
-        return part.model_copy(update={"path": find(part.path)} | ({"second": moved(second)} if second else {}))
-
-    parts = {name: moved(getattr(base, name)) for name in ("unet", "vae", "scheduler", "vision")}
-    return base.model_copy(update=parts | {"text": {name: moved(branch) for name, branch in base.text.items()}})
+    return base.moved(find)
