@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from iy import params
+from iy import params, tracking
 from iy.device import gpu_name
 from iy.errors import UserError
 
@@ -160,7 +160,9 @@ def services() -> Iterator[Finding]:
     prefect = os.environ.get("PREFECT_API_URL") or (started.get("prefect", "") and started["prefect"] + "/api")
     mlflow = os.environ.get("MLFLOW_TRACKING_URI") or started.get("mlflow", "")
     for name, url, variable in (("Prefect", prefect, "PREFECT_API_URL"), ("MLflow", mlflow, "MLFLOW_TRACKING_URI")):
-        if not url.startswith("http"):
+        if name == "MLflow" and not url and (wrong := tracking.fault()):
+            yield Finding("missing", name, wrong, "as it says")
+        elif not url.startswith("http"):
             yield Finding("ok", name, f"no server ({url or 'local store under .iy'}); `iy ui` starts one")
         elif answers(url.rstrip("/") + "/health"):
             yield Finding("ok", name, without_login(url))

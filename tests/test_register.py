@@ -1,4 +1,4 @@
-"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, and a model that draws when loaded."""
+"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, a model that draws when loaded."""
 
 import base64
 import io
@@ -137,6 +137,15 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     assert (images[0] == images[2]).all() and (images[0] != images[1]).any()
     with pytest.raises(Exception, match="row 0: reference is not base64"):
         model.predict(pandas.DataFrame([{"prompt": "x", "reference": "?!", "seed": 0}]))
+
+
+def test_a_registry_that_cannot_be_used_is_told_with_its_reason(finished, monkeypatch):
+    root, settings = finished
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    evaluated(settings, 0.5)
+    with pytest.raises(UserError, match="the registry sqlite:.* cannot be used .*(directory|unable to open)"):
+        register(settings)
 
 
 def test_missing_results_are_named(finished, monkeypatch, tmp_path):

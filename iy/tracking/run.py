@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iy.errors import one_line
+from iy.errors import UserError, one_line
 from iy.params import Params
 from iy.tracking import store
 from iy.tracking.describe import dataset_input, flatten
@@ -136,7 +136,10 @@ def pipeline_key(params: Params) -> str:
 
 
 def start(params: Params, stage: str) -> tuple[StageRun, str | None]:
-    """The stage's run and its parent's id; a handle that does nothing when the store cannot be opened."""
+    """The stage's run and its parent's id; a handle that does nothing when the store cannot be opened.
+
+    What only the user can mend in the project's own store is a `UserError`, now rather than after the long work.
+    """
     try:
         client = store.connect()
         experiment = store.experiment_id(client, f"iy-{params.profile}")
@@ -144,6 +147,8 @@ def start(params: Params, stage: str) -> tuple[StageRun, str | None]:
         parent = find_or_create(client, experiment, params, "pipeline", own, (*UNFINISHED, "FINISHED"))
         own |= {"iy.kind": "stage", "iy.stage": stage, "iy.settings": params.digest(), "mlflow.parentRunId": parent}
         child = find_or_create(client, experiment, params, stage, own, UNFINISHED)
+    except UserError:
+        raise
     except Exception as error:  # see StageRun.attempt
         log.warning("MLflow at %s cannot be used (%s): this run is not tracked", store.tracking_uri(), one_line(error))
         return StageRun(None, None, one_line(error)), None
