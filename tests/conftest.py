@@ -1,4 +1,4 @@
-"""Every test runs from the project root with one torch thread, without telemetry and without the network's model hubs."""
+"""Every test runs from the project root with one torch thread, without telemetry and without model hubs."""
 
 import os
 import signal
@@ -49,6 +49,14 @@ def project(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module", params=["studio", "sdxl"])
+def published(request, tmp_path_factory) -> tuple[Path, str]:
+    """A folder with a pipeline of diffusers and an IP-Adapter for it, and the pipeline's class."""
+    from tests.pair_models import publish
+
+    return publish(tmp_path_factory.mktemp(request.param), request.param)
 
 
 settings.register_profile("steady", deadline=None)  # a busy machine is no fault of what is tested
