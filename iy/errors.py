@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Bad input. The message is one clear sentence naming the file, key or row and the remedy; shown without a traceback."""
+    """Bad input. The message, shown without a traceback, is one sentence naming the file, key or row and the remedy."""
 
 
 def one_line(error: object, longest: int = 200) -> str:

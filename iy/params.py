@@ -1,6 +1,6 @@
 """Typed settings: `params.yaml` names a profile, `profiles/<profile>.yaml` holds every value. Unknown keys are errors.
 
-There are no defaults in code: a profile states every key, and what was resolved is written and hashed beside each output.
+There are no defaults in code: a profile states every key. What was resolved is written and hashed beside each output.
 """
 
 import difflib
@@ -137,8 +137,10 @@ class Faces(Section):
 
 
 class Classifier(Section):
-    """An image classifier of transformers that refuses photos: those that have one of the labels with a probability above
-    `maximum`, the sum of theirs. input: what it is shown of a photo."""
+    """An image classifier of transformers that refuses photos: those whose labels' probabilities sum to over `maximum`.
+
+    input: what it is shown of a photo.
+    """
 
     model: str
     label: Names

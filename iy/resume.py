@@ -1,5 +1,6 @@
-"""Where an unfinished stage keeps what is done, named by everything that decides it: what another code, other settings or
-other data made is never taken for it.
+"""Where an unfinished stage keeps what is done, named by everything that decides it.
+
+What other code, other settings or other data made is never taken for it.
 """
 
 import json

@@ -1,5 +1,7 @@
-"""S3, or anything that speaks its protocol. Keys, region and the address of a store other than AWS come from where boto3
-looks for them (AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …), never from the settings.
+"""S3, or anything that speaks its protocol.
+
+Keys, region and the address of a store other than AWS come from where boto3 looks for them (AWS_PROFILE,
+AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …), never from the settings.
 """
 
 import contextlib
@@ -75,7 +77,7 @@ def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator
 
 
 def contents(store: Any, bucket: str, key: str) -> bytes:
-    """The whole object, in parallel parts when it is large; what breaks off is asked for again, checksums are compared."""
+    """The whole object, in parallel parts when it is large; what breaks off is asked for again, checksums compared."""
     from boto3.s3.transfer import TransferConfig
 
     out = io.BytesIO()

@@ -56,9 +56,9 @@ def in_processes(function: Callable, jobs: Sequence, count: int, chunk: int) -> 
 def on_ray(
     function: Callable, jobs: Sequence, workers: params.Workers, chunk: int, cpus: int = 1, gpu: bool = False
 ) -> Iterator:
-    """On the cluster at `workers.address`, or on one that is started here and ends with this process; each task on `cpus`
-    cores of one machine, and on a GPU where it is said to need one and the cluster has any.
+    """On the cluster at `workers.address`, or on one that is started here and ends with this process.
 
+    Each task takes `cpus` cores of one machine, and a GPU where it is said to need one and the cluster has any.
     The cluster's machines need iy installed, and this folder, shared, at the same path.
     """
     ray = connected(workers)

@@ -1,4 +1,4 @@
-"""Where there is a GPU, `device: cpu` is obeyed by everything that computes. These machines have none: it only seems so."""
+"""Where there is a GPU, `device: cpu` is obeyed by everything that computes. (Here one only seems to be.)"""
 
 import ast
 import warnings
@@ -24,7 +24,8 @@ def seeming_gpu(monkeypatch):
 
 def test_auto_takes_a_gpu_where_there_is_one_and_cuda_insists(seeming_gpu, monkeypatch):
     assert [device.choose_device(name).type for name in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
-    assert [device.onnx_providers(name)[0] for name in ("auto", "cuda", "cpu")] == [device.CUDA, device.CUDA, device.CPU]
+    first = [device.onnx_providers(name)[0] for name in ("auto", "cuda", "cpu")]
+    assert first == [device.CUDA, device.CUDA, device.CPU]
     monkeypatch.setattr(device, "torch_has_gpu", lambda: False)
     monkeypatch.setattr(device, "onnx_has_gpu", lambda: False)
     assert device.choose_device("auto").type == "cpu" and device.onnx_providers("cuda") == [device.CPU]

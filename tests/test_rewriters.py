@@ -248,7 +248,7 @@ def served(smollm, tmp_path):
     """The URL of transformers' own OpenAI-compatible server with that model, and the name it has there."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # The server cannot open the file itself: it names no architecture. Its weights are saved as they were opened, widened.
+    # The server cannot open the file itself: it names no architecture. Its weights are saved as opened, widened.
     model = AutoModelForCausalLM.from_pretrained(smollm.parent, gguf_file=smollm.name)
     model.hf_quantizer = None
     del model.config.quantization_config

@@ -91,7 +91,7 @@ def work_folder(params: Params) -> Path:
 
 
 def curate(params: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[Path], Collection]:
-    """The measured parts of the photos in `folder`, and what is decided of all: who is accepted, why not, person, split."""
+    """The measured parts of the photos in `folder`; what is decided of all: who is accepted, why not, person, split."""
     settings, classifiers = params.curate, classify.opened(params)  # what cannot be opened is told before the long work
     parts = classify.classify(params, classifiers, folder, measure(params, folder, work, tell), work)
     photos = collection.read(parts)

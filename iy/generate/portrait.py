@@ -53,7 +53,7 @@ class Portraitist:
 def draw_files(
     bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path
 ) -> Iterator[Path]:
-    """Draw one PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
+    """Draw a PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
     try:
         data = photo.read_bytes()
     except OSError as error:

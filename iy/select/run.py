@@ -105,7 +105,7 @@ def refuse_undecided(rows: list[dict], decided: dict[str, Decision], file: str |
 
 
 def judge(rows: list[dict], decided: dict[str, Decision], share: float, best: Callable) -> list[dict]:
-    """The rows with verdict, reason and decided_by: people's decisions, else the ranking of what was accepted before."""
+    """The rows with verdict, reason and decided_by: people's decisions, else the ranking of what was accepted."""
     verdicts = {row["id"]: decided[row["id"]].verdict if row["id"] in decided else row["verdict"] for row in rows}
     ranked = [row for row in rows if verdicts[row["id"]] == ACCEPTED]
     forced = {row["id"] for row in ranked if row["id"] in decided}

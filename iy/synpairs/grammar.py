@@ -19,7 +19,7 @@ class Grammar:
 
 
 def rewrite_by_grammar(caption: str, rng: random.Random) -> str:
-    """The caption with another expression or head pose, often another gaze, light and backdrop; the person as before."""
+    """The caption with another expression or head pose, often other gaze, light and backdrop; the person as before."""
     found = lexicon.find(caption)
     shot = new_shot({name: value for name, (value, _, _) in found.items()}, rng)
     text, added = caption.strip(), []

@@ -11,7 +11,7 @@ from iy.synpairs.models import digest
 
 
 class LanguageModel:
-    """Any causal language model that transformers opens: a folder, a hub id, or a .gguf file. device: auto, cpu or cuda."""
+    """Any causal language model that transformers opens: a folder, hub id or .gguf file. device: auto, cpu or cuda."""
 
     def __init__(self, path: str, batch: int, device: str) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer

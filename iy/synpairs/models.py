@@ -1,4 +1,4 @@
-"""Which models draw and refine the pairs: what they must be, refused before any work, and the names rows know them by."""
+"""Which models draw and refine the pairs: what they must be, refused before any work, and the names rows give them."""
 
 import inspect
 from pathlib import Path
@@ -155,7 +155,7 @@ def pipeline_name(named: Pipeline) -> str:
 
 
 def digest(*parts: str | None) -> str:
-    """sha256 of the local folder or file that these parts of a path name; else the parts: a hub id and what is there."""
+    """sha256 of the local folder or file that these parts of a path name; else the parts: a hub id and a file there."""
     place = Path(*(part for part in parts if part))
     if place.is_dir():
         return folder_digest(place)

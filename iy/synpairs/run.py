@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
-    """Write data/<profile>/synpairs (pairs.parquet, shards, bounds.json, settings.json) and reports/<profile>/synpairs."""
+    """Write data/<profile>/synpairs (pairs.parquet, shards, bounds.json, settings.json) and its report."""
     models.require(params)
     settings, table = params.synpairs, params.data_dir("curate") / "photos.parquet"
     chosen = chosen_photos(table, settings, params.seed)

@@ -51,7 +51,7 @@ class How(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Number `number`: the pairs of `chosen` photos, of which the first is pair `start`; every `step`th is an example."""
+    """Number `number`: the pairs of `chosen` photos, the first of which is pair `start`; every `step`th an example."""
 
     how: How
     folder: Path
