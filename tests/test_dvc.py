@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_imports import imported
 
 from iy import params
+from tests.sources import imported
 
 STAGES = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]
 WITHOUT_EFFECT = {

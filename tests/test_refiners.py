@@ -8,7 +8,6 @@ import diffusers
 import numpy as np
 import onnx
 import pytest
-import tiny
 import torch
 import transformers
 from onnx import TensorProto, helper, numpy_helper
@@ -23,8 +22,9 @@ from iy.synpairs.generators import load_generator, squared
 from iy.synpairs.plan import Plan
 from iy.synpairs.refiners import load_refiner
 from iy.synpairs.rewriters import Rewrite
-from tests.test_faces import att
-from tests.test_synpairs import files, tiny_project  # noqa: F401 (a fixture)
+from tests import tiny
+from tests.att_faces import att
+from tests.pairs import files
 
 CLASSES = {"studio": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
 EMBEDDING, SIDE = 512, 128  # what inswapper takes: a face as so many numbers, its crop in pixels
@@ -434,7 +434,7 @@ def chosen_of(project: params.Params, published, **changes) -> params.Params:
     return project.model_copy(update={"synpairs": theirs.model_copy(update=kept)})
 
 
-def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_project):  # noqa: F811
+def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_project):
     from iy.synpairs.run import run
 
     shutil.rmtree(tiny_project.bundle_dir(1))
@@ -451,7 +451,7 @@ def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_pr
 
 
 @pytest.mark.parametrize("published", ["studio"], indirect=True)
-def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tiny_project):  # noqa: F811
+def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tiny_project):
     from iy.synpairs.run import run
 
     chosen = chosen_of(tiny_project, published, refiner="none", refiner_model=None)
@@ -463,7 +463,7 @@ def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tin
 
 
 @pytest.mark.parametrize("published", ["studio"], indirect=True)
-def test_the_bundle_refines_what_a_generator_drew(published, tiny_project):  # noqa: F811
+def test_the_bundle_refines_what_a_generator_drew(published, tiny_project):
     from iy.synpairs.run import run
 
     chosen = chosen_of(tiny_project, published, refiner="bundle", refiner_model=None)
