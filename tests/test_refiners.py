@@ -7,7 +7,7 @@ import pytest
 from iy import params, records
 from iy.synpairs import models, page
 from tests.pair_models import settings
-from tests.test_synpairs import files, tiny_project  # noqa: F401 (a fixture)
+from tests.pairs import files
 
 
 def chosen_of(project: params.Params, published, **changes) -> params.Params:
@@ -17,7 +17,7 @@ def chosen_of(project: params.Params, published, **changes) -> params.Params:
     return project.model_copy(update={"synpairs": theirs.model_copy(update=kept)})
 
 
-def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_project):  # noqa: F811
+def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_project):
     from iy.synpairs.run import run
 
     shutil.rmtree(tiny_project.bundle_dir(1))
@@ -34,7 +34,7 @@ def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_pr
 
 
 @pytest.mark.parametrize("published", ["studio"], indirect=True)
-def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tiny_project):  # noqa: F811
+def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tiny_project):
     from iy.synpairs.run import run
 
     chosen = chosen_of(tiny_project, published, refiner="none", refiner_model=None)
@@ -46,7 +46,7 @@ def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tin
 
 
 @pytest.mark.parametrize("published", ["studio"], indirect=True)
-def test_the_bundle_refines_what_a_generator_drew(published, tiny_project):  # noqa: F811
+def test_the_bundle_refines_what_a_generator_drew(published, tiny_project):
     from iy.synpairs.run import run
 
     chosen = chosen_of(tiny_project, published, refiner="bundle", refiner_model=None)

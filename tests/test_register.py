@@ -8,13 +8,13 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_base, tiny_settings
 
 from iy import params, records
 from iy.errors import UserError
 from iy.register import gate, run
 from iy.storage import png, write_json, write_shard
 from iy.tracking import UNTRACKED, stage_run
+from tests.tiny import tiny_base, tiny_settings
 
 REGISTER = params.Register(name="iy-test", metric="identity", alignment="clip", minimum_prompt_alignment=0.2)
 

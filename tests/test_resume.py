@@ -9,7 +9,6 @@ import pytest
 from iy import imports, resume
 from iy.errors import UserError
 from iy.params import Params
-from tests.test_synpairs import tiny_project  # noqa: F401 (a fixture)
 from tests.tiny import tiny_params
 
 
@@ -113,7 +112,7 @@ def test_settings_and_inputs_name_what_is_kept(tmp_path, monkeypatch):
         named()
 
 
-def test_an_interrupted_stage_goes_on_by_the_same_code_and_starts_anew_by_another(tiny_project, code, monkeypatch):  # noqa: F811
+def test_an_interrupted_stage_goes_on_by_the_same_code_and_starts_anew_by_another(tiny_project, code, monkeypatch):
     from iy.synpairs import shards
     from iy.synpairs.run import run
 

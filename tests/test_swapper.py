@@ -12,8 +12,8 @@ from iy.faces import weights
 from iy.synpairs.generators import squared
 from iy.synpairs.plan import Plan
 from iy.synpairs.rewriters import Rewrite
+from tests.att_faces import att
 from tests.pair_models import PLANS, crops, load, refused, same, settings
-from tests.test_faces import att
 
 EMBEDDING, SIDE = 512, 128  # what inswapper takes: a face as so many numbers, its crop in pixels
 

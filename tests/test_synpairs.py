@@ -3,22 +3,19 @@
 import json
 from pathlib import Path
 
-import att_faces
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
-from tiny import tiny_base, tiny_settings
 
 from iy import params, records
-from iy.diffusion import load_base
 from iy.errors import UserError
-from iy.model import Personaliser, bundle
 from iy.params import SynPairs
 from iy.records import ACCEPTED, REJECTED
 from iy.synpairs import accept, bounds
 from iy.synpairs.accept import Kind
 from iy.synpairs.plan import chosen_photos
+from tests.pairs import files
+from tests.tiny import tiny_settings
 
 CAPTION = "A portrait of a young woman with long black hair, smiling, facing the camera, in soft light."
 GOOD = "A portrait of a young woman with long black hair, laughing, facing left, in soft light."
@@ -95,27 +92,6 @@ def test_references_come_in_turn_from_accepted_training_photos_in_an_order_that_
     assert all(row["verdict"] == ACCEPTED and row["caption"] == CAPTION for row, _ in first), "whole rows"
     with pytest.raises(UserError, match="no accepted photo of a training person"):
         chosen([photo("c0", "eve", "test")], 0)
-
-
-@pytest.fixture
-def tiny_project(tmp_path, monkeypatch):
-    """Real photographs of three training people and a bundle of a tiny random model, which draws no faces."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    settings = tiny_settings(tiny_base(tmp_path / "base"))
-    settings["workers"]["map"] = "serial"
-    settings["synpairs"] |= {"steps": 2, "passes": 2, "batch": 4, "pairs_per_person": 2, "false_match_rate": 0.2}
-    settings = params.parse(settings, "tiny")
-    att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "train", "s4": "test"}, per_person=2)
-    bundle.save(Personaliser(load_base(settings.base), settings.model), settings.bundle_dir(1), {})
-    return settings
-
-
-def files(settings):
-    found = {}
-    for folder in (settings.data_dir("synpairs"), settings.report_dir("synpairs")):
-        found |= {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-    return found
 
 
 def test_the_whole_stage_fakes_nothing_and_gives_the_same_files_twice(tiny_project):
