@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 
 from flows import environment
 
-FACTS = ("metrics.json", "calibration.json", "training.json", "registration.json")
+FACTS = ("metrics.json", "calibration.json", "bounds.json", "training.json", "registration.json")
 
 
 def publish(stage: str, where, state: str) -> None:

@@ -15,7 +15,7 @@ from flows import environment, experiment, graph
 from iy import faces
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
-from iy.stage import starting_workers
+from iy.process import starting_workers
 from iy.synpairs import models
 
 

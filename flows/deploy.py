@@ -6,7 +6,7 @@ import sys
 
 from flows import graph
 from iy.errors import UserError
-from iy.stage import die_with_parent
+from iy.process import die_with_parent
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from iy.errors import UserError
-from iy.stage import QUIET
+from iy.process import QUIET
 
 
 def main_root(folder: Path | str = ".") -> Path:

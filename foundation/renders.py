@@ -134,7 +134,7 @@ def faces(photos: np.ndarray, folder: Path, workers: params.Workers, name: str =
 @cache
 def analyser() -> Analyser:
     settings = params.load("studio")
-    return load_analyser(settings.faces, settings.usage)
+    return load_analyser(settings.faces, settings.usage, settings.device)
 
 
 def face(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ Profile = Annotated[
 
 def main() -> None:
     """A mistake of the user is one line and exit code 2; Ctrl-C is 130; anything else is a bug and shows its traceback."""
-    from iy.stage import QUIET
+    from iy.process import QUIET
 
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)

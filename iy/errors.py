@@ -1,5 +1,10 @@
-"""The one kind of error a user can cause and mend."""
+"""The one kind of error a user can cause and mend, and how others are told."""
 
 
 class UserError(Exception):
-    """Bad input. The message is one clear sentence naming the file, key or row and the remedy; shown without a traceback."""
+    """Bad input. The message, shown without a traceback, is one sentence naming the file, key or row and the remedy."""
+
+
+def one_line(error: object, longest: int = 200) -> str:
+    """What an error says, on one line of at most `longest` characters; its kind where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-import toy_project
 import yaml
 
 from flows import artifacts, experiment, graph, process, services
 from flows.stage import unreachable
 from iy.errors import UserError
+from tests import toy_project
 
 RUN = (sys.executable, "-m", "flows.pipeline")
 

@@ -1,17 +1,18 @@
 """Imports point one way, read from the source with `ast`."""
 
-import ast
 from pathlib import Path
 
 import pytest
 
+from tests.sources import imported, sources
+
 LEVELS = [
     {"errors"},
     {"storage", "s3"},
-    {"params", "records", "lexicon", "erased"},
-    {"stage", "workers", "report", "studio"},
+    {"params", "records", "lexicon", "erased", "device", "seeds", "imports", "process"},
+    {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},
-    {"model", "faces"},
+    {"model", "faces", "stage"},
     {"generate"},
     {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
     {"doctor", "bench", "review", "transfer", "erasure"},
@@ -22,20 +23,6 @@ ROOMS = LEVELS[7]
 STUDIO_USERS = {"studio", "photos", "cli"}
 
 
-def imported(path: Path) -> set[str]:
-    """Absolute dotted names that a file imports anywhere, functions included; `from a import b` gives a and a.b."""
-    package = path.with_suffix("").parts[:-1]
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
-            base = ".".join(part for part in (above, node.module) if part)
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
-
-
 def place_of(path: Path) -> str:
     """`iy/model/bundle.py` is in `model`."""
     return path.relative_to("iy").with_suffix("").parts[0]
@@ -43,10 +30,6 @@ def place_of(path: Path) -> str:
 
 def rooms_of(names: set[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("iy.") and name.split(".")[1] in RANK}
-
-
-def sources(folder: str) -> list[Path]:
-    return sorted(Path(folder).rglob("*.py"))
 
 
 def test_the_reader_sees_every_kind_of_import(tmp_path, monkeypatch):
@@ -88,3 +71,12 @@ def test_prefect_stays_in_flows(path):
 @pytest.mark.parametrize("path", [*sources("iy"), *sources("flows")], ids=str)
 def test_no_pickle(path):
     assert not imported(path) & {"pickle", "joblib", "dill", "cloudpickle"}
+
+
+@pytest.mark.parametrize("path", sources("tests"), ids=str)
+def test_tests_share_through_helpers_never_through_each_other(path):
+    """A file that another test imports runs twice under two names; a helper has one name, `tests.helper`."""
+    helpers = {one.stem for one in sources("tests")}
+    names = imported(path)
+    assert not {name for name in names if name.startswith("tests.test_")}, "move what is shared to a helper"
+    assert not {name.split(".")[0] for name in names} & helpers, "write `from tests import helper`"

@@ -17,7 +17,7 @@ from iy.curate import measure
 from iy.curate.run import work_folder
 from iy.faces import load_analyser
 from iy.storage import sha256
-from tests.test_curate_photographs import att_faces
+from tests import att_faces
 
 ROOT = Path(__file__).parents[1]
 NONE, FEW, MANY = 1_000, 10_000, 100_000  # the first: what starting and the page cost
@@ -94,8 +94,8 @@ def curated(folder: Path, count: int) -> dict:
 
 def seconds_of_models() -> float:
     """CPU seconds in which the face models look at a photograph, which the measured photos above were spared."""
-    analyser = load_analyser(params.load("studio").faces, "research")
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in att_faces()[:20]]
+    analyser = load_analyser(params.load("studio").faces, "research", "cpu")
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in att_faces.files()[:20]]
     start = time.process_time()
     for image in images:
         measure.columns(image, analyser)

@@ -8,6 +8,8 @@ import torch
 import transformers
 
 from iy import params
+from iy.diffusion import Base
+from iy.model import Personaliser
 from iy.params import read_yaml
 
 CROSS, HIDDEN, SECOND = 32, 32, 16
@@ -87,6 +89,16 @@ def tiny_params(folder: Path, **model: object) -> params.Params:
     settings = tiny_settings(folder)
     settings["model"] |= model
     return params.parse(settings, "tests/tiny.py")
+
+
+def moved(base: Base, settings: params.Model) -> Personaliser:
+    """A model whose every trainable weight has changed, as after training."""
+    model = Personaliser(base, settings)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def unet(like: str = "studio") -> diffusers.UNet2DConditionModel:

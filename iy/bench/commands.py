@@ -69,7 +69,8 @@ def generate(
     """A whole image: ours, diffusers' pipeline with IP-Adapter, and our own naive form."""
     from iy import params
     from iy.bench import generate
-    from iy.diffusion import choose_device, load_base
+    from iy.device import choose_device
+    from iy.diffusion import load_base
 
     settings = params.load(profile)
     base = load_base(settings.base, choose_device(device))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from iy.device import torch_has_gpu
 from iy.tracking.store import git
 
 
@@ -54,7 +55,7 @@ def report(cases: list[Case], device: torch.device, **details: object) -> dict[s
 
 
 def wait() -> None:
-    if torch.cuda.is_available():
+    if torch_has_gpu():
         torch.cuda.synchronize()
 
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tqdm import tqdm
 
-from iy import records
-from iy.curate import resume
+from iy import records, resume
 from iy.curate.filters import reject
 from iy.faces.crop import face_crop
 from iy.params import Params
@@ -35,10 +34,11 @@ def opened(params: Params) -> dict[str, "Classifier"]:
     if not params.curate.classifiers:
         return {}
     from iy.curate.classifier import Classifier
-    from iy.curate.networks import device
+    from iy.device import choose_device
 
     return {
-        name: Classifier(name, one, BATCH, device(params.device)) for name, one in params.curate.classifiers.items()
+        name: Classifier(name, one, BATCH, choose_device(params.device))
+        for name, one in params.curate.classifiers.items()
     }
 
 

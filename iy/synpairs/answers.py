@@ -1,7 +1,7 @@
 """What language models answered, kept under .iy/answers: nobody is asked, or paid, twice for the same.
 
-A file holds the answers to the requests that were asked together, under a hash of all that decides them. `iy erase` removes
-the folder: captions describe people.
+A file holds the answers to the requests that were asked together, under a hash of all that decides them. `iy erase`
+removes the folder: captions describe people.
 """
 
 import json
