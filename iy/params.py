@@ -1,6 +1,7 @@
 """Typed settings: `params.yaml` names a profile, `profiles/<profile>.yaml` holds every value. Unknown keys are errors.
 
-There are no defaults in code: a profile states every key, and what was resolved is written and hashed beside each output.
+There are no defaults in code: a profile states every key, and what was resolved is written and hashed beside each
+output.
 """
 
 import difflib
@@ -54,7 +55,9 @@ class TextEncoder(Component):
 
 
 class TextBranch(TextEncoder):
-    """second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
+    """A text encoder whose states the model reads, and what may stand beside it.
+
+    second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
     embedding, all of them zero for an empty prompt.
     """
 
@@ -112,8 +115,11 @@ class Faces(Section):
 
 
 class Classifier(Section):
-    """An image classifier of transformers that refuses photos: those that have one of the labels with a probability above
-    `maximum`, the sum of theirs. input: what it is shown of a photo."""
+    """An image classifier of transformers that refuses photos.
+
+    Those whose probability of one of the labels, or the sum of theirs, is above `maximum`. input: what it is shown of a
+    photo.
+    """
 
     model: str
     label: Names
@@ -144,8 +150,11 @@ class Curate(Section):
 
 
 class Adapter(Section):
-    """weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
-    pipeline: what the adapter goes on, null for the generator."""
+    """An IP-Adapter as it is published.
+
+    weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
+    pipeline: what the adapter goes on, null for the generator.
+    """
 
     path: str
     weights: str

@@ -1,5 +1,7 @@
-"""S3, or anything that speaks its protocol. Keys, region and the address of a store other than AWS come from where boto3
-looks for them (AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …), never from the settings.
+"""S3, or anything that speaks its protocol.
+
+Keys, region and the address of a store other than AWS come from where boto3 looks for them (AWS_PROFILE,
+AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …), never from the settings.
 """
 
 import contextlib
@@ -32,8 +34,10 @@ def place(url: str, setting: str) -> tuple[str, str]:
 
 
 def client(connections: int = 10, endpoint: str | None = None) -> Any:
-    """A client that tries again, and more slowly when the store asks for that. Threads may share it. `endpoint`: the
-    store's address, where the environment does not name it."""
+    """A client that tries again, and more slowly when the store asks for that. Threads may share it.
+
+    `endpoint`: the store's address, where the environment does not name it.
+    """
     import boto3
     from botocore.config import Config
 
@@ -75,7 +79,10 @@ def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator
 
 
 def contents(store: Any, bucket: str, key: str) -> bytes:
-    """The whole object, in parallel parts when it is large; what breaks off is asked for again, checksums are compared."""
+    """The whole object, in parallel parts when it is large.
+
+    What breaks off is asked for again, checksums are compared.
+    """
     from boto3.s3.transfer import TransferConfig
 
     out = io.BytesIO()

@@ -27,8 +27,10 @@ ENDED = (
 def each(
     function: Callable[[Any], Any], jobs: Sequence, workers: params.Workers, *, chunk: int = 8, alone: int = ALONE
 ) -> Iterator:
-    """`function` of each job, in their order. Function, jobs and answers must pickle; `chunk` jobs travel together, so
-    many jobs as `alone` or fewer are not worth starting processes for."""
+    """`function` of each job, in their order. Function, jobs and answers must pickle.
+
+    `chunk` jobs travel together, so many jobs as `alone` or fewer are not worth starting processes for.
+    """
     if workers.map == "ray" and jobs:
         return on_ray(function, jobs, workers, chunk)
     if workers.map != "processes" or workers.count == 1 or len(jobs) <= alone:
@@ -56,10 +58,10 @@ def in_processes(function: Callable, jobs: Sequence, count: int, chunk: int) -> 
 def on_ray(
     function: Callable, jobs: Sequence, workers: params.Workers, chunk: int, cpus: int = 1, gpu: bool = False
 ) -> Iterator:
-    """On the cluster at `workers.address`, or on one that is started here and ends with this process; each task on `cpus`
-    cores of one machine, and on a GPU where it is said to need one and the cluster has any.
+    """On the cluster at `workers.address`, or on one that is started here and ends with this process.
 
-    The cluster's machines need iy installed, and this folder, shared, at the same path.
+    Each task on `cpus` cores of one machine, and on a GPU where it is said to need one and the cluster has any. The
+    cluster's machines need iy installed, and this folder, shared, at the same path.
     """
     ray = connected(workers)
     try:

@@ -1,4 +1,4 @@
-"""What curate's torch models share: the device, one sentence for what cannot be opened, batches that fit the GPU's memory."""
+"""What curate's torch models share: device, one sentence for what cannot be opened, batches that fit the memory."""
 
 import contextlib
 import logging
@@ -35,8 +35,10 @@ def opening(key: str, model: str, kind: str) -> Iterator[None]:
 
 
 class Batches:
-    """Work on at most `size` things at a time; on half as many from when the GPU's memory did not suffice, which changes
-    the answers in their last floating-point digits only. `key`: the model's setting, for errors."""
+    """Work on at most `size` things at a time; on half as many from when the GPU's memory did not suffice.
+
+    That changes the answers in their last floating-point digits only. `key`: the model's setting, for errors.
+    """
 
     def __init__(self, size: int, key: str) -> None:
         self.size, self.key = size, key

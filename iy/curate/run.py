@@ -82,8 +82,10 @@ def write_table(params: Params, folder: Path, work: Path, table: Path, tell: Tel
 
 
 def work_folder(params: Params) -> Path:
-    """Named by everything that decides what is measured, code and models too, so that parts of anything else are never
-    taken for these."""
+    """Named by everything that decides what is measured, code and models too.
+
+    So parts of anything else are never taken for these.
+    """
     sections, table = params.resolved(), params.photos_dir / "photos.parquet"
     if not table.exists():
         raise UserError(f"{table} does not exist: run the stage that writes it first (dvc repro)")
@@ -94,8 +96,10 @@ def work_folder(params: Params) -> Path:
 
 
 def curate(params: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[Path], Collection]:
-    """The measured parts of the photos in `folder`, and what is decided of all: who is accepted, why not, the person, the
-    split."""
+    """The measured parts of the photos in `folder`, and what is decided of all of them.
+
+    Who is accepted, why not, the person, the split.
+    """
     settings, classifiers = params.curate, classify.opened(params)  # what cannot be opened is told before the long work
     parts = classify.classify(params, classifiers, folder, measure(params, folder, work, tell), work)
     photos = collection.read(parts)

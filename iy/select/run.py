@@ -58,8 +58,10 @@ def judged_photos(table: Path, real: list[dict]) -> Iterator[list[dict]]:
 
 
 def still_here(decided: dict[str, Decision], ids: set[str]) -> dict[str, Decision]:
-    """What was decided of rows that exist. Pairs come and go with the settings that draw them; a file of which nothing
-    is here belongs to something else."""
+    """What was decided of rows that exist.
+
+    Pairs come and go with the settings that draw them; a file of which nothing is here belongs to something else.
+    """
     gone = [key for key in decided if key not in ids]
     if gone and len(gone) == len(decided):
         raise UserError(
@@ -105,7 +107,7 @@ def refuse_undecided(rows: list[dict], decided: dict[str, Decision], file: str |
 
 
 def judge(rows: list[dict], decided: dict[str, Decision], share: float, best: Callable) -> list[dict]:
-    """The rows with verdict, reason and decided_by: people's decisions, else the ranking of what was accepted before."""
+    """The rows with verdict, reason and decided_by: people's decisions, else the ranking of what was accepted."""
     verdicts = {row["id"]: decided[row["id"]].verdict if row["id"] in decided else row["verdict"] for row in rows}
     ranked = [row for row in rows if verdicts[row["id"]] == ACCEPTED]
     forced = {row["id"] for row in ranked if row["id"] in decided}
