@@ -55,7 +55,9 @@ class TextEncoder(Component):
 
 
 class TextBranch(TextEncoder):
-    """second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
+    """A text encoder whose states the model reads, and what may stand beside it.
+
+    second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
     embedding, all of them zero for an empty prompt.
     """
 
@@ -171,8 +173,11 @@ class Curate(Section):
 
 
 class Adapter(Section):
-    """weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
-    pipeline: what the adapter goes on, null for the generator."""
+    """An IP-Adapter as it is published.
+
+    weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
+    pipeline: what the adapter goes on, null for the generator.
+    """
 
     path: str
     weights: str

@@ -34,8 +34,10 @@ def place(url: str, setting: str) -> tuple[str, str]:
 
 
 def client(connections: int = 10, endpoint: str | None = None) -> Any:
-    """A client that tries again, and more slowly when the store asks for that. Threads may share it. `endpoint`: the
-    store's address, where the environment does not name it."""
+    """A client that tries again, and more slowly when the store asks for that. Threads may share it.
+
+    `endpoint`: the store's address, where the environment does not name it.
+    """
     import boto3
     from botocore.config import Config
 

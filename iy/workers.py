@@ -27,8 +27,10 @@ ENDED = (
 def each(
     function: Callable[[Any], Any], jobs: Sequence, workers: params.Workers, *, chunk: int = 8, alone: int = ALONE
 ) -> Iterator:
-    """`function` of each job, in their order. Function, jobs and answers must pickle; `chunk` jobs travel together, so
-    many jobs as `alone` or fewer are not worth starting processes for."""
+    """`function` of each job, in their order. Function, jobs and answers must pickle.
+
+    `chunk` jobs travel together, so many jobs as `alone` or fewer are not worth starting processes for.
+    """
     if workers.map == "ray" and jobs:
         return on_ray(function, jobs, workers, chunk)
     if workers.map != "processes" or workers.count == 1 or len(jobs) <= alone:

@@ -1,4 +1,4 @@
-"""Captions by real transformers models of tiny sizes: a batch says what one photo at a time says, nothing is asked twice."""
+"""Captions by real transformers models of tiny sizes: a batch says what a photo alone gets, nothing is asked twice."""
 
 from collections.abc import Callable
 from functools import partial
@@ -164,7 +164,10 @@ def test_equal_photos_are_asked_about_once_and_those_with_a_caption_never(tmp_pa
 
 
 def test_captions_survive_a_stage_that_is_interrupted(empty_project, tmp_path, monkeypatch):
-    """Stopped within the second of three parts: all but the batch at work were kept, the end is an undisturbed run's."""
+    """Stopped within the second of three parts: all but the batch at work were kept.
+
+    The end is an undisturbed run's.
+    """
     copy_folders(empty_project / "in", 10, 4)
     wanted = settings(
         photos={"source": "folder", "path": "in"},

@@ -1,4 +1,4 @@
-"""The engine on a tiny random base and hand-made photos: it learns, resumes to the byte, and refuses what cannot be trained."""
+"""The engine on a tiny random base and hand-made photos: it learns, resumes to the byte, refuses the untrainable."""
 
 import contextlib
 import json
@@ -226,7 +226,7 @@ def test_the_identity_loss_adds_to_the_error_where_the_reference_is_seen(here):
 
 
 def test_accumulated_batches_are_one_large_batch(here):
-    """Two halves of a batch give the step that the whole gives: rows, noise and dropout differ, so compare gradients."""
+    """Two halves of a batch give the whole one's step: rows, noise and dropout differ, so compare gradients."""
     settings = tiny(here, accumulate=2)
     base, train, _ = examples(settings, "1")
     engine = trainer(settings, base, train, None)

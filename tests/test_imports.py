@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import imported, sources
+from tests.sources import OURS, circles, files_imported, imported, sources
 
 LEVELS = [
     {"errors"},
@@ -60,15 +60,51 @@ def test_imports_point_down(path):
         assert other != "studio" or own in STUDIO_USERS, f"{path}: the studio is for photos"
 
 
-@pytest.mark.parametrize("path", [*sources("iy")], ids=str)
-def test_prefect_stays_in_flows(path):
-    names = {name.split(".")[0] for name in imported(path)}
-    assert "prefect" not in names, f"{path}: prefect belongs in flows/"
-    assert "foundation" not in names, f"{path}: how the shipped weights were made is no part of what ships"
-    assert "flows" not in names or path == Path("iy/cli.py"), f"{path}: only the command line starts flows"
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
 
 
-@pytest.mark.parametrize("path", [*sources("iy"), *sources("flows")], ids=str)
+@pytest.mark.parametrize("path", sources("iy"), ids=str)
+def test_iy_stands_below_flows_and_foundation(path):
+    assert "prefect" not in packages(path), f"{path}: prefect belongs in flows/"
+    assert "foundation" not in packages(path), f"{path}: how the shipped weights were made is no part of what ships"
+    assert "flows" not in packages(path) or path == Path("iy/cli.py"), f"{path}: only the command line starts flows"
+
+
+@pytest.mark.parametrize("path", sources("flows", "infra"), ids=str)
+def test_flows_and_infra_need_no_foundation(path):
+    assert "foundation" not in packages(path), f"{path}: how the shipped weights were made is no part of what runs"
+
+
+@pytest.mark.parametrize("path", sources("foundation"), ids=str)
+def test_the_foundation_needs_iy_alone(path):
+    assert not packages(path) & {"flows", "infra", "prefect", "mlflow"}
+
+
+def test_no_two_files_import_each_other():
+    """Nor by way of others: so there is an order in which the files can be read, each after what it needs."""
+    found = circles({path: files_imported(path) for path in sources(*OURS)})
+    assert not found, "\n".join(" <-> ".join(map(str, circle)) for circle in found)
+
+
+def test_circles_are_seen_wherever_the_imports_stand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "iy/__init__.py": "",
+        "iy/a.py": "from iy import b",
+        "iy/b.py": "def f():\n    import iy.c",
+        "iy/c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from iy.a import A",
+        "iy/d.py": "from iy import a\nimport os",
+        "flows/__init__.py": "from flows.e import E",
+        "flows/e.py": "from flows import E, os",
+    }.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text + "\n")
+    found = circles({path: files_imported(path) for path in sources("iy", "flows")})
+    assert found == [[Path("flows/__init__.py"), Path("flows/e.py")], [Path(f"iy/{name}.py") for name in "abc"]]
+
+
+@pytest.mark.parametrize("path", sources("iy", "flows"), ids=str)
 def test_no_pickle(path):
     assert not imported(path) & {"pickle", "joblib", "dill", "cloudpickle"}
 

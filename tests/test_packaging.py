@@ -45,7 +45,10 @@ def extras() -> set[str]:
 
 
 def used(folders: tuple[str, ...] = ("iy", "flows", "infra")) -> set[str]:
-    """Distributions whose modules the code imports; of several that carry one (opencv-python, mlflow) the declared one."""
+    """Distributions whose modules the code imports.
+
+    Of several that carry one module (opencv-python, mlflow) the declared one.
+    """
     owners = importlib.metadata.packages_distributions()
     names = {name.split(".")[0] for folder in folders for path in sources(folder) for name in imported(path)}
     names -= {"iy", "flows", "infra", "tests", "foundation", ""} | set(sys.stdlib_module_names)

@@ -1,4 +1,4 @@
-"""People choose by eye: nothing they decided is lost, nothing they are shown is markup, nobody else can decide for them."""
+"""People choose by eye: nothing decided is lost, nothing shown is markup, nobody else can decide for them."""
 
 import json
 import os

@@ -26,14 +26,17 @@ import json, pathlib, time
 from iy import params
 from iy.curate.run import run
 run(params.load())
-[peak] = [line.split()[1] for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+status = pathlib.Path("/proc/self/status").read_text().splitlines()
+[peak] = [line.split()[1] for line in status if line.startswith("VmHWM")]
 print(json.dumps({"peak": int(peak), "seconds": time.process_time()}))
 """
 
 
 def photos(thousand: int) -> list[dict]:
-    """A thousand photos as they are once measured: ten of each person in a row; of every hundred number 97 is the same file
-    as 96, 98 nearly the same picture, 99 blurred."""
+    """A thousand photos as they are once measured: ten of each person in a row.
+
+    Of every hundred number 97 is the same file as 96, 98 nearly the same picture, 99 blurred.
+    """
     rng, number = np.random.default_rng(thousand), np.arange(1000)
     kind = number % 100
     seen = np.where((kind == 97) | (kind == 98), number - kind + 96, number)

@@ -44,7 +44,10 @@ LIKE = {  # built as the published U-Nets are, with few channels and layers
 
 
 def tiny_base(folder: Path, prediction: str = "epsilon", like: str = "studio") -> Path:
-    """Write a foundation folder: 64 px images, latents (4, 16, 16), tokens 32 wide, 48 where SDXL's second encoder is."""
+    """Write a foundation folder: 64 px images, latents (4, 16, 16), tokens 32 wide.
+
+    With `like="sdxl"` they are 48 wide, the second encoder's beside the first one's.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = {"unet": unet(like), "vae": vae(), "vision": vision(), **encoders()}

@@ -122,7 +122,7 @@ def synpairs(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Making SynPairs, pairs per second, beside the U-Net's evaluations run bare. After `iy run`: it needs finetune1."""
+    """Making SynPairs, in pairs per second, beside the U-Net's evaluations run bare. After finetune1 (`iy run`)."""
     from iy import params
     from iy.bench import synpairs
 

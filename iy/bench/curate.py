@@ -1,9 +1,10 @@
 """Curating beside its bound: the slowest of its models, run bare on the same photos on as many cores.
 
-Bare: inputs made beforehand, nothing done with the answers; the best of all rounds. Ours: their median, all of curate from
-shards to the table, with the start of its processes; a captioner is loaded before either clock starts. Two comparisons: with
-captions, as a collection without any needs them (the captioner is by far the slowest model), and faces only. There detector
-and recogniser take turns on the same cores, so ours can at best reach `all models`, the rate of both of them bare.
+Bare: inputs made beforehand, nothing done with the answers; the best of all rounds. Ours: their median, all of curate
+from shards to the table, with the start of its processes; a captioner is loaded before either clock starts. Two
+comparisons: with captions, as a collection without any needs them (the captioner is by far the slowest model), and
+faces only. There detector and recogniser take turns on the same cores, so ours can at best reach `all models`, the rate
+of both of them bare.
 """
 
 import logging

@@ -66,8 +66,10 @@ def named_pose(yaw: float, pitch: float, roll: float) -> str:
 
 
 def by_model(rows: dict[str, dict], folder: Path, params: Params, kept: Path) -> dict[str, str]:
-    """Captions by photo id. The file `kept` has them after every batch: when the stage goes on, the model is asked for those
-    that it lacks."""
+    """Captions by photo id.
+
+    The file `kept` has them after every batch: when the stage goes on, the model is asked for those that it lacks.
+    """
     curate, said = params.curate, json.loads(kept.read_text()) if kept.exists() else {}
     captioner = opened(curate.caption_model, curate.caption_batch, params.device)
     missing = [name for name in rows if name not in said]

@@ -92,8 +92,10 @@ def opened(settings: str) -> tuple[Params, Analyser]:
 
 
 def columns(image: np.ndarray, analyser: Analyser) -> dict:
-    """Columns of one photo uint8 RGB (H, W, 3). `faces` counts the largest and its rivals; far smaller
-    bystanders do not count."""
+    """Columns of one photo uint8 RGB (H, W, 3).
+
+    `faces` counts the largest and its rivals; far smaller bystanders do not count.
+    """
     found = analyser.detect(image)
     row = {
         "faces": sum(face.area >= RIVAL * found[0].area for face in found),

@@ -58,8 +58,10 @@ def judged_photos(table: Path, real: list[dict]) -> Iterator[list[dict]]:
 
 
 def still_here(decided: dict[str, Decision], ids: set[str]) -> dict[str, Decision]:
-    """What was decided of rows that exist. Pairs come and go with the settings that draw them; a file of which nothing
-    is here belongs to something else."""
+    """What was decided of rows that exist.
+
+    Pairs come and go with the settings that draw them; a file of which nothing is here belongs to something else.
+    """
     gone = [key for key in decided if key not in ids]
     if gone and len(gone) == len(decided):
         raise UserError(
