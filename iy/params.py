@@ -260,7 +260,7 @@ class Evaluate(Section):
     guidance: float
     identity_guidance: float
     batch: PositiveInt
-    judge: Literal["fr_feature", "dlib"]
+    second_recogniser: Literal["fr_feature", "dlib"]
     probes: str | None
     clip: str | None
     together: int = Field(ge=0)
@@ -269,8 +269,8 @@ class Evaluate(Section):
 
 class Register(Section):
     name: str
-    metric: str
-    alignment: str
+    metric: Literal["identity", "identity_other", "top1", "identity_filter", "top1_filter"]  # names of `iy.metrics`
+    alignment: Literal["prompt_alignment", "clip_score"]
     minimum_prompt_alignment: float
 
 

@@ -17,11 +17,11 @@ SHARPNESS_SIDE = 112
 
 @dataclass(frozen=True)
 class Look:
-    """filter, judge: embeddings (D,) or None; yaw in degrees; score: the detector's, 0..1; sharpness: Laplacian
-    variance."""
+    """filter, second: embeddings (D,) by the filtering recogniser and by the independent one, or None; yaw in degrees;
+    score: the detector's, 0..1; sharpness: Laplacian variance."""
 
     filter: np.ndarray | None
-    judge: np.ndarray | None
+    second: np.ndarray | None
     yaw: float
     pitch: float
     score: float
@@ -40,11 +40,12 @@ class Observer:
 
     def __init__(self, params: Params) -> None:
         self.analyser: Analyser = load_analyser(params.faces, params.usage, params.device)
-        self.judge: Recogniser = load_recogniser(params.evaluate.judge, params.usage, params.device)
-        if self.judge.version == self.analyser.recogniser.version:
+        chosen = params.evaluate.second_recogniser
+        self.second: Recogniser = load_recogniser(chosen, params.usage, params.device)
+        if self.second.version == self.analyser.recogniser.version:
             raise UserError(
-                f"evaluate.judge = {self.judge.name!r} is the recogniser that filters: name the other one, so "
-                "that the models are not judged by what chose their training pairs"
+                f"evaluate.second_recogniser = {chosen!r} is the one that filters: name the other one, so that the "
+                "models are not judged by what chose their training pairs"
             )
 
     def look(self, image: np.ndarray) -> Look:
@@ -58,7 +59,7 @@ class Observer:
         sharp = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var()
         return Look(
             self.analyser.embed(image, face),
-            self.judge.embed(image, face),
+            self.second.embed(image, face),
             turned.yaw,
             turned.pitch,
             float(face.score),

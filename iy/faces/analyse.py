@@ -57,7 +57,7 @@ def load_analyser(faces: params.Faces, usage: weights.Usage, device: str) -> Ana
 
 def require(settings: params.Params) -> None:
     """Refuse at once what a run would refuse when it gets there: weights that are missing, damaged or not allowed."""
-    names = [settings.evaluate.judge]
+    names = [settings.evaluate.second_recogniser]
     if settings.faces.analyser == "open":
         names = ["centerface", "dlib", *names]
     else:
