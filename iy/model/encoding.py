@@ -107,6 +107,11 @@ class Encoding:
 
     def given(self, name: str, embeds: Tokens) -> Tokens:
         """Embeddings of the caller, checked to be of this model's branches, on its device and in its dtype."""
+        if not isinstance(embeds, dict):
+            found = type(embeds).__name__
+            raise UserError(
+                f"{name}: give what encode_prompt or encode_negative returns, states by branch; not a {found}"
+            )
         inputs.check_embeds(name, embeds, self.model.own, self._execution_device, self.model.dtype)
         return embeds
 

@@ -5,6 +5,7 @@ takes the person away, and hooks on `forward` alone are not asked.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,6 @@ from torch import nn
 from iy.diffusion import TextEncoders
 from iy.errors import UserError
 from iy.model.personaliser import Personaliser
-
-WHOLE = ("model", "text")  # no forward of their own; of text, each encoder has one
 
 
 class Memory(StableDiffusionMixin):
@@ -32,17 +31,24 @@ class Memory(StableDiffusionMixin):
         self,
         onload_device: torch.device | str,
         offload_device: torch.device | str = "cpu",
-        *args: Any,
+        offload_type: str = "block_level",
+        num_blocks_per_group: int | None = None,
+        offload_to_disk_path: Path | str | None = None,
         exclude_modules: Sequence[str] | str | None = None,
         **how: Any,
     ) -> None:
         """diffusers' own for the text encoders and the VAE; the U-Net stays on `onload_device` as a whole."""
         excluded = {exclude_modules} if isinstance(exclude_modules, str) else set(exclude_modules or ())
-        onload_device, offload_device = torch.device(onload_device), torch.device(offload_device)
-        offloaded = [] if self.text is None or "text" in excluded else encoders(self.text)
-        super().enable_group_offload(onload_device, offload_device, *args, exclude_modules=[*excluded, *WHOLE], **how)
-        for encoder in offloaded:
-            apply_group_offloading(encoder, onload_device, offload_device, *args, **how)
+        networks = {} if self.text is None or "text" in excluded else encoders(self.text)
+        networks |= {} if "vae" in excluded else {"vae": self.vae}
+        how |= {"onload_device": torch.device(onload_device), "offload_device": torch.device(offload_device)}
+        how |= {"offload_type": offload_type, "num_blocks_per_group": num_blocks_per_group}
+        for name, network in networks.items():
+            # A folder each: diffusers names the files by layer, and encoders have layers of the same names.
+            folder = None if offload_to_disk_path is None else str(Path(offload_to_disk_path, name))
+            apply_group_offloading(network, offload_to_disk_path=folder, **how)
+        for name in {"model", *excluded} & {name for name, part in self.components.items() if part is not None}:
+            getattr(self, name).to(how["onload_device"])
 
     def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: Callable | None = None) -> None:
         if valid:
@@ -57,7 +63,7 @@ class Memory(StableDiffusionMixin):
         super().unfuse_qkv_projections(unet=False, vae=vae)
 
 
-def encoders(text: TextEncoders) -> list[nn.Module]:
-    """Every encoder of every branch."""
-    branches = [one for branch in text.values() for one in (branch, branch.second) if one is not None]
-    return [branch.encoder for branch in branches]
+def encoders(text: TextEncoders) -> dict[str, nn.Module]:
+    """Every encoder of every branch, by name; each has a `forward` of its own, which `text` as a whole has not."""
+    first = {name: branch.encoder for name, branch in text.items()}
+    return first | {f"{name}_second": branch.second.encoder for name, branch in text.items() if branch.second}

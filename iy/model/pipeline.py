@@ -103,6 +103,7 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         """
         side = self.model.unet.config.sample_size * self.vae_scale
         height, width = height or side, width or side
+        check_scheduler(self.scheduler)
         self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
         inputs.check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         words, blank = self.read(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, fixed_length)
@@ -216,3 +217,20 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
             if self._interrupt:
                 break
         return latents
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """One sentence for a scheduler of another kind of model: of flow matching, or one that draws pixels or tokens."""
+    needed = ("set_timesteps", "step", "scale_model_input", "add_noise", "init_noise_sigma", "order")
+    lacking = [name for name in needed if not hasattr(scheduler, name)]
+    if not lacking:
+        taken = inspect.signature(scheduler.step).parameters.values()
+        given = ("model_output", "timestep", "sample")
+        lacking = [
+            p.name for p in taken if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given
+        ]
+    if lacking:
+        raise UserError(
+            f"{type(scheduler).__name__} does not fit this U-Net, which predicts noise ({lacking[0]} is between them): "
+            "choose another, such as DPMSolverMultistepScheduler or EulerDiscreteScheduler"
+        )
