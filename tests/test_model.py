@@ -192,7 +192,7 @@ def test_absent_references_count_for_nothing(model, text):
 @pytest.mark.parametrize("kind", ["parallel", "concatenated"])
 @torch.no_grad()
 def test_each_place_sees_only_its_own_person(opened, text, kind):
-    """Person 0 on the left half, person 1 on the rightmost quarter, nobody between: as if each place had asked alone."""
+    """Person 0 left, person 1 in the rightmost quarter, nobody between: as if each place had asked alone."""
     base, model_settings = opened
     model = trained(base, model_settings.model_copy(update={"attention": kind}))
     seen = model.vision_tokens(FACES[:, :2], torch.ones(2, 2, dtype=torch.bool))

@@ -228,7 +228,9 @@ def test_layers_stored_in_8_bits_draw(pipeline):
     assert 0 < off(drawn(pipeline), before) < 0.5
 
 
-@pytest.mark.parametrize("how", [{"offload_type": "leaf_level"}, {"num_blocks_per_group": 1}])
+@pytest.mark.parametrize(
+    "how", [{"offload_type": "leaf_level", "exclude_modules": ["text"]}, {"num_blocks_per_group": 1}]
+)
 def test_groups_of_layers_on_disk_draw_the_same(pipeline, tmp_path, how):
     """On disk, since what is not brought back in time is then no number at all."""
     before = drawn(pipeline)
@@ -236,6 +238,15 @@ def test_groups_of_layers_on_disk_draw_the_same(pipeline, tmp_path, how):
     assert list(tmp_path.rglob("*.safetensors"))
     for _ in range(2):
         assert off(drawn(pipeline), before) < 1e-5
+
+
+def test_shared_weights_that_would_be_lost_on_disk_are_refused_and_in_memory_they_are_kept(pipeline, tmp_path):
+    before = drawn(pipeline)
+    with pytest.raises(UserError, match="layers of 'ul2' share weights"):
+        pipeline.enable_group_offload("cpu", offload_type="leaf_level", offload_to_disk_path=tmp_path)
+    assert np.array_equal(drawn(pipeline), before) and not list(tmp_path.iterdir())
+    pipeline.enable_group_offload("cpu", offload_type="leaf_level")
+    assert np.array_equal(drawn(pipeline), before)
 
 
 def test_parts_may_be_kept_out_of_group_offload(pipeline, tmp_path):

@@ -41,6 +41,8 @@ class Memory(StableDiffusionMixin):
         excluded = {exclude_modules} if isinstance(exclude_modules, str) else set(exclude_modules or ())
         networks = {} if self.text is None or "text" in excluded else encoders(self.text)
         networks |= {} if "vae" in excluded else {"vae": self.vae}
+        if offload_to_disk_path is not None and offload_type == "leaf_level":
+            refuse_shared(networks)
         how |= {"onload_device": torch.device(onload_device), "offload_device": torch.device(offload_device)}
         how |= {"offload_type": offload_type, "num_blocks_per_group": num_blocks_per_group}
         for name, network in networks.items():
@@ -67,3 +69,13 @@ def encoders(text: TextEncoders) -> dict[str, nn.Module]:
     """Every encoder of every branch, by name; each has a `forward` of its own, which `text` as a whole has not."""
     first = {name: branch.encoder for name, branch in text.items()}
     return first | {f"{name}_second": branch.second.encoder for name, branch in text.items() if branch.second}
+
+
+def refuse_shared(networks: dict[str, nn.Module]) -> None:
+    """diffusers writes a weight that two layers share (T5's embedding) a second time when it is no longer there."""
+    for name, network in networks.items():
+        if len(list(network.parameters())) < len(list(network.named_parameters(remove_duplicate=False))):
+            raise UserError(
+                f"offload_to_disk_path: layers of {name!r} share weights, which leaf_level would lose on "
+                "disk: use block_level, or exclude_modules=['text']"
+            )
