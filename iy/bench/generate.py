@@ -75,7 +75,7 @@ def images(way: str, base: Base, settings: params.Model, steps: int, batch: int)
         pipeline = kind.build(touched(base, settings), base)
         pipeline.set_progress_bar_config(disable=True)
         if way == "ours":
-            pipeline.merge_lora()
+            pipeline.fuse_lora()
 
         def draw() -> np.ndarray:
             return pipeline(prompts, [face] * batch, seeds=[0] * batch, fixed_length=way == "naive", **common).images
