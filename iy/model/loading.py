@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from iy import params
-from iy.diffusion import Base, Opening, choose_device
+from iy.device import choose_device
+from iy.diffusion import Base, Opening
 from iy.errors import UserError
 from iy.model import bundle
 from iy.model.personaliser import Personaliser

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from iy.diffusion import Branch, TextEncoders
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.model import lora
 from iy.model.personaliser import Personaliser, share
 
@@ -64,7 +64,7 @@ class Loras(StableDiffusionXLLoraLoaderMixin):
             try:
                 yield
             except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-                raise UserError(f"{what} ({' '.join(str(error).split())[:300]})") from None
+                raise UserError(f"{what} ({one_line(error)})") from None
 
     @classmethod
     def lora_state_dict(cls, pretrained_model_name_or_path_or_dict: Source, **kwargs: Any) -> tuple:
