@@ -177,5 +177,5 @@ def test_generate(studio_with_a_model, att):
     Path("words.jpg").write_text("not a picture")
     assert "words.jpg is not an image" in says("words.jpg")
     Path("cut.png").write_bytes(Path("one.png").read_bytes()[:4000])
-    assert "cut.png is damaged" in says("cut.png")
+    assert "cut.png: broken PNG image" in says("cut.png")
     assert "no such file" in says("absent.jpg")

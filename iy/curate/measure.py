@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from iy import records, workers
 from iy.curate import captions, filters
-from iy.faces import Analyser, Face, load_analyser
+from iy.faces import Analyser, Face, load_analyser, rivals
 from iy.faces.crop import face_crop
 from iy.faces.pose import pose
 from iy.params import Params, parse
@@ -29,7 +29,6 @@ ALONE = 100  # photos that are measured in the two seconds in which processes st
 PART = SMALLEST, LARGEST = 16, 1000  # photos in one
 CROP_SIDE = 112  # pixels of the face crop that sharpness and exposure are measured on
 BLACK, WHITE = 8, 247  # of 255
-RIVAL = 0.4  # a second face with at least this share of the largest one's area makes it a group photo
 log = logging.getLogger(__name__)
 
 
@@ -98,7 +97,7 @@ def columns(image: np.ndarray, analyser: Analyser) -> dict:
     """
     found = analyser.detect(image)
     row = {
-        "faces": sum(face.area >= RIVAL * found[0].area for face in found),
+        "faces": rivals(found),
         "phash": str(imagehash.phash(Image.fromarray(image))),
     }
     return row | of_face(image, found[0], analyser) if found else row

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+RIVAL = 0.4  # a second face with at least this share of the largest one's area makes it a group photo
+
 
 class Face(NamedTuple):
     """One found face, in pixels of the image it was found in (it may reach beyond the image's edges)."""
@@ -21,6 +23,11 @@ class Face(NamedTuple):
     @property
     def area(self) -> float:
         return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
+
+
+def rivals(faces: list[Face]) -> int:
+    """How many of the faces found, biggest first, a photo is of: far smaller ones are bystanders and do not count."""
+    return sum(face.area >= RIVAL * faces[0].area for face in faces)
 
 
 def biggest_first(faces: list[Face]) -> list[Face]:
