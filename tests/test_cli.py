@@ -175,7 +175,7 @@ def test_generate(studio_with_a_model, att):
     Image.new("RGB", (300, 300), "grey").save("nobody.png")
     assert "nobody.png: no face was found" in says("nobody.png")
     Path("words.jpg").write_text("not a picture")
-    assert "words.jpg is not an image" in says("words.jpg")
+    assert "words.jpg: not an image" in says("words.jpg")
     Path("cut.png").write_bytes(Path("one.png").read_bytes()[:4000])
     assert "cut.png: broken PNG image" in says("cut.png")
     assert "no such file" in says("absent.jpg")

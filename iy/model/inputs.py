@@ -14,7 +14,7 @@ from iy.model.conditioning import Vision
 from iy.model.vision import resize
 
 Picture = Image.Image | np.ndarray | torch.Tensor | str | Path
-LIMITS = pictures.Limits(pixels=100_000_000, side=4096)  # of a file: more than any size that is drawn
+LIMITS = pictures.Limits(pixels=200_000_000, side=4096)  # of a file: more than any size that is drawn
 Cropper = Callable[[np.ndarray], np.ndarray]
 
 
