@@ -131,6 +131,25 @@ def test_an_insightface_pack_works_with_real_weights():
         faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "commercial", "cpu")
 
 
+def test_a_pack_by_a_relative_path_is_that_folder_and_nothing_is_fetched(tmp_path, monkeypatch):
+    """insightface takes a name that is no folder from its own place on, for one that it is to download."""
+    from insightface.utils import storage as theirs
+
+    asked = []
+    monkeypatch.setattr(theirs, "download_file", lambda url, **_: asked.append(url))
+    monkeypatch.chdir(tmp_path)
+    Path("packs/own").mkdir(parents=True)
+    Path("packs/own/det.onnx").write_bytes(b"no network")
+    with pytest.raises(UserError, match=f"faces.pack {tmp_path}/packs/own cannot be opened by insightface"):
+        faces.load_analyser(settings(analyser="insightface", pack="packs/own"), "research")
+    assert not asked
+    real = weights.folder() / weights.PACK
+    if weights.present("scrfd") and weights.present("fr_feature"):
+        Path("packs/real").symlink_to(real)
+        found = faces.load_analyser(settings(analyser="insightface", pack="packs/real"), "research")
+        assert len(found.detect(att(1, 1))) == 1 and not asked
+
+
 def test_the_judge_is_another_network(analyser):
     if not weights.present("fr_feature"):
         pytest.skip(f"face weights not fetched: {weights.COMMAND}")
