@@ -15,6 +15,11 @@ class Face(NamedTuple):
     landmarks: np.ndarray  # float32 (5, 2): left eye as seen, right eye, nose tip, left and right mouth corner
     score: float  # 0..1
 
+    @classmethod
+    def of(cls, row: dict) -> "Face":
+        """The face that curate found in a PHOTO row's photo; what the detector thought of it is not kept."""
+        return cls(np.array(row["box"], np.float32), np.array(row["landmarks"], np.float32).reshape(5, 2), 1.0)
+
     @property
     def size(self) -> float:
         """Shorter side of the box in pixels."""
@@ -39,5 +44,14 @@ def reduced(image: np.ndarray, face: Face, side: int | None) -> tuple[np.ndarray
     scale = 1.0 if side is None else side / min(image.shape[:2])
     if scale >= 1:
         return image, face
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return small, Face(face.box * scale, face.landmarks * scale, face.score)
+    return shrunk(image, scale), Face(face.box * scale, face.landmarks * scale, face.score)
+
+
+def reduced_image(image: np.ndarray, side: int) -> np.ndarray:
+    """The image with its shorter side at most `side` pixels."""
+    scale = side / min(image.shape[:2])
+    return image if scale >= 1 else shrunk(image, scale)
+
+
+def shrunk(image: np.ndarray, scale: float) -> np.ndarray:
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
