@@ -143,7 +143,7 @@ def pixels(image: Image.Image, maximum_side: int | None = None) -> np.ndarray:
     image.load()
     turn, profile = TURNS.get(image.getexif().get(ORIENTATION)), image.info.get("icc_profile")
     if image.mode in DEEP:
-        image, profile = eight_bits(image), None
+        image = eight_bits(image)
     elif image.has_transparency_data:
         image = on_white(image)
     elif image.mode in ("1", "P"):  # their numbers are names of colours: no mean can be taken

@@ -250,22 +250,35 @@ def asked_for(files: dict[str, bytes], names: list[str]) -> pandas.DataFrame:
     )
 
 
-def test_a_film_of_gigabytes_is_never_read(dressed, tmp_path, monkeypatch):
+def gigabytes(root: Path) -> dict[str, Path]:
+    """A film of 3 GiB (all but its start a hole, which takes no disk), alone in a folder, a tar and a table."""
+    (root / "folder").mkdir()
+    info = tarfile.TarInfo("film.jpg")
+    info.size = 3 * 2**30
+    for path, start, end in ((root / "folder" / "film.jpg", b"", 0), (root / "film.tar", info.tobuf(), 1024)):
+        with open(path, "wb") as file:
+            file.write(start + film())
+            file.truncate(len(start) + info.size + end)
+    (root / "film.csv").write_text("uri\nfolder/film.jpg\n")
+    return {"folder": root / "folder", "webdataset": root / "film.tar", "table": root / "film.csv"}
+
+
+def test_a_film_of_gigabytes_is_never_read(dressed, tmp_path):
     root, settings, _ = dressed
-    monkeypatch.chdir(tmp_path)
-    with open("film.jpg", "wb") as file:
-        file.write(film())
-        file.truncate(3 * 2**30)
+    places = gigabytes(tmp_path)
     tracemalloc.start()
     try:
-        chosen = settings.photos.model_copy(update={"source": "folder", "path": str(tmp_path)})
-        (row,) = (photo.row for photo in folder.photos(chosen, settings.workers))
+        for source, photos in {"folder": folder.photos, "webdataset": tars.photos, "table": table.photos}.items():
+            chosen = settings.photos.model_copy(update={"source": source, "path": str(places[source])})
+            (row,) = (photo.row for photo in photos(chosen, settings.workers))
+            assert "too large for a photograph" in row["reason"], source
         with pytest.raises(UserError, match="too large for a photograph"):
-            list(draw_files(root / "bundle", settings, Path("film.jpg"), "x", [1], Path("out.png")))
+            list(draw_files(root / "bundle", settings, places["folder"] / "film.jpg", "x", [1], tmp_path / "out.png"))
+        with pytest.raises(UserError, match="too large for a photograph"):
+            to_array(places["folder"] / "film.jpg")
         assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     finally:
         tracemalloc.stop()
-    assert "too large for a photograph" in row["reason"]
 
 
 def test_display_p3_becomes_srgb():
