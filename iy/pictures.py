@@ -11,6 +11,8 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
+from iy.errors import one_line
+
 LARGEST = 256 * 2**20  # bytes of a file; what is larger is no photograph, and is never read
 GAP = 3  # a JPEG is decoded at no less than this times the wanted side, then reduced with care
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel of more than 8 bits
@@ -94,7 +96,7 @@ def decode(data: bytes, maximum_pixels: int, maximum_side: int) -> np.ndarray:
     except Unreadable:
         raise
     except Exception as error:  # decoders of broken files raise nearly every kind
-        raise Unreadable(f"broken {image.format} image: {brief(error)}") from None
+        raise Unreadable(f"broken {image.format} image: {one_line(error)}") from None
 
 
 def kind(data: bytes) -> str:
@@ -123,7 +125,7 @@ def opened(data: bytes) -> Image.Image:
         except UnidentifiedImageError:
             raise Unreadable(f"broken {name} image: its header cannot be read") from None
         except Exception as error:
-            raise Unreadable(f"broken {name} image: {brief(error)}") from None
+            raise Unreadable(f"broken {name} image: {one_line(error)}") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -179,7 +181,3 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         pass
     return image.convert("RGB")
-
-
-def brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -141,12 +141,12 @@ def test_a_pack_by_a_relative_path_is_that_folder_and_nothing_is_fetched(tmp_pat
     Path("packs/own").mkdir(parents=True)
     Path("packs/own/det.onnx").write_bytes(b"no network")
     with pytest.raises(UserError, match=f"faces.pack {tmp_path}/packs/own cannot be opened by insightface"):
-        faces.load_analyser(settings(analyser="insightface", pack="packs/own"), "research")
+        faces.load_analyser(settings(analyser="insightface", pack="packs/own"), "research", "cpu")
     assert not asked
     real = weights.folder() / weights.PACK
     if weights.present("scrfd") and weights.present("fr_feature"):
         Path("packs/real").symlink_to(real)
-        found = faces.load_analyser(settings(analyser="insightface", pack="packs/real"), "research")
+        found = faces.load_analyser(settings(analyser="insightface", pack="packs/real"), "research", "cpu")
         assert len(found.detect(att(1, 1))) == 1 and not asked
 
 

@@ -209,9 +209,9 @@ def test_generate_and_the_served_model_say_what_the_folder_says(dressed, from_fo
     monkeypatch.chdir(root)
     served = Portraits()
     package = pack(root / "bundle", settings, tmp_path / "package")
-    served.load_context(SimpleNamespace(artifacts={"package": str(package)}))
+    served.load_context(SimpleNamespace(artifacts={"package": str(package)}, model_config={"device": "cpu"}))
     limits = pictures.Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-    artist = Portraitist(root / "bundle", settings.faces, settings.usage, limits)
+    artist = Portraitist(root / "bundle", settings.faces, settings.usage, limits, "cpu")
     wanted = crops(artist, from_folder)
     for name, data in files.items():
         asked = pandas.DataFrame([{"prompt": "x", "reference": base64.b64encode(data).decode(), "seed": 1}])
@@ -318,7 +318,7 @@ def test_what_memory_would_hold_is_what_is_bounded():
 def test_bystanders_do_not_stop_a_reference(dressed):
     root, settings, _ = dressed
     limits = pictures.Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-    artist = Portraitist(root / "bundle", settings.faces, settings.usage, limits)
+    artist = Portraitist(root / "bundle", settings.faces, settings.usage, limits, "cpu")
     crowd = Image.new("RGB", (700, 448), "grey")
     crowd.paste(portrait(), (0, 0))
     crowd.paste(portrait(2).resize((138, 168)), (500, 100))
