@@ -148,7 +148,7 @@ def per_reference(name: str, listed: Sequence, rows: list[list[Picture]]) -> lis
 def regions(asked: Sequence | None, rows: list[list[Picture]], height: int, width: int) -> torch.Tensor | None:
     """Where each reference belongs, bool (B, N, height, width) in latent cells; None when nothing is asked.
 
-    asked: per reference a box (x0, y0, x1, y1) in shares of the picture, 0 to 1, or a mask (H, W): array, tensor or PIL;
+    asked: per reference a box (x0, y0, x1, y1) in shares of the picture, 0 to 1, or a mask (H, W): array, tensor, PIL;
     for all prompts alike. A cell that a mask covers by half belongs to the person.
     """
     if asked is None:
