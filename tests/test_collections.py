@@ -8,7 +8,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iy import pictures
@@ -253,6 +253,7 @@ def test_a_broken_table_gives_what_it_holds(tmp_path):
 
 
 @given(st.sampled_from(table.KINDS), st.binary(max_size=600))
+@example(suffix=".csv", data=b"\0")
 def test_any_bytes_as_a_table_end_in_rows_or_one_line(tmp_path_factory, suffix, data):
     path = tmp_path_factory.mktemp("any") / f"a{suffix}"
     path.write_bytes((b"uri\n" if suffix == ".csv" else b"") + data)

@@ -163,7 +163,10 @@ class Files:
             return self.object(uri)
         if "://" in uri:
             raise Unreadable(f"{uri.partition('://')[0]}:// is not fetched: list files, or objects s3://bucket/key")
-        path = (self.root / uri).resolve()
+        try:
+            path = (self.root / uri).resolve()
+        except (OSError, ValueError, RuntimeError):  # a zero byte, links in a circle
+            raise Unreadable("it names no file") from None
         if PurePosixPath(uri).is_absolute() or not path.is_relative_to(self.root):
             raise Unreadable("it names a file outside the table's folder")
         return contents(path)
