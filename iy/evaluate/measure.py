@@ -9,8 +9,8 @@ from iy.evaluate import identity
 from iy.evaluate.bootstrap import Estimate, correlation, estimate, mean
 from iy.evaluate.look import Look, Observer
 from iy.evaluate.prompts import Subject
-from iy.metrics import COMPARED
 from iy.faces.face import reduced_image
+from iy.metrics import COMPARED
 from iy.params import Params
 from iy.storage import read_image
 
