@@ -8,7 +8,7 @@ from tests.sources import OURS, circles, files_imported, imported, sources
 
 LEVELS = [
     {"errors"},
-    {"storage", "s3"},
+    {"storage", "s3", "pictures"},
     {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process"},
     {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},

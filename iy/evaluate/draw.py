@@ -11,26 +11,19 @@ from PIL import Image
 from iy import resume
 from iy.diffusion import Base
 from iy.evaluate.benchmark import Benchmark
-from iy.faces.crop import face_crop
+from iy.faces import crop
 from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline, bundle
 from iy.params import Params
 from iy.seeds import cell_seed
-from iy.storage import png, read_image, write_shard
+from iy.storage import png, write_shard
 
 SHARD = 256  # cells
 
 
 def reference_crop(params: Params, row: dict) -> np.ndarray:
     """The masked face crop of a PHOTO row, as the model was trained on: uint8 (S, S, 3)."""
-    return face_crop(
-        read_image(params.photos_dir, row),
-        np.array(row["box"]),
-        np.array(row["landmarks"]).reshape(5, 2),
-        params.base.image_size,
-        params.model.crop_margin,
-        params.model.mask_face,
-    )
+    return crop.reference_crop(params, params.photos_dir, row)
 
 
 def cells(benchmark: Benchmark, with_reference: bool) -> list[Cell]:

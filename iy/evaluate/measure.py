@@ -7,8 +7,9 @@ import numpy as np
 
 from iy.evaluate import identity
 from iy.evaluate.bootstrap import Estimate, correlation, estimate, mean
-from iy.evaluate.look import Look, Observer, reduced
+from iy.evaluate.look import Look, Observer
 from iy.evaluate.prompts import Subject
+from iy.faces.face import reduced_image
 from iy.metrics import COMPARED
 from iy.params import Params
 from iy.storage import read_image
@@ -46,7 +47,7 @@ def know(subjects: Sequence[Subject], observer: Observer, params: Params) -> Gal
         looks = [observer.photo(image, row) for image, row in zip(photos, subject.gallery, strict=True)]
         gallery = {name: identity.template([getattr(look, name) for look in looks]) for name in RECOGNISERS.values()}
         reference = observer.photo(read_image(params.photos_dir, subject.reference), subject.reference)
-        small = observer.look_all([reduced(image, params.base.image_size) for image in photos])
+        small = observer.look_all([reduced_image(image, params.base.image_size) for image in photos])
         people[subject.person] = Known(reference, looks[0], gallery, small)
     sharp = [look.sharpness for known in people.values() for look in known.probes if look.found]
     return Gallery(people, float(np.median(sharp)) if sharp else 1.0)
