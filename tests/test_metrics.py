@@ -1,4 +1,4 @@
-"""The one table of numbers: what is measured stands in it, and page, plots, log and settings take their names from it."""
+"""The one table of numbers: what is measured stands in it; page, plots, log and settings use its names."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, a model that draws when loaded."""
+"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, a model that draws."""
 
 import base64
 import io
