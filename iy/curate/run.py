@@ -90,7 +90,7 @@ def work_folder(params: Params) -> Path:
     if not table.exists():
         raise UserError(f"{table} does not exist: run the stage that writes it first (dvc repro)")
     key = [sections["usage"], sections["faces"], {k: v for k, v in sections["curate"].items() if k not in OF_ALL}, PART]
-    key += [file_sha256(table), *(folder_digest(Path(room.__file__).parent) for room in (iy.curate, iy.faces))]
+    key += [file_sha256(table), *(folder_digest(Path(room.__path__[0])) for room in (iy.curate, iy.faces))]
     key += [folder_digest(Path(params.faces.pack))] if params.faces.pack else []
     return Path(".iy", "resume", params.profile, f"curate-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
 
