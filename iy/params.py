@@ -358,7 +358,7 @@ def parse(value: dict, source: str) -> Params:
     try:
         return Params.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error.errors()[0])}") from None
+        raise UserError(f"{source}: {explain(dict(error.errors()[0]))}") from None
 
 
 UNION = ("Adapter", "str")  # what pydantic adds to the place of a mistake in a setting of several types

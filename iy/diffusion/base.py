@@ -1,8 +1,9 @@
 """Open the base model: every part through the class that the settings name, all frozen and in inference mode."""
 
+from collections.abc import ItemsView
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -22,6 +23,12 @@ class Branch(nn.Module):
     `second`: another one whose states stand beside the first one's, as in SDXL (see `params.TextBranch`).
     """
 
+    tokenizer: Any
+    encoder: Any
+    max_length: int
+    own: bool
+    second: "Branch | None"
+
     def __init__(self, tokenizer: Any, encoder: nn.Module, max_length: int, own: bool, second: "Branch | None" = None):
         super().__init__()
         self.tokenizer, self.encoder, self.max_length, self.own = tokenizer, encoder, max_length, own
@@ -37,6 +44,12 @@ class Branch(nn.Module):
 
 class TextEncoders(nn.ModuleDict):
     """Branches by name, in the order of the settings."""
+
+    if TYPE_CHECKING:  # torch says `Module` of what it holds
+
+        def __getitem__(self, key: str) -> Branch: ...
+
+        def items(self) -> ItemsView[str, Branch]: ...
 
     @property
     def device(self) -> torch.device:
@@ -54,15 +67,16 @@ class TextEncoders(nn.ModuleDict):
 
 @dataclass(kw_only=True, slots=True)
 class Base:
-    """The parts of a latent-diffusion model. `text` keeps the order of the settings; exactly one branch is `own`.
+    """The parts of a latent-diffusion model, each of the class that the settings name.
 
+    `text` keeps their order; exactly one branch is `own`.
     `image_mean` and `image_std` (three numbers each, for pixels in [0, 1]) are the vision tower's own normalisation.
     """
 
-    unet: nn.Module
-    vae: nn.Module
+    unet: Any
+    vae: Any
     scheduler: Any
-    vision: nn.Module
+    vision: Any
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     text: TextEncoders
