@@ -1,11 +1,15 @@
 """What the pages tell people to type exists: files, commands, options, settings, and Python that runs as it stands."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
+
+from tests.att_faces import photo
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "infra" / "README.md"])
@@ -108,10 +112,21 @@ def test_paths_that_are_named_exist():
                 assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
-def test_python_snippets_import_what_exists():
+def test_the_python_that_draws_runs_as_it_stands(tmp_path, monkeypatch):
+    """On a real photograph, with the bundle that ships in place of a run's."""
+    [body] = [body for page, body in blocks("python") if page.name == "python.md"]
+    monkeypatch.chdir(ROOT)
+    Image.fromarray(photo("s1", 1)).save(tmp_path / "me.jpg")
+    for name in ("me.jpg", "laughing.png"):
+        body = body.replace(f'"{name}"', repr(str(tmp_path / name)))
+    exec(compile(body.replace("models/studio/finetune4", "weights/studio/pretrained"), "docs/python.md", "exec"), {})
+    assert Image.open(tmp_path / "laughing.png").size == (64, 64)
+
+
+def test_python_snippets_are_python_and_import_what_exists():
     for page, body in blocks("python"):
         for node in ast.walk(ast.parse(body)):
-            if isinstance(node, ast.ImportFrom) and node.module.startswith("iy"):
-                module = __import__(node.module, fromlist=["x"])
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("iy."):
+                module = importlib.import_module(node.module)
                 for alias in node.names:
                     assert hasattr(module, alias.name), f"{page.name}: {node.module}.{alias.name}"
