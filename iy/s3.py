@@ -1,5 +1,7 @@
-"""S3, or anything that speaks its protocol. Keys, region and the address of a store other than AWS come from where boto3
-looks for them (AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …), never from the settings.
+"""S3, or anything that speaks its protocol.
+
+Keys, region and the address of a store other than AWS come from where boto3 looks for them (AWS_PROFILE,
+AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …), never from the settings.
 """
 
 import contextlib
@@ -8,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from iy.errors import UserError
+from iy.errors import Unreachable, UserError
 
 SCHEME = "s3://"
 ATTEMPTS = 10  # of one request: the store may be busy, or away for half a minute
@@ -60,7 +62,14 @@ def told(url: str, setting: str, doing: str = "fetch") -> Iterator[None]:
     except (Boto3Error, BotoCoreError, ClientError) as error:
         why, refused = " ".join(str(error).split())[:200], isinstance(error, (ClientError, NoCredentialsError))
         check = "the bucket and your keys" if refused else "the connection and AWS_ENDPOINT_URL"
-        raise UserError(f"{setting}: cannot {doing} {url}: {why}: check {check}") from None
+        kind = UserError if refused and not busy(error) else Unreachable
+        raise kind(f"{setting}: cannot {doing} {url}: {why}: check {check}") from None
+
+
+def busy(error: Exception) -> bool:
+    """Whether the store refused for want of itself: it asks to come later, or is broken now."""
+    answer = getattr(error, "response", None) or {}
+    return answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) in (429, 500, 502, 503, 504)
 
 
 def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator[Item]:
@@ -75,7 +84,7 @@ def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator
 
 
 def contents(store: Any, bucket: str, key: str) -> bytes:
-    """The whole object, in parallel parts when it is large; what breaks off is asked for again, checksums are compared."""
+    """The whole object, in parallel parts if large; what breaks off is asked for again, checksums are compared."""
     from boto3.s3.transfer import TransferConfig
 
     out = io.BytesIO()

@@ -10,8 +10,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
+from typing import NoReturn
 
-from iy.errors import UserError
+from iy.errors import Unreachable, UserError
 
 Tell = Callable[[dict[str, float], int], None]  # figures at a step: how a stage's work reaches whoever keeps its run
 
@@ -22,13 +23,44 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONHASHSEED": "0",
+    # What nobody can act on while a stage runs: newer versions of pip, its being root in a container, colour codes.
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_ROOT_USER_ACTION": "ignore",
+    "NO_COLOR": "1",
 }
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+RUN = "IY_RUN"  # environment variable: "<process> <its start> <the project's .iy>" of the run that a process works for
+ENDING = "IY_ENDING"  # environment variable: the file in which a stage leaves the reason why it failed
+UNREACHABLE = 75  # exit code, sysexits' EX_TEMPFAIL: the same may work later
+
+
+def set_environment() -> None:
+    """What every tool reads from the environment, keeping what the user has set. No proxy is asked for this machine."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    named = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+    without = dict.fromkeys(part.strip() for text in named for part in text.split(",") if part.strip())
+    for name in ("no_proxy", "NO_PROXY"):  # tools differ in which they read
+        os.environ[name] = ",".join([*without, *(one for one in LOOPBACK if one not in without)])
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to stop this process when its parent ends: a killed `dvc` must not leave a stage writing (Linux)."""
+    """Ask the kernel to end this process with its parent: a killed `dvc` must not leave a stage writing (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    run = os.environ.get(RUN, "").partition(" ")[0]
+    if run and not exists(int(run)):  # it ended before the kernel was asked
+        sys.exit("the run that started this has ended")
+
+
+def exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def silently(figures: dict[str, float], step: int) -> None:
@@ -58,7 +90,7 @@ def starting_workers() -> Iterator[None]:
 
 
 def main(stage: str, run: Callable, **options) -> None:
-    """Run `run(params, **chosen options)` for the profile in params.yaml; a `UserError` becomes one line and exit code 2."""
+    """Run `run(params, **chosen options)` for the profile in params.yaml; a `UserError` becomes one line."""
     from iy import params as settings
 
     parser = argparse.ArgumentParser(prog=f"python -m iy.{stage}")
@@ -70,18 +102,25 @@ def main(stage: str, run: Callable, **options) -> None:
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # a cancelled stage ends as after Ctrl-C: MLflow hears of it
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
+    set_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         run(settings.load(), **arguments)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        fail(str(error), UNREACHABLE if isinstance(error, Unreachable) else 1)
     except KeyboardInterrupt:
         sys.exit("interrupted: run the same command again to continue")
     except OSError as error:
         if error.errno not in (13, 28):
             raise
-        sys.exit(
-            f"error: {error.filename or 'disk'}: {error.strerror}; free space or change permissions, then run again"
-        )
+        fail(f"{error.filename or 'disk'}: {error.strerror}; free space or change permissions, then run again", 1)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say it in one line, and leave it to whoever started this stage: `dvc` between them passes neither on."""
+    from iy.storage import write_json  # numpy: `iy --help` needs none of it
+
+    print(f"error: {message}", file=sys.stderr)
+    if place := os.environ.get(ENDING):
+        write_json(place, {"message": message, "code": code})
+    sys.exit(code)

@@ -14,6 +14,8 @@ STAGES = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["s
 WITHOUT_EFFECT = {
     "iy",
     "iy/errors.py",
+    "iy/git.py",
+    "iy/project.py",
     "iy/stage.py",
     "iy/workers.py",
     "iy/tracking",

@@ -8,6 +8,8 @@ import pytest
 LEVELS = [
     {"errors"},
     {"storage", "s3"},
+    {"git"},
+    {"project"},
     {"params", "records", "lexicon", "erased"},
     {"stage", "workers", "report", "studio"},
     {"diffusion", "tracking"},
@@ -18,7 +20,7 @@ LEVELS = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
-ROOMS = LEVELS[7]
+ROOMS = LEVELS[9]
 STUDIO_USERS = {"studio", "photos", "cli"}
 
 

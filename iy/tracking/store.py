@@ -3,30 +3,14 @@
 import contextlib
 import fcntl
 import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iy.stage import QUIET
+from iy.project import root as project_root
+from iy.stage import set_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-
-def git(*arguments: str) -> str | None:
-    """Output of a git command in the current folder, or None where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def project_root() -> Path:
-    """The main checkout: runs in worktrees (DVC experiments) then share its store. Without git, the current folder."""
-    common = git("rev-parse", "--path-format=absolute", "--git-common-dir")
-    return Path(common).parent if common else Path.cwd()
 
 
 def tracking_uri() -> str:
@@ -36,8 +20,7 @@ def tracking_uri() -> str:
 
 def connect() -> "MlflowClient":
     """A client of the store; a local one is made at first use."""
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
+    set_environment()
     # MLflow's own patience with a dead server is many minutes per call; training must not stand still that long.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
