@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from flows import environment, experiment, graph, orphans, place, server, turn
+from flows import environment, experiment, graph, locks, orphans, place, server, turn
 from iy import faces
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
@@ -70,7 +70,7 @@ def checked(profile: str | None, changes: dict[str, Any], stage: str | None, for
     place.supported(home)
     if not in_place:
         experiment.possible(home)
-    orphans.sweep(say)
+    orphans.sweep(locks.to_terminal)
     if in_place and not force and not stage and up_to_date(home):
         print("Everything is up to date.")
         report = home / params.report_dir("evaluate") / "index.html"
@@ -80,10 +80,6 @@ def checked(profile: str | None, changes: dict[str, Any], stage: str | None, for
         faces.require(params)
         models.require(params)
     return through_prefect(profile, changes, stage, force)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def up_to_date(home: Path) -> bool:

@@ -1,4 +1,4 @@
-"""About how long each stage takes: from this project's last runs, else from the figures that ship with the profile."""
+"""About how long each stage takes: from this project's last runs, else from the figures in durations.yaml."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import yaml
 
 from iy.storage import write_json
 
-SHIPPED = Path("profiles", "durations.yaml")
+SHIPPED = Path(__file__).with_name("durations.yaml")
 
 
 def note(state: Path, profile: str, stage: str, seconds: float) -> None:
@@ -25,19 +25,19 @@ def own(state: Path) -> dict[str, dict[str, float]]:
         return {}
 
 
-def shipped(folder: Path, profile: str) -> tuple[dict[str, float], str]:
+def shipped(profile: str) -> tuple[dict[str, float], str]:
     """Seconds by stage as they were measured elsewhere, and where; nothing where nobody has measured."""
     try:
-        found = yaml.safe_load((folder / SHIPPED).read_text(encoding="utf-8"))
+        found = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
         return found["seconds"][profile], found["machine"]
-    except (OSError, KeyError):
+    except KeyError:
         return {}, ""
 
 
-def expected(state: Path, folder: Path, profile: str, stages: list[str]) -> str:
+def expected(state: Path, profile: str, stages: list[str]) -> str:
     """One line: how many stages, about how long each, and where these figures come from."""
     here = own(state).get(profile, {})
-    elsewhere, machine = shipped(folder, profile)
+    elsewhere, machine = shipped(profile)
     if not here and not elsewhere:
         return f"{len(stages)} stages: {', '.join(stages)}; how long each takes here is told from the second run on"
     times = {stage: here.get(stage, elsewhere.get(stage)) for stage in stages}

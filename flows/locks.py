@@ -15,6 +15,10 @@ PATIENCE = 3.0  # seconds of waiting that nobody is told about
 LOOK = 0.3  # seconds between tries
 
 
+def to_terminal(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def held(path: Path, what: str, say: Say) -> Iterator[None]:
     """Hold the lock at `path` for `what`; who waits for it longer is told who has it and how to end that."""

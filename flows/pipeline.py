@@ -99,7 +99,7 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     needs = graph.upstream(where.folder)
     stages = [stage for stage in needs if target is None or stage in needed(needs, target)]
     profile = where.params.profile
-    get_run_logger().info(durations.expected(where.state, where.folder, profile, stages))
+    get_run_logger().info(durations.expected(where.state, profile, stages))
     progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
     states: dict[str, State] = {}
     for number, stage in enumerate(stages, 1):

@@ -1,12 +1,15 @@
 """Prefect's server for one run: started where no other answers, and ended with the run however that ends."""
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
-from flows import environment, process, services
+from flows import environment, locks, process, services
 from flows.services import HOST
 from iy import project
 
@@ -19,13 +22,29 @@ def temporary() -> None:
     logs = project.state() / "logs"
     [port] = services.some_ports(1)
     server = services.prefect(port, {}, pages=False)
-    server.start(logs)
     # After Prefect has sent what it still holds, which it does when the interpreter ends: without a server it would
     # try for minutes.
     atexit.register(services.stop_all, [server])
-    server.wait(logs, START_SECONDS)
+    with database():
+        server.start(logs)
+        server.wait(logs, START_SECONDS)
     watch(server)
     os.environ.update(environment.own_server(f"http://{HOST}:{port}/api"))
+
+
+@contextlib.contextmanager
+def database() -> Iterator[None]:
+    """While a server starts: one at a time, and no half of a database from one that was killed while it made it."""
+    home = Path(os.environ["PREFECT_HOME"])
+    begun = home / "making-database"
+    with locks.held(project.state() / "locks" / "prefect.lock", "Prefect's server to start", locks.to_terminal):
+        if begun.exists():
+            for half in home.glob("prefect.db*"):
+                half.unlink()  # it held nothing yet, and no server starts with it
+        if not (home / "prefect.db").exists():
+            begun.touch()
+        yield
+        begun.unlink(missing_ok=True)
 
 
 def watch(server: services.Service) -> None:
@@ -36,7 +55,6 @@ def watch(server: services.Service) -> None:
     def until_it_ends() -> None:
         child.wait()
         if not server.stopping:
-            process.stop_all()
             print(LOST, file=sys.stderr)
             leave(1)
 

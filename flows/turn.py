@@ -44,8 +44,8 @@ def on_server(say: locks.Say) -> Iterator[None]:
 def taken() -> str:
     return (
         f"waiting for a turn to train: the limit {LIMIT!r} of this Prefect server is taken; this goes on when a run "
-        f"that has it ends, {LEASE:.0f} s after one that was killed. See `prefect gcl inspect {LIMIT}`; if nothing trains, "
-        f"`prefect gcl update {LIMIT} --active-slots 0`"
+        f"that has it ends, {LEASE:.0f} s after one that was killed. See `prefect gcl inspect {LIMIT}`; if nothing "
+        f"trains, `prefect gcl update {LIMIT} --active-slots 0`"
     )
 
 

@@ -13,7 +13,7 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows import environment, graph, orphans, process, services
+from flows import environment, graph, locks, orphans, process, server, services
 from flows.services import HOST, Service
 from iy import project
 from iy.errors import UserError
@@ -52,7 +52,7 @@ def serve(ports: dict[str, int]) -> None:
     """Start everything, say where it is, and stay until interrupted or until one of them ends."""
     state = project.state()
     graph.names()  # a clear error outside a project
-    orphans.sweep(print)
+    orphans.sweep(locks.to_terminal)
     if other := environment.running():
         raise UserError(f"already running at {other['prefect']}: open it, or stop it first")
     for name, port in ports.items():
@@ -60,10 +60,11 @@ def serve(ports: dict[str, int]) -> None:
     addresses = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
     logs, children = state / "logs", servers(state, ports)
     try:
-        for one in children:
-            one.start(logs)
-        for one in children:
-            one.wait(logs)
+        with server.database():
+            for one in children:
+                one.start(logs)
+            for one in children:
+                one.wait(logs)
         announce(addresses)
         offer(children, logs, addresses["prefect"] + "/api")
         services.watch(children, logs)

@@ -258,9 +258,7 @@ def test_a_stage_leaves_the_kind_of_its_failure_to_whoever_started_it(tmp_path, 
 
 
 def test_a_stage_that_was_killed_is_told_as_such(tmp_path):
-    ended = how(
-        255, False, "ERROR: failed to reproduce 'a': failed to run: python a.py, exited with -9", tmp_path / "no"
-    )
+    ended = how(255, False, "ERROR: failed to reproduce 'a': failed to run: a.py, exited with -9", tmp_path / "no")
     assert "ended from outside (signal 9), as the kernel does when memory runs out" in ended.said
     assert how(255, False, "ERROR: the lock is broken", tmp_path / "no").said == "ERROR: the lock is broken"
 
