@@ -5,15 +5,14 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NoReturn
 
 from flows import environment, locks, process, services
 from flows.services import HOST
 from iy import project
+from iy.errors import UserError
 
-START_SECONDS = 180.0  # a first start takes 20 s, busy machines longer
+LEAVING = threading.Event()
 LOST = "error: Prefect's temporary server was ended from outside: run the same command again and it continues"
 
 
@@ -25,26 +24,20 @@ def temporary() -> None:
     # After Prefect has sent what it still holds, which it does when the interpreter ends: without a server it would
     # try for minutes.
     atexit.register(services.stop_all, [server])
-    with database():
-        server.start(logs)
-        server.wait(logs, START_SECONDS)
+    try:
+        with database():
+            server.start(logs)
+            server.wait(logs)
+    except UserError:
+        services.stop_all([server])  # nobody waits for it any more
+        raise
     watch(server)
     os.environ.update(environment.own_server(f"http://{HOST}:{port}/api"))
 
 
-@contextlib.contextmanager
-def database() -> Iterator[None]:
-    """While a server starts: one at a time, and no half of a database from one that was killed while it made it."""
-    home = Path(os.environ["PREFECT_HOME"])
-    begun = home / "making-database"
-    with locks.held(project.state() / "locks" / "prefect.lock", "Prefect's server to start", locks.to_terminal):
-        if begun.exists():
-            for half in home.glob("prefect.db*"):
-                half.unlink()  # it held nothing yet, and no server starts with it
-        if not (home / "prefect.db").exists():
-            begun.touch()
-        yield
-        begun.unlink(missing_ok=True)
+def database() -> contextlib.AbstractContextManager[None]:
+    """While a server starts: two that make or change the same database at once would break it."""
+    return locks.held(project.state() / "locks" / "prefect.lock", "Prefect's server to start", locks.to_terminal)
 
 
 def watch(server: services.Service) -> None:
@@ -54,7 +47,7 @@ def watch(server: services.Service) -> None:
 
     def until_it_ends() -> None:
         child.wait()
-        if not server.stopping:
+        if not (server.stopping or LEAVING.is_set()):
             print(LOST, file=sys.stderr)
             leave(1)
 
@@ -63,6 +56,7 @@ def watch(server: services.Service) -> None:
 
 def leave(code: int) -> NoReturn:
     """End at once, children first: Prefect's own way out waits, for minutes, to send what it noted of such a run."""
+    LEAVING.set()
     process.stop_all()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -74,6 +74,9 @@ KINDS = {  # the kind, and where its store lies below the folder in which it is 
 }
 
 
+TASTE = ("commit.gpgSign=true", "gpg.program=false", "diff.noprefix=true", "color.ui=always", "core.hooksPath=hooks")
+
+
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
     return toy_project.make(tmp_path_factory.mktemp("project") / "toy", steps=2)
@@ -106,7 +109,13 @@ def asked(code: str, folder: Path) -> str:
 @pytest.mark.parametrize("kind", [linked, of_a_submodule, of_a_bare_one, sub_folder], ids=lambda kind: kind.__name__)
 def test_a_run_with_other_settings_works_there_and_leaves_its_experiment(kind, toy, tmp_path):
     made = kind(tmp_path, toy)
+    for hook in ("pre-commit", "post-checkout", "commit-msg"):
+        (made / "hooks").mkdir(exist_ok=True)
+        (made / "hooks" / hook).write_text("#!/bin/sh\nexit 1\n")
+        (made / "hooks" / hook).chmod(0o755)
     (made / "new.txt").write_text("git does not know it")
+    for setting in TASTE:
+        git(made, "config", *setting.split("="))
     done = toy_project.run(made, sys.executable, "-m", "flows", "--set", "seed=5")
     name = experiment.title("studio", {"seed": 5})
     assert f"saved as DVC experiment {name!r}" in done.stdout + done.stderr
