@@ -6,7 +6,6 @@ import sys
 
 from flows import environment, graph, turn
 from iy.errors import UserError
-from iy.stage import die_with_parent
 
 
 def main() -> None:
@@ -16,7 +15,6 @@ def main() -> None:
 
     from flows import pipeline
 
-    die_with_parent()
     if "PREFECT_API_URL" not in os.environ:
         raise UserError(
             "PREFECT_API_URL names no server: start one with `make ui`, or export the address of yours (http://host:4200/api)"

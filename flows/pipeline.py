@@ -3,6 +3,7 @@
 The profile that params.yaml names runs in place; anything else runs in a worktree and becomes a DVC experiment.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -74,7 +75,8 @@ def __getattr__(name: str) -> Flow:
 
 def follow(target: str | None, profile: str | None, photos: str, overrides: dict[str, Any], force: bool) -> State:
     """Run `target` (None: all) and what it needs, one task each; the state tells the first failure in one line."""
-    die_with_parent()
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # started by a runner; a run from a shell may outlive its terminal
+        die_with_parent()
     log = get_run_logger()
     orphans.sweep(log.warning)
     try:
