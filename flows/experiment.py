@@ -93,6 +93,11 @@ def possible(home: Path) -> None:
             f"{home} is not a git checkout: another profile or other settings run in a git worktree, "
             "so `git init` and commit first"
         )
+    if project.in_submodule(home):
+        raise UserError(
+            f"{home} is a git submodule, and DVC keeps no experiments of one: another profile or other settings need a "
+            "clone of its own; or write them into params.yaml and profiles/, which run in place"
+        )
     if not git.commit(home):
         raise UserError(f"{home} has no commit yet: another profile or other settings start from one, so commit first")
 
@@ -207,10 +212,12 @@ def absolute(overrides: dict[str, Any], home: Path) -> dict[str, Any]:
 
 
 def save(home: Path, folder: Path, name: str) -> None:
-    """Record the finished worktree as DVC experiment `name` on the project's commit."""
+    """Record the finished worktree as DVC experiment `name` on the checkout's commit."""
+    # DVC adds a dvc.lock that git does not know by itself, but not in a sub-folder of a larger repository.
+    lock = ["--include-untracked", "dvc.lock"] if inside(home) != "." and "dvc.lock" in git.untracked(folder) else []
     with alone(home, "git", quietly):  # git's references are shared between worktrees
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name],
+            [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name, *lock],
             cwd=folder,
             capture_output=True,
             text=True,

@@ -40,6 +40,12 @@ def main_checkout(folder: Path) -> Path | None:
     return main / folder.relative_to(top)
 
 
+def in_submodule(folder: Path) -> bool:
+    """Whether `folder` is of a repository that is another's submodule."""
+    common = git.ask("rev-parse", "--path-format=absolute", "--git-common-dir", folder=folder)
+    return bool(common and git.ask("config", "--file", f"{common}/config", "core.worktree"))
+
+
 def work_tree(common: Path) -> Path | None:
     """The checkout that a repository's folder was made with; None for a bare one."""
     settings = ("config", "--file", str(common / "config"))
