@@ -1,7 +1,7 @@
 """A run that is killed at any moment and started again ends in the very bytes of an undisturbed one; nothing is left.
 
 `iy run` alone, its whole group, Prefect's temporary server alone and the stage alone, in turns, each at a random moment
-of what the whole takes. A toy project's runs, by default, go on one from another, and each fourth is left to end. The
+of its work. A toy project's runs, by default, go on one from another, and each fourth is left to end. The
 real profile `smoke`, twenty times, each in a clone of its own and run again to the end (an hour on two cores):
 
     IY_KILLS=20 IY_KILL_PROFILE=smoke python -m pytest -s tests/test_run_killed.py
@@ -29,7 +29,7 @@ PROFILE = os.environ.get("IY_KILL_PROFILE", "")  # empty: a toy project
 RUN = (sys.executable, "-m", "flows")
 SEED = 0
 UNTRACKED = (b'"pipeline": false', b'"pipeline": true')  # the toy notes whether Prefect told it of its run
-KINDS = ("run", "group", "server", "stage")
+KINDS = ("stage", "server", "run", "group")
 
 
 def begun(folder: Path, said: Path) -> subprocess.Popen:
@@ -46,7 +46,7 @@ def environment(folder: Path) -> dict[str, str]:
 def project(folder: Path) -> Path:
     """The toy, or a clone of this project whose params.yaml names PROFILE."""
     if not PROFILE:
-        return toy_project.make(folder, steps=10)
+        return toy_project.make(folder, steps=5)
     subprocess.run(["git", "clone", "-q", str(toy_project.HERE), str(folder)], check=True)
     (folder / "params.yaml").write_text(f"profile: {PROFILE}\n")
     if (toy_project.HERE / ".iy" / "weights").is_dir():
@@ -81,13 +81,30 @@ def kill(child: subprocess.Popen, folder: Path, kind: str) -> bool:
     if kind in ("run", "group"):
         (os.kill if kind == "run" else os.killpg)(child.pid, signal.SIGKILL)
         return True
-    word = {"server": "prefect", "stage": "toy_stage.py" if not PROFILE else "iy."}[kind]
-    for process in workers(folder, child.pid):
-        words = process.cmdline()
-        if any(one.startswith(word) for one in words) and "dvc" not in words:
-            process.kill()
-            return True
+    for process in matching(folder, child.pid, kind):
+        process.kill()
+        return True
     return False
+
+
+def matching(folder: Path, run: int, kind: str) -> list[psutil.Process]:
+    """The server of a run, or its stage: not the dvc between them."""
+    word = {"server": "prefect", "stage": "iy." if PROFILE else "toy_stage.py"}[kind]
+    return [one for one in workers(folder, run) if any(part.startswith(word) for part in words(one))]
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        found = process.cmdline()
+    except psutil.Error:
+        return []
+    return [] if "dvc" in found else found
+
+
+def wait_until_it_works(child: subprocess.Popen, folder: Path, kind: str) -> None:
+    """Server and stage are killed while stages work; a run also while it starts, checks and ends."""
+    while kind in ("server", "stage") and child.poll() is None and not matching(folder, child.pid, "stage"):
+        time.sleep(0.02)
 
 
 def nothing_is_left(folder: Path, run: int) -> None:
@@ -123,7 +140,8 @@ def test_a_run_that_is_killed_anywhere_is_run_again_to_the_same_bytes(tmp_path):
         if PROFILE or number % len(KINDS) == 0:
             folder = project(tmp_path / str(number))
         child = begun(folder, said)
-        time.sleep(rng.uniform(0.05, 0.95) * took)
+        wait_until_it_works(child, folder, kind)
+        time.sleep(rng.uniform(0.05, 0.95) * (took if kind in ("run", "group") else took / 10))
         while child.poll() is None and not kill(child, folder, kind):
             time.sleep(0.02)
         if kind in ("server", "stage"):
@@ -140,5 +158,5 @@ def test_a_run_that_is_killed_anywhere_is_run_again_to_the_same_bytes(tmp_path):
         nothing_is_left(folder, again.pid)
         assert temporary(folder) - temporary(whole) <= before
         shutil.rmtree(folder)
-    assert hit >= KILLS / 2, "most were hit while they worked"
+    assert hit >= 0.75 * KILLS, "most were hit while they worked"
     assert "Traceback" not in said.read_text(), said.read_text()[-3000:]
