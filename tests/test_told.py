@@ -65,6 +65,7 @@ def test_colours_and_what_nobody_can_act_on_stay_out_of_the_log():
     lines = list(process.lines(child))
     child.communicate()
     assert [line for line in lines if not NOISE.match(line)] == ["loss 0.5"]
+    assert NOISE.match("  color_warning(") and NOISE.match("portraits:  0%|  | 0/40 Warp CUDA warning: no driver")
     assert NOISE.match("[notice] A new release of pip is available: 25.0 -> 26.1")
     assert not NOISE.match("error: photos: the folder is empty")
 
