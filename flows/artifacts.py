@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from flows import environment
 from flows.place import Place
 
-FACTS = ("metrics.json", "calibration.json", "training.json", "registration.json")
+FACTS = ("metrics.json", "calibration.json", "bounds.json", "training.json", "registration.json")
 
 
 def publish(stage: str, where: Place, state: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from iy import project
 from iy.errors import UserError
-from iy.stage import set_environment
+from iy.process import set_environment
 
 OWN = "IY_OWN_PREFECT"  # the address of a Prefect server that is this project's alone
 

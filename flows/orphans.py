@@ -10,7 +10,7 @@ import psutil
 
 from flows.locks import Say
 from iy import project
-from iy.stage import RUN
+from iy.process import RUN
 
 GRACE = 20.0  # seconds: a training may save its state
 

@@ -18,7 +18,7 @@ from flows.stage import repro
 from iy import params as settings
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
-from iy.stage import die_with_parent
+from iy.process import die_with_parent
 
 Profile = Literal[tuple([DEFAULT, *settings.profiles()])]
 FORM = """

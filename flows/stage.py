@@ -24,7 +24,8 @@ KILLED = re.compile(r"exited with -(\d+)$")  # likewise
 UNREACHABLE = "Unreachable"  # the state of a stage that the same command may bring further later
 NOISE = re.compile(  # hints that are for somebody who types dvc, and what MLflow, pip and Warp say of themselves
     r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage|Use `dvc push`"
-    r"|.*Warp CUDA warning: |Warp \d|   CUDA |   Devices:|     \"(cpu|cuda)|   Kernel cache:|     /.*/warp/|Module .* load on device "
+    r"|.*Warp CUDA warning: |Warp \d"
+    r"|   CUDA |   Devices:|     \"(cpu|cuda)|   Kernel cache:|     /.*/warp/|Module .* load on device "
     r"|WARNING: 'erasures/erased\.txt' is empty|\s*color_warning\($|.*INFO mlflow\.pyfunc: "
     r"|WARNING: Process .* in RWLock-file "
     r"|\[notice\] |.*INFO +\[?alembic\.|.*INFO mlflow\.store\.db\.utils: |.*WARNING mlflow\.utils\.environment: "

@@ -17,11 +17,11 @@ EMPTY = 0.08  # share without a caption
 class Lesson(NamedTuple):
     """What the U-Net learns from: N pictures, M photos of the same people to be seen as references.
 
-    latents (N, 4, 16, 16) scaled; images uint8 (N, 3, 64, 64); twins (N,): the row that shows somebody else, photographed alike; boxes (N, 4) and
-    landmarks (N, 5, 2) of the faces in pixels, NaN without one; texts[i] several captions of picture i, the first one
-    silent about the person; attributes, one dict each; who (N,): the person, as the recogniser counts them; others[i]:
-    rows of `seen` that show the person elsewhere; seen: the vision tower's global (M, D) and patch embeddings
-    (M, T, D) of the references.
+    latents (N, 4, 16, 16) scaled; images uint8 (N, 3, 64, 64); twins (N,): the row that shows somebody else,
+    photographed alike; boxes (N, 4) and landmarks (N, 5, 2) of the faces in pixels, NaN without one; texts[i] several
+    captions of picture i, the first one silent about the person; attributes, one dict each; who (N,): the person, as
+    the recogniser counts them; others[i]: rows of `seen` that show the person elsewhere; seen: the vision tower's
+    global (M, D) and patch embeddings (M, T, D) of the references.
     """
 
     latents: torch.Tensor
@@ -60,8 +60,10 @@ def choose(lesson: Lesson, pick: np.ndarray, rng: np.random.Generator) -> tuple[
 def picture_error(
     predicted: torch.Tensor, wanted: torch.Tensor, share: torch.Tensor, swapped: torch.Tensor
 ) -> torch.Tensor:
-    """The squared error (B, 4, h, w) of v, which is the picture's over 1 - share; of the picture itself where somebody
-    else was `swapped` in (B,): no noise explains that difference. share (B,): of the picture in what was noisy.
+    """The squared error (B, 4, h, w) of v, which is the picture's over 1 - share.
+
+    Where somebody else was `swapped` in (B,) it is the error of the picture itself: no noise explains that difference.
+    share (B,): of the picture in what was noisy.
     """
     scale = torch.where(swapped, 1.0, 1 / (1 - share))
     return (predicted - wanted).square() * scale[:, None, None, None]

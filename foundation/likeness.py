@@ -21,10 +21,10 @@ RECOGNISERS = ("filter", "judge")
 
 
 def measure(pipeline: ImagineYourselfPipeline, held: Renders, faces: Faces) -> dict[str, float | str]:
-    """Share of drawings nearest to their own person among `GALLERY`: chance is 1 / GALLERY. And of the references that
-    the autoencoder gave back: no drawing can be expected to do better.
+    """Share of drawings nearest to their own person among `GALLERY`: chance is 1 / GALLERY.
 
-    Each stands for the mean of their photos but the first one, which is the reference.
+    And of the references that the autoencoder gave back: no drawing can be expected to do better. Each person stands
+    for the mean of their photos but the first one, which is the reference.
     """
     firsts = [who * held.shots for who in range(PEOPLE)]
     drawn = drawings(pipeline, [faces.crops[i] for i in firsts])

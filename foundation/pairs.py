@@ -28,8 +28,11 @@ def loss(
     sources: tuple[torch.Generator, torch.Generator],
     batch: int,
 ) -> torch.Tensor:
-    """The error of v, of `weights` (N, 1, 16, 16), over `batch` pairs. Part of the noisy pictures show the two in each
-    other's place. `sources`: of timesteps, and of noise on the model's device."""
+    """The error of v, of `weights` (N, 1, 16, 16), over `batch` pairs.
+
+    Part of the noisy pictures show the two in each other's place. `sources`: of timesteps, and of noise on the model's
+    device.
+    """
     first = rng.integers(len(lesson.latents), size=batch)
     pick = np.stack([first, lesson.twins[first]], 1)
     references, known = seen_elsewhere(lesson, pick, rng)

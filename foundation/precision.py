@@ -1,4 +1,7 @@
-"""bfloat16 where it is faster: a U-Net step on two cores takes 0.53 s instead of 0.69 s with AVX-512 BF16, more without."""
+"""bfloat16 where it is faster.
+
+A U-Net step on two cores takes 0.53 s instead of 0.69 s with AVX-512 BF16, and more than that without.
+"""
 
 import torch
 

@@ -1,5 +1,6 @@
-"""Train the attribute probes on renders and what the autoencoder makes of them, moved about, mirrored and blurred, so
-that they read generated pictures too.
+"""Train the attribute probes, so that they read generated pictures too.
+
+They see renders and what the autoencoder makes of them, moved about, mirrored and blurred.
 """
 
 import math

@@ -1,5 +1,6 @@
-"""What the card reports: how well the studio's people can be told apart, and how well the foundation draws what it is
-asked for (attribute combinations that no render had, read by the probes).
+"""What the card reports: how well the studio's people can be told apart, and how well the foundation draws.
+
+It is asked for combinations of attributes that no render had, and the probes read what it drew.
 """
 
 import numpy as np

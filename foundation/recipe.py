@@ -34,7 +34,8 @@ from foundation import (
 from foundation.lesson import Lesson
 from foundation.train import Plan
 from iy import params
-from iy.diffusion import Base, choose_device, load_base
+from iy.device import choose_device
+from iy.diffusion import Base, load_base
 from iy.evaluate.probes import ProbeNet, Probes, load_probes, save_probes
 from iy.finetune import identity as identity_loss
 from iy.model import ImagineYourselfPipeline, Personaliser, bundle

@@ -46,8 +46,10 @@ class Recogniser(nn.Module):
         self.register_buffer("people", F.normalize(where - self.middle, dim=1))
 
     def maps(self, faces: torch.Tensor, landmarks: np.ndarray) -> list[torch.Tensor]:
-        """What the network sees, block by block, in pictures (B, 3, h, w) in [-1, 1]; landmarks (B, 5, 2): where in the
-        pictures they are to be, in pixels."""
+        """What the network sees, block by block, in pictures (B, 3, h, w) in [-1, 1].
+
+        landmarks (B, 5, 2): where in the pictures they are to be, in pixels.
+        """
         return self.net.maps(chips(faces, landmarks).contiguous(memory_format=torch.channels_last))
 
     def surprise(self, maps: list[torch.Tensor], who: np.ndarray) -> torch.Tensor:
@@ -62,8 +64,11 @@ class Recogniser(nn.Module):
 
     @staticmethod
     def unlike(maps: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
-        """How differently two pictures of each row are seen (B,), in [0, 2]: one minus the cosine at every place, the
-        mean over places and blocks. (LPIPS, arXiv 1801.03924, without its weights, by a network that knows faces.)"""
+        """How differently two pictures of each row are seen (B,), in [0, 2].
+
+        One minus the cosine at every place, the mean over places and blocks. (LPIPS, arXiv 1801.03924, without its
+        weights, by a network that knows faces.)
+        """
         pairs = [(maps[k].float(), others[k].float()) for k in BLOCKS]
         return torch.stack([(1 - F.cosine_similarity(a, b, dim=1)).mean((1, 2)) for a, b in pairs]).mean(0)
 

@@ -28,9 +28,11 @@ PHOTO, SIDE = 128, 64  # pixels: as the studio photographs, and as the foundatio
 
 
 class Renders(NamedTuple):
-    """photos uint8 (N, 128, 128, 3); images uint8 (N, 64, 64, 3), the photos reduced; person int (N,);
-    attributes one dict of lexicon values per photo. `shots` photos in a row show the same person; number k of a person
-    and number k of their neighbour in the same `SHARED` people show the same pose, expression, clothes, place and light.
+    """Photos of the studio and what is known of them.
+
+    photos uint8 (N, 128, 128, 3); images uint8 (N, 64, 64, 3), the photos reduced; person int (N,); attributes one dict
+    of lexicon values per photo. `shots` photos in a row show the same person; number k of a person and number k of
+    their neighbour in the same `SHARED` people show the same pose, expression, clothes, place and light.
     """
 
     photos: np.ndarray
@@ -52,8 +54,10 @@ class Renders(NamedTuple):
 
 
 class Faces(NamedTuple):
-    """crops uint8 (N, 64, 64, 3): masked references, grey where no face is found; box float32 (N, 4) in pixels of the
-    64 px images, NaN without a face; landmarks float32 (N, 5, 2), likewise; embedding float32 (N, 128): the filtering
+    """What the face models see in the renders.
+
+    crops uint8 (N, 64, 64, 3): masked references, grey where no face is found; box float32 (N, 4) in pixels of the 64
+    px images, NaN without a face; landmarks float32 (N, 5, 2), likewise; embedding float32 (N, 128): the filtering
     recogniser's, zeros without a face.
     """
 
@@ -134,7 +138,7 @@ def faces(photos: np.ndarray, folder: Path, workers: params.Workers, name: str =
 @cache
 def analyser() -> Analyser:
     settings = params.load("studio")
-    return load_analyser(settings.faces, settings.usage)
+    return load_analyser(settings.faces, settings.usage, settings.device)
 
 
 def face(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
-"""The decoder alone goes on learning, after everything else: faces in which a recogniser sees what it sees in the photo.
+"""The decoder alone goes on learning, after everything else.
 
-Squared errors leave a face that is right on average. Of twelve people photographed, dlib's network named the right one
-for 0.87 of the pictures that the autoencoder gave back, the judge for 0.89; of the photos themselves both name all. The
-encoder stays, and so does every latent: what the U-Net has learnt holds.
+It learns to draw faces in which a recogniser sees what it sees in the photo. Squared errors leave a face that is right
+on average. Of twelve people photographed, dlib's network named the right one for 0.87 of the pictures that the
+autoencoder gave back, the judge for 0.89; of the photos themselves both name all. The encoder stays, and so does every
+latent: what the U-Net has learnt holds.
 """
 
 import copy

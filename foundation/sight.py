@@ -44,8 +44,10 @@ def traits(seeds: np.ndarray) -> np.ndarray:
 
 
 class Sight(nn.Module):
-    """The tower, and what reads it: traits (B, D) off its global and its mean patch embedding, and the recogniser's
-    direction (B, 128)."""
+    """The tower, and what reads it.
+
+    Traits (B, D) off its global and its mean patch embedding, and the recogniser's direction (B, 128).
+    """
 
     def __init__(self, tower: transformers.CLIPVisionModelWithProjection, count: int):
         super().__init__()
@@ -70,7 +72,9 @@ def train(
     plan: Plan,
     seed: int = 12,
 ) -> transformers.CLIPVisionModelWithProjection:
-    """`directions` (P, 128): where the filtering recogniser sees each person. `words(rows, rng)`: a caption's embedding
+    """Train the tower to see persons and traits.
+
+    `directions` (P, 128): where the filtering recogniser sees each person. `words(rows, rng)`: a caption's embedding
     (B, D) of each of those renders, by the text tower, which stays as it is.
     """
     torch.manual_seed(seed)

@@ -18,8 +18,10 @@ FAST = 3  # times as fast, see `fit`
 
 
 class Plan(NamedTuple):
-    """One part's training: its name in the working folder, that folder, how many steps, the largest rate, the device,
-    and how many times as many pictures a step takes as it does on a CPU.
+    """One part's training.
+
+    Its name in the working folder, that folder, how many steps, the largest rate, the device, and how many times as
+    many pictures a step takes as it does on a CPU.
     """
 
     name: str
@@ -39,8 +41,9 @@ def fit(
     muon: bool = False,
     fast: str | None = None,
 ) -> torch.nn.Module:
-    """Minimise `loss(step)` over `module`'s trainable weights; it then holds the EMA weights. `muon`: for its matrices.
-    Weights with `fast` in their name learn `FAST` times as fast as the others.
+    """Minimise `loss(step)` over `module`'s trainable weights; it then holds the EMA weights.
+
+    `muon`: for its matrices. Weights with `fast` in their name learn `FAST` times as fast as the others.
 
     A finished part is read back from `folder/<name>.safetensors`; an unfinished one goes on from its last checkpoint
     (weights and EMA; the optimiser's moments start anew: an interrupted recipe is close to, not equal to, a whole one).

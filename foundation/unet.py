@@ -192,11 +192,10 @@ def who_loss(
     starts: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How surprising that windows (B, 3, 48, 48) show their persons, and how unlike the true pictures they are seen:
-    the means over those that are `asked` (B,).
+    """How surprising that windows (B, 3, 48, 48) show their persons, and how unlike the true pictures they are seen.
 
-    They are seen worn, from a little off and half of them in a mirror: what pleases the recogniser in one very picture
-    only is no likeness, and another recogniser would not see it.
+    The means over those that are `asked` (B,). They are seen worn, from a little off and half of them in a mirror: what
+    pleases the recogniser in one very picture only is no likeness, and another recogniser would not see it.
     """
     rows = np.flatnonzero(asked & np.isfinite(lesson.boxes[pick, 0]))
     if not len(rows):

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     `arguments`: those of the shell if not given.
     """
-    from iy.stage import set_environment
+    from iy.process import set_environment
 
     set_environment()
     here = os.getcwd()

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from iy import params, project
+from iy import params, project, tracking
+from iy.device import gpu_name
 from iy.errors import UserError
 
 PACKAGES = (
@@ -65,11 +66,9 @@ def machine() -> Iterator[Finding]:
         f"free {DISK_GB} GB: `dvc gc --workspace` deletes cached results of older runs",
     )
     try:
-        import torch
-
-        found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+        found = gpu_name()
     except (ImportError, RuntimeError):
-        found = ""
+        found = None
     yield Finding(
         "ok" if found else "note",
         "GPU",
@@ -109,8 +108,7 @@ def settings() -> Iterator[Finding]:
         yield Finding("missing", "settings", str(error), "mend what it names, in the project folder")
         return
     yield Finding("ok", "settings", f"profile {found.profile}, {found.digest()[:12]}")
-    texts = [part for branch in found.base.text.values() for part in (branch, branch.second) if part]
-    parts = [found.base.unet, found.base.vae, found.base.scheduler, found.base.vision, *texts]
+    parts = found.base.parts().values()
     named = [*dict.fromkeys(part.path for part in parts), found.finetune.pretrained, found.evaluate.probes]
     for path in filter(None, named):
         if Path(path).exists():
@@ -162,7 +160,9 @@ def services() -> Iterator[Finding]:
     prefect = os.environ.get("PREFECT_API_URL") or (started.get("prefect", "") and started["prefect"] + "/api")
     mlflow = os.environ.get("MLFLOW_TRACKING_URI") or started.get("mlflow", "")
     for name, url, variable in (("Prefect", prefect, "PREFECT_API_URL"), ("MLflow", mlflow, "MLFLOW_TRACKING_URI")):
-        if not url.startswith("http"):
+        if name == "MLflow" and not url and (wrong := tracking.fault()):
+            yield Finding("missing", name, wrong, "as it says")
+        elif not url.startswith("http"):
             yield Finding("ok", name, f"no server ({url or 'local store under .iy'}); `iy ui` starts one")
         elif answers(url.rstrip("/") + "/health"):
             yield Finding("ok", name, without_login(url))

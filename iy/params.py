@@ -1,10 +1,11 @@
 """Typed settings: `params.yaml` names a profile, `profiles/<profile>.yaml` holds every value. Unknown keys are errors.
 
-There are no defaults in code: a profile states every key, and what was resolved is written and hashed beside each output.
+There are no defaults in code: a profile states every key. What was resolved is written and hashed beside each output.
 """
 
 import difflib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.storage import sha256, write_json
 
 Share = Field(ge=0, le=1)
@@ -54,13 +55,18 @@ class TextEncoder(Component):
 
 
 class TextBranch(TextEncoder):
-    """second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
+    """A text encoder whose states the model reads, and what may stand beside it.
+
+    second: as in SDXL, whose own text is two encoders' penultimate states side by side and the second one's pooled
     embedding, all of them zero for an empty prompt.
     """
 
     max_length: PositiveInt
     own: bool
     second: TextEncoder | None
+
+
+SINGLE_PARTS = ("unet", "vae", "scheduler", "vision")  # of a base; its text branches are several
 
 
 class Base(Section):
@@ -71,6 +77,27 @@ class Base(Section):
     scheduler: Component
     vision: Component
     text: dict[str, TextBranch]
+
+    def parts(self) -> dict[str, Component]:
+        """Every part that is opened, by its key in the settings: `unet`, `text.clip`, `text.clip.second` …"""
+        found: dict[str, Component] = {name: getattr(self, name) for name in SINGLE_PARTS}
+        for name, branch in self.text.items():
+            found[f"text.{name}"] = branch
+            if branch.second:
+                found[f"text.{name}.second"] = branch.second
+        return found
+
+    def moved(self, place: Callable[[str], str]) -> "Base":
+        """The same parts, each at `place` of its path."""
+
+        def one(part: Component) -> Component:
+            return part.model_copy(update={"path": place(part.path)})
+
+        text = {
+            name: one(branch).model_copy(update={"second": branch.second and one(branch.second)})
+            for name, branch in self.text.items()
+        }
+        return self.model_copy(update={name: one(getattr(self, name)) for name in SINGLE_PARTS} | {"text": text})
 
 
 class Model(Section):
@@ -112,8 +139,10 @@ class Faces(Section):
 
 
 class Classifier(Section):
-    """An image classifier of transformers that refuses photos: those that have one of the labels with a probability above
-    `maximum`, the sum of theirs. input: what it is shown of a photo."""
+    """An image classifier of transformers that refuses photos: those whose labels' probabilities sum to over `maximum`.
+
+    input: what it is shown of a photo.
+    """
 
     model: str
     label: Names
@@ -144,8 +173,11 @@ class Curate(Section):
 
 
 class Adapter(Section):
-    """weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
-    pipeline: what the adapter goes on, null for the generator."""
+    """An IP-Adapter as it is published.
+
+    weights, image_encoder: a file and a folder below `path`; image_encoder: null where the pipeline has its own;
+    pipeline: what the adapter goes on, null for the generator.
+    """
 
     path: str
     weights: str
@@ -303,7 +335,7 @@ def read_yaml(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run from the project folder, or name one of {profiles()}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it and run again") from None
+        raise UserError(f"{path} is not valid YAML ({one_line(error, 1000)}): mend it and run again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold `key: value` lines, found {type(value).__name__}: see profiles/studio.yaml")
     return value

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from iy.errors import Unreachable, UserError
+from iy.errors import Unreachable, UserError, one_line
 
 SCHEME = "s3://"
 ATTEMPTS = 10  # of one request: the store may be busy, or away for half a minute
@@ -34,8 +34,10 @@ def place(url: str, setting: str) -> tuple[str, str]:
 
 
 def client(connections: int = 10, endpoint: str | None = None) -> Any:
-    """A client that tries again, and more slowly when the store asks for that. Threads may share it. `endpoint`: the
-    store's address, where the environment does not name it."""
+    """A client that tries again, and more slowly when the store asks for that. Threads may share it.
+
+    `endpoint`: the store's address, where the environment does not name it.
+    """
     import boto3
     from botocore.config import Config
 
@@ -60,7 +62,7 @@ def told(url: str, setting: str, doing: str = "fetch") -> Iterator[None]:
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
-        why, refused = " ".join(str(error).split())[:200], isinstance(error, (ClientError, NoCredentialsError))
+        why, refused = one_line(error), isinstance(error, (ClientError, NoCredentialsError))
         check = "the bucket and your keys" if refused else "the connection and AWS_ENDPOINT_URL"
         kind = UserError if refused and not busy(error) else Unreachable
         raise kind(f"{setting}: cannot {doing} {url}: {why}: check {check}") from None
@@ -84,7 +86,7 @@ def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator
 
 
 def contents(store: Any, bucket: str, key: str) -> bytes:
-    """The whole object, in parallel parts if large; what breaks off is asked for again, checksums are compared."""
+    """The whole object, in parallel parts when it is large; what breaks off is asked for again, checksums compared."""
     from boto3.s3.transfer import TransferConfig
 
     out = io.BytesIO()

@@ -1,111 +1,56 @@
-"""What every stage process does first and last: `main("curate", run)` is the body of `python -m iy.curate`."""
+"""The one door of every stage: `main("curate")` is the body of `python -m iy.curate`."""
 
 import argparse
-import contextlib
-import ctypes
+import importlib
 import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from iy.errors import Unreachable, UserError
+from iy.process import die_with_parent, set_environment
 
-Tell = Callable[[dict[str, float], int], None]  # figures at a step: how a stage's work reaches whoever keeps its run
-
-QUIET = {
-    "DO_NOT_TRACK": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DVC_NO_ANALYTICS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONHASHSEED": "0",
-    # What nobody can act on while a stage runs: newer versions of pip, its being root in a container, colour codes.
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "PIP_ROOT_USER_ACTION": "ignore",
-    "NO_COLOR": "1",
-}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-RUN = "IY_RUN"  # environment variable: "<process> <its start> <the project's .iy>" of the run that a process works for
 ENDING = "IY_ENDING"  # environment variable: the file in which a stage leaves the reason why it failed
 UNREACHABLE = 75  # exit code, sysexits' EX_TEMPFAIL: the same may work later
 
 
-def set_environment() -> None:
-    """What every tool reads from the environment, keeping what the user has set. No proxy is asked for this machine."""
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
-    named = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
-    without = dict.fromkeys(part.strip() for text in named for part in text.split(",") if part.strip())
-    for name in ("no_proxy", "NO_PROXY"):  # tools differ in which they read
-        os.environ[name] = ",".join([*without, *(one for one in LOOPBACK if one not in without)])
+def main(stage: str, **options: Sequence[str]) -> None:
+    """Run `iy.<stage>.run.run` for the profile in params.yaml, with its run in MLflow.
 
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process with its parent: a killed `dvc` must not leave a stage writing (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    run = os.environ.get(RUN, "").partition(" ")[0]
-    if run and not exists(int(run)):  # it ended before the kernel was asked
-        sys.exit("the run that started this has ended")
-
-
-def exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
-
-
-def silently(figures: dict[str, float], step: int) -> None:
-    """Tells nobody."""
-
-
-@contextlib.contextmanager
-def starting_workers() -> Iterator[None]:
-    """Processes started within never see Ctrl-C: the stage's own process ends them, and says so in one line.
-
-    They inherit the blocked signal. A Ctrl-C that comes meanwhile is raised afterwards, not halfway through a start.
+    options: names as on the command line, each with its choices. What is heavy is imported within: Ctrl-C during the
+    imports is one line too.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's: nothing to hold back here
-        return
-    came: list[int] = []
-    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts: not within the block
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
-
-
-def main(stage: str, run: Callable, **options) -> None:
-    """Run `run(params, **chosen options)` for the profile in params.yaml; a `UserError` becomes one line."""
-    from iy import params as settings
-
     parser = argparse.ArgumentParser(prog=f"python -m iy.{stage}")
     for name, choices in options.items():
-        parser.add_argument(name, choices=choices)
-    arguments = vars(parser.parse_args())
+        parser.add_argument(name, choices=choices, required=True)
+    chosen = vars(parser.parse_args())
+    attend(lambda: work(stage, chosen))
+
+
+def work(stage: str, chosen: dict[str, str]) -> None:
+    """The run is opened before anything is loaded: a store that cannot be used is told before the long work."""
+    from iy import params, tracking
+
+    settings = params.load()
+    if os.environ.get("RANK", "0") != "0":  # under `accelerate launch` the first of the processes keeps the run
+        importlib.import_module(f"iy.{stage}.run").run(settings, **chosen)
+        return
+    with tracking.stage_run(settings, "".join([stage, *chosen.values()])) as tracked:
+        importlib.import_module(f"iy.{stage}.run").run(settings, **chosen, tracked=tracked)
+
+
+def attend(work: Callable[[], None]) -> None:
+    """Do it as a stage's process: what the user can mend, and an interruption, is one line and an exit code."""
     if not os.environ.get("IY_DETACHED"):
         die_with_parent()
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a cancelled stage ends as after Ctrl-C: MLflow hears of it
+    # a cancelled stage ends as after Ctrl-C: MLflow hears of it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     set_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        run(settings.load(), **arguments)
+        work()
     except UserError as error:
         fail(str(error), UNREACHABLE if isinstance(error, Unreachable) else 1)
     except KeyboardInterrupt:

@@ -24,7 +24,10 @@ from PIL import Image
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path in the same folder; renamed to `path` after fsync when the block succeeds, removed when it fails."""
+    """A temporary path in the same folder.
+
+    It is renamed to `path` after fsync when the block succeeds, and removed when it fails.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mktemp(prefix=f".{path.name}.", dir=path.parent))
@@ -62,8 +65,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def remove_left(path: Path, start: str) -> None:
-    """Remove the folders aside that processes of this machine left which were killed. (Files are not looked for: where
-    there is one there may be millions.)"""
+    """Remove the folders aside that processes of this machine left which were killed.
+
+    (Files are not looked for: where there is one there may be millions.)
+    """
     for left in path.parent.glob(f"{glob.escape(start)}*"):
         process = left.name.removeprefix(start).partition(".")[0]
         if process.isdigit() and not alive(int(process)):
@@ -132,7 +137,10 @@ class Member(NamedTuple):
 
 
 def write_shard(path: Path, files: Iterable[tuple[str, bytes]]) -> list[Member]:
-    """Write `(name, bytes)` pairs as one tar with fixed metadata (equal inputs, equal bytes) and return their places."""
+    """Write `(name, bytes)` pairs as one tar and return their places.
+
+    Its metadata is fixed, so that equal inputs give equal bytes.
+    """
     members = []
     with atomic_path(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in files:

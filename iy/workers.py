@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from iy import params
-from iy.errors import UserError
-from iy.stage import die_with_parent, starting_workers
+from iy.errors import UserError, one_line
+from iy.process import die_with_parent, starting_workers
 
 ALONE = 24  # jobs that are not worth starting processes for
 QUIETLY = {"log_to_driver": False, "logging_level": "error"}
@@ -27,8 +27,10 @@ ENDED = (
 def each(
     function: Callable[[Any], Any], jobs: Sequence, workers: params.Workers, *, chunk: int = 8, alone: int = ALONE
 ) -> Iterator:
-    """`function` of each job, in their order. Function, jobs and answers must pickle; `chunk` jobs travel together, so
-    many jobs as `alone` or fewer are not worth starting processes for."""
+    """`function` of each job, in their order. Function, jobs and answers must pickle.
+
+    `chunk` jobs travel together, so many jobs as `alone` or fewer are not worth starting processes for.
+    """
     if workers.map == "ray" and jobs:
         return on_ray(function, jobs, workers, chunk)
     if workers.map != "processes" or workers.count == 1 or len(jobs) <= alone:
@@ -56,9 +58,9 @@ def in_processes(function: Callable, jobs: Sequence, count: int, chunk: int) -> 
 def on_ray(
     function: Callable, jobs: Sequence, workers: params.Workers, chunk: int, cpus: int = 1, gpu: bool = False
 ) -> Iterator:
-    """On the cluster at `workers.address`, or on one that is started here and ends with this process; each task on `cpus`
-    cores of one machine, and on a GPU where it is said to need one and the cluster has any.
+    """On the cluster at `workers.address`, or on one that is started here and ends with this process.
 
+    Each task takes `cpus` cores of one machine, and a GPU where it is said to need one and the cluster has any.
     The cluster's machines need iy installed, and this folder, shared, at the same path.
     """
     ray = connected(workers)
@@ -98,7 +100,7 @@ def connected(workers: params.Workers) -> Any:
         ray.init(workers.address or "local", **QUIETLY, **({} if workers.address else here))
     except (ConnectionError, RuntimeError) as error:
         raise UserError(
-            f"workers.address {workers.address}: {' '.join(str(error).split())[:300]}: Ray and Python must be of "
+            f"workers.address {workers.address}: {one_line(error)}: Ray and Python must be of "
             "one version on all machines"
         ) from None
     if threading.current_thread() is threading.main_thread():

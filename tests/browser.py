@@ -11,9 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import toy_project
-
 from flows.services import some_ports
+from tests import toy_project
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

@@ -1,4 +1,4 @@
-"""Every test runs from the project root with one torch thread, without telemetry and without the network's model hubs."""
+"""Every test runs from the project root with one torch thread, without telemetry and the network's model hubs."""
 
 import os
 import signal
@@ -20,9 +20,8 @@ os.environ.update(
     }
 )
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell's background job ignores Ctrl-C, and so would its children
+# A shell's background job ignores Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,6 +48,41 @@ def project(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module", params=["studio", "sdxl"])
+def published(request, tmp_path_factory) -> tuple[Path, str]:
+    """A folder with a pipeline of diffusers and an IP-Adapter for it, and the pipeline's class."""
+    from tests.pair_models import publish
+
+    return publish(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture
+def empty_project(tmp_path, monkeypatch) -> Path:
+    """An empty folder, made the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_project(empty_project):
+    """Settings of real photographs of three training people and of a tiny random model, which draws no faces."""
+    import torch
+
+    from tests import pairs
+
+    torch.set_num_threads(1)
+    return pairs.make(empty_project / "base")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """An S3 client, of a store with a bucket `models`; the environment says where it is."""
+    from tests import s3_store
+
+    with s3_store.running(tmp_path_factory.mktemp("s3")) as client:
+        yield client
 
 
 settings.register_profile("steady", deadline=None)  # a busy machine is no fault of what is tested

@@ -1,5 +1,6 @@
 """A real S3 store (SeaweedFS) for tests, and a proxy before it that fails as networks and busy stores do."""
 
+import contextlib
 import http.client
 import http.server
 import random
@@ -8,6 +9,9 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -22,10 +26,10 @@ THROTTLED = (
 )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An S3 client, of a store with a bucket `models`; the environment says where it is."""
-    state, (port,) = tmp_path_factory.mktemp("s3"), some_ports(1)
+@contextlib.contextmanager
+def running(state: Path) -> Iterator[Any]:
+    """An S3 client, of a store in the folder `state` with a bucket `models`; the environment says where it is."""
+    (port,) = some_ports(1)
     service = services.s3(state, port, KEYS)
     service.start(state)
     with pytest.MonkeyPatch.context() as patch:

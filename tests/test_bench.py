@@ -1,7 +1,6 @@
 """Benchmarks measure what they say: the same function, done in different ways, in turns."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from typer.testing import CliRunner
 from iy.bench import attention, generate, measure, stock, unet
 from iy.cli import app
 from iy.diffusion import load_base
-from tests import test_curate_photographs as photographs
-from tests.test_synpairs import tiny_project  # noqa: F401 (a fixture)
+from iy.photos.run import run as take_photos
+from tests import att_faces, curating
 from tests.tiny import tiny_base, tiny_params
 
 SMALL = attention.Shape(48, 17, (attention.Layer(16, 64, 4, 2), attention.Layer(4, 64, 2, 1)))
@@ -132,7 +131,7 @@ def test_whole_generations_and_their_memory_are_compared(tmp_path, monkeypatch):
         assert 50 < value["start"] <= value["peak"] < 20_000, "megabytes of a process with torch in it"
 
 
-def test_making_pairs_is_measured_beside_the_very_evaluations_it_asks_for(tiny_project, tmp_path):  # noqa: F811
+def test_making_pairs_is_measured_beside_the_very_evaluations_it_asks_for(tiny_project, tmp_path):
     from iy.bench import synpairs
 
     found = synpairs.run(tiny_project, pairs=4, rounds=1)
@@ -150,12 +149,9 @@ def test_curating_is_measured_beside_each_of_its_models(tmp_path, monkeypatch):
         blip, "SHAPE", {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     )
     monkeypatch.chdir(tmp_path)
-    for file in photographs.att_faces()[:50]:
-        if int(file.stem) <= 4:
-            (tmp_path / "in" / file.parent.name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, tmp_path / "in" / file.parent.name)
-    settings = photographs.settings(photos={"source": "folder", "path": "in"}, minimum_per_person=1)
-    photographs.take_photos(settings)
+    att_faces.copy_folders(tmp_path / "in", persons=5, photos=4)
+    settings = curating.settings(photos={"source": "folder", "path": "in"}, minimum_per_person=1)
+    take_photos(settings)
     found = curate.run(settings, photos=20, captioned=12, workers=[1], rounds=1)
     captioned, faces = (
         [one for one in found["cases"] if one["case"] == name]

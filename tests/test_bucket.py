@@ -12,9 +12,8 @@ from iy.errors import UserError
 from iy.photos.own import own_photos
 from iy.photos.run import run
 from iy.storage import sha256
-from tests.s3_store import Proxy, store, upload  # noqa: F401 (a fixture)
-from tests.test_collections import picture, tar_of
-from tests.test_photos import settings
+from tests.photographs import picture, settings, tar_of
+from tests.s3_store import Proxy, upload
 
 PEOPLE, EACH = 5, 4
 

@@ -1,4 +1,4 @@
-"""Captions by real transformers models of tiny sizes: a batch says what one photo at a time says, nothing is asked twice."""
+"""Captions by real transformers models of tiny sizes: a batch says what a photo alone gets, nothing is asked twice."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,8 +17,8 @@ from iy.errors import UserError
 from iy.photos.run import run as take_photos
 from iy.records import ACCEPTED
 from iy.storage import png, write_shard
-from tests.test_classifiers import collection
-from tests.test_curate_photographs import project, settings, table  # noqa: F401 (project: a fixture)
+from tests.att_faces import copy_folders
+from tests.curating import settings, table
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
 WORDS = SPECIAL + sorted(set(QUESTION.replace(":", " : ").replace(",", " , ").replace(".", " .").split()))
@@ -163,9 +163,12 @@ def test_equal_photos_are_asked_about_once_and_those_with_a_caption_never(tmp_pa
     assert captions.caption(rows, tmp_path, wanted, tmp_path / "said.json")[3]["caption"] == done[3] and len(seen) == 2
 
 
-def test_captions_survive_a_stage_that_is_interrupted(project, tmp_path, monkeypatch):  # noqa: F811
-    """Stopped within the second of three parts: all but the batch at work were kept, the end is an undisturbed run's."""
-    collection(project / "in", 10, 4)
+def test_captions_survive_a_stage_that_is_interrupted(empty_project, tmp_path, monkeypatch):
+    """Stopped within the second of three parts: all but the batch at work were kept.
+
+    The end is an undisturbed run's.
+    """
+    copy_folders(empty_project / "in", 10, 4)
     wanted = settings(
         photos={"source": "folder", "path": "in"},
         minimum_sharpness=0.0,
@@ -196,8 +199,8 @@ def test_captions_survive_a_stage_that_is_interrupted(project, tmp_path, monkeyp
     assert not list(Path(".iy/resume/tried").glob("curate-*"))
 
 
-def test_a_model_that_is_not_there_is_told_before_any_face_is_looked_for(project, monkeypatch):  # noqa: F811
-    collection(project / "in", 4, 1)
+def test_a_model_that_is_not_there_is_told_before_any_face_is_looked_for(empty_project, monkeypatch):
+    copy_folders(empty_project / "in", 4, 1)
     wanted = settings(photos={"source": "folder", "path": "in"}, captioner="transformers", caption_model="nowhere")
     take_photos(wanted)
     monkeypatch.setattr("iy.curate.measure.columns", lambda *_: pytest.fail("photos were measured"))

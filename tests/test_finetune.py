@@ -1,4 +1,4 @@
-"""The engine on a tiny random base and hand-made photos: it learns, resumes to the byte, and refuses what cannot be trained."""
+"""The engine on a tiny random base and hand-made photos: it learns, resumes to the byte, refuses the untrainable."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from iy import records, storage
+from iy import records, storage, tracking
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.finetune import data, identity, run
@@ -226,7 +226,7 @@ def test_the_identity_loss_adds_to_the_error_where_the_reference_is_seen(here):
 
 
 def test_accumulated_batches_are_one_large_batch(here):
-    """Two halves of a batch give the step that the whole gives: rows, noise and dropout differ, so compare gradients."""
+    """Two halves of a batch give the whole one's step: rows, noise and dropout differ, so compare gradients."""
     settings = tiny(here, accumulate=2)
     base, train, _ = examples(settings, "1")
     engine = trainer(settings, base, train, None)
@@ -314,14 +314,13 @@ def test_an_interrupted_training_ends_with_the_bytes_of_an_undisturbed_one(here,
 def test_stages_follow_one_another_with_lineage(here):
     settings = tiny(here)
     run.run(settings, "1")
-    run.run(settings, "2")
+    with tracking.stage_run(settings, "finetune2") as tracked:
+        run.run(settings, "2", tracked)
     first, second = (bundle.read_config(settings.bundle_dir(stage))["lineage"] for stage in (1, 2))
     assert first["parent"] is None and second["parent"] == run.folder_sha256(settings.bundle_dir(1))
     assert second["data"]["pairs"] == storage.file_sha256(settings.data_dir("synpairs") / "pairs.parquet")
     curves = json.loads((settings.bundle_dir(2) / "training.json").read_text())
     assert len(curves["loss"]) == 6 and [step for step, _ in curves["validation_loss"]] == [3, 6]
-    from iy import tracking
-
     client = tracking.connect()
     found = client.search_runs(
         [client.get_experiment_by_name("iy-tiny").experiment_id], "tags.`iy.stage` = 'finetune2'"

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-import toy_project
 import yaml
 
 from flows import artifacts, experiment, graph, process, services
 from flows.stage import how, unreachable
 from iy.errors import UserError
+from tests import toy_project
 
 RUN = (sys.executable, "-m", "flows")
 
@@ -245,8 +245,8 @@ def test_only_what_did_not_answer_is_tried_again():
     ],
 )
 def test_a_stage_leaves_the_kind_of_its_failure_to_whoever_started_it(tmp_path, raised, code, kept):
-    text = f"from iy import stage\nfrom iy.errors import Unreachable, UserError\ndef run(params):\n    raise {raised}\n"
-    (tmp_path / "fails.py").write_text(text + "stage.main('toy', run)\n")
+    text = f"from iy import stage\nfrom iy.errors import Unreachable, UserError\ndef run():\n    raise {raised}\n"
+    (tmp_path / "fails.py").write_text(text + "stage.attend(run)\n")
     environment = {**os.environ, "PYTHONPATH": str(toy_project.HERE), "IY_ENDING": str(tmp_path / "ending.json")}
     command = [sys.executable, str(tmp_path / "fails.py")]
     done = subprocess.run(command, cwd=toy_project.HERE, env=environment, capture_output=True, text=True)

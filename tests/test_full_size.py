@@ -78,7 +78,7 @@ def test_every_published_tensor_of_sdxl_stays_in_the_personal_model(sdxl):
 
 
 def test_what_is_trained_on_sdxl_is_what_the_method_says(sdxl):
-    """Written out: the tower, its projection; per cross-attention layer K, V, one matrix per head and α; LoRA of rank r."""
+    """The tower, its projection; per cross-attention layer K, V, one matrix per head and α; LoRA of rank r."""
     base, model = sdxl
     rank = model.settings.lora_rank
     layers = [(640, 10)] * 10 + [(1280, 20)] * 60

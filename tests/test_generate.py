@@ -14,22 +14,12 @@ from safetensors.torch import load_file, save_file
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.generate import Cell, draw, redraw
-from iy.model import ImagineYourselfPipeline, Personaliser, bundle
-from tests.tiny import tiny_base, tiny_params
+from iy.model import ImagineYourselfPipeline, bundle
+from tests.tiny import moved, tiny_base, tiny_params
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
 OTHER = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 ASK = {"num_inference_steps": 2, "seeds": [3], "output_type": "np"}
-
-
-def moved(base, settings):
-    """A model whose every trainable weight has changed, as after training."""
-    model = Personaliser(base, settings)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.trainable_parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 @pytest.fixture(scope="module")

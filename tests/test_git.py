@@ -5,11 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import toy_project
 
 from flows import experiment
 from iy import git
 from iy.errors import UserError
+from tests import toy_project
 
 ODD = os.fsdecode(b"caf\xe9.txt")  # Latin-1: no UTF-8
 

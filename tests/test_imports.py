@@ -1,41 +1,28 @@
 """Imports point one way, read from the source with `ast`."""
 
-import ast
 from pathlib import Path
 
 import pytest
+
+from tests.sources import OURS, circles, files_imported, imported, sources
 
 LEVELS = [
     {"errors"},
     {"storage", "s3"},
     {"git"},
     {"project"},
-    {"params", "records", "lexicon", "erased"},
-    {"stage", "workers", "report", "studio"},
+    {"params", "records", "lexicon", "erased", "device", "seeds", "imports", "process"},
+    {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},
-    {"model", "faces"},
+    {"model", "faces", "stage"},
     {"generate"},
     {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
     {"doctor", "bench", "review", "transfer", "erasure"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
-ROOMS = LEVELS[9]
+ROOMS = next(names for names in LEVELS if "photos" in names)
 STUDIO_USERS = {"studio", "photos", "cli"}
-
-
-def imported(path: Path) -> set[str]:
-    """Absolute dotted names that a file imports anywhere, functions included; `from a import b` gives a and a.b."""
-    package = path.with_suffix("").parts[:-1]
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
-            base = ".".join(part for part in (above, node.module) if part)
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
 
 
 def place_of(path: Path) -> str:
@@ -45,10 +32,6 @@ def place_of(path: Path) -> str:
 
 def rooms_of(names: set[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("iy.") and name.split(".")[1] in RANK}
-
-
-def sources(folder: str) -> list[Path]:
-    return sorted(Path(folder).rglob("*.py"))
 
 
 def test_the_reader_sees_every_kind_of_import(tmp_path, monkeypatch):
@@ -79,14 +62,59 @@ def test_imports_point_down(path):
         assert other != "studio" or own in STUDIO_USERS, f"{path}: the studio is for photos"
 
 
-@pytest.mark.parametrize("path", [*sources("iy")], ids=str)
-def test_prefect_stays_in_flows(path):
-    names = {name.split(".")[0] for name in imported(path)}
-    assert "prefect" not in names, f"{path}: prefect belongs in flows/"
-    assert "foundation" not in names, f"{path}: how the shipped weights were made is no part of what ships"
-    assert "flows" not in names or path == Path("iy/cli.py"), f"{path}: only the command line starts flows"
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
 
 
-@pytest.mark.parametrize("path", [*sources("iy"), *sources("flows")], ids=str)
+@pytest.mark.parametrize("path", sources("iy"), ids=str)
+def test_iy_stands_below_flows_and_foundation(path):
+    assert "prefect" not in packages(path), f"{path}: prefect belongs in flows/"
+    assert "foundation" not in packages(path), f"{path}: how the shipped weights were made is no part of what ships"
+    assert "flows" not in packages(path) or path == Path("iy/cli.py"), f"{path}: only the command line starts flows"
+
+
+@pytest.mark.parametrize("path", sources("flows", "infra"), ids=str)
+def test_flows_and_infra_need_no_foundation(path):
+    assert "foundation" not in packages(path), f"{path}: how the shipped weights were made is no part of what runs"
+
+
+@pytest.mark.parametrize("path", sources("foundation"), ids=str)
+def test_the_foundation_needs_iy_alone(path):
+    assert not packages(path) & {"flows", "infra", "prefect", "mlflow"}
+
+
+def test_no_two_files_import_each_other():
+    """Nor by way of others: so there is an order in which the files can be read, each after what it needs."""
+    found = circles({path: files_imported(path) for path in sources(*OURS)})
+    assert not found, "\n".join(" <-> ".join(map(str, circle)) for circle in found)
+
+
+def test_circles_are_seen_wherever_the_imports_stand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "iy/__init__.py": "",
+        "iy/a.py": "from iy import b",
+        "iy/b.py": "def f():\n    import iy.c",
+        "iy/c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from iy.a import A",
+        "iy/d.py": "from iy import a\nimport os",
+        "flows/__init__.py": "from flows.e import E",
+        "flows/e.py": "from flows import E, os",
+    }.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text + "\n")
+    found = circles({path: files_imported(path) for path in sources("iy", "flows")})
+    assert found == [[Path("flows/__init__.py"), Path("flows/e.py")], [Path(f"iy/{name}.py") for name in "abc"]]
+
+
+@pytest.mark.parametrize("path", sources("iy", "flows"), ids=str)
 def test_no_pickle(path):
     assert not imported(path) & {"pickle", "joblib", "dill", "cloudpickle"}
+
+
+@pytest.mark.parametrize("path", sources("tests"), ids=str)
+def test_tests_share_through_helpers_never_through_each_other(path):
+    """A file that another test imports runs twice under two names; a helper has one name, `tests.helper`."""
+    helpers = {one.stem for one in sources("tests")}
+    names = imported(path)
+    assert not {name for name in names if name.startswith("tests.test_")}, "move what is shared to a helper"
+    assert not {name.split(".")[0] for name in names} & helpers, "write `from tests import helper`"

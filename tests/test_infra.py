@@ -10,12 +10,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import toy_project
 import yaml
 
 from flows import graph
 from flows.services import some_ports
 from infra import services
+from tests import toy_project
 
 COMPOSE = yaml.safe_load((toy_project.HERE / "infra" / "compose.yaml").read_text())
 PROGRAMS = shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -81,7 +81,7 @@ def test_prefect_and_mlflow_on_postgresql_and_s3():
             command, cwd=toy_project.HERE, stdout=out, stderr=subprocess.STDOUT, env=toy_project.environment(folder)
         )
     try:
-        import browser
+        from tests import browser
 
         browser.wait(lambda: "Ready" in log.read_text() or child.poll() is not None, 400, "infra.services")
         assert child.poll() is None, log.read_text()

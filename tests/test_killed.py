@@ -1,7 +1,6 @@
 """A stage that is killed at any moment and run again ends in the very files of one that nobody disturbed."""
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 
 from iy.params import Params
-from tests.test_curate_photographs import att_faces, project, settings, take_photos  # noqa: F401 (a fixture)
-from tests.test_synpairs import tiny_project  # noqa: F401 (a fixture)
+from iy.photos.run import run as take_photos
+from tests import att_faces, curating
 
 KILLS = 20
 
@@ -61,20 +60,17 @@ def check(work: Callable[[], None], *outputs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_curate_killed_at_twenty_moments(project):  # noqa: F811
+def test_curate_killed_at_twenty_moments(empty_project):
     from iy.curate.run import run
 
-    for file in att_faces():
-        if file.parent.name in ("s1", "s2", "s3", "s4", "s5") and int(file.stem) <= 4:
-            (project / "in" / file.parent.name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, project / "in" / file.parent.name)
-    wanted: Params = settings(photos={"source": "folder", "path": "in"})
+    att_faces.copy_folders(empty_project / "in", persons=5, photos=4)
+    wanted: Params = curating.settings(photos={"source": "folder", "path": "in"})
     take_photos(wanted)
     check(lambda: run(wanted), wanted.data_dir("curate"), wanted.report_dir("curate"))
 
 
 @pytest.mark.slow
-def test_synpairs_killed_at_twenty_moments(tiny_project, monkeypatch):  # noqa: F811
+def test_synpairs_killed_at_twenty_moments(tiny_project, monkeypatch):
     from iy.synpairs import shards
     from iy.synpairs.run import run
 

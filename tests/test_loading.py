@@ -9,7 +9,7 @@ from iy import params
 from iy.diffusion import encode_text, load_base
 from iy.diffusion.int8 import Int8Linear
 from iy.errors import UserError
-from tests.s3_store import store, upload  # noqa: F401 (a fixture)
+from tests.s3_store import upload
 from tests.tiny import tiny_base, tiny_settings
 
 

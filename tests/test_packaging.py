@@ -8,7 +8,8 @@ import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from test_imports import imported, sources
+
+from tests.sources import imported, sources
 
 PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
 NOT_IMPORTED = {
@@ -44,11 +45,13 @@ def extras() -> set[str]:
 
 
 def used(folders: tuple[str, ...] = ("iy", "flows", "infra")) -> set[str]:
-    """Distributions whose modules the code imports; of several that carry one (opencv-python, mlflow) the declared one."""
+    """Distributions whose modules the code imports.
+
+    Of several that carry one module (opencv-python, mlflow) the declared one.
+    """
     owners = importlib.metadata.packages_distributions()
     names = {name.split(".")[0] for folder in folders for path in sources(folder) for name in imported(path)}
-    own = {path.stem for path in sources("tests")}
-    names -= {"iy", "flows", "infra", "tests", ""} | own | set(sys.stdlib_module_names)
+    names -= {"iy", "flows", "infra", "tests", "foundation", ""} | set(sys.stdlib_module_names)
     known = set(declared()) | for_tests()
     found = {name: {canonical(owner) for owner in owners.get(name, [])} or {canonical(name)} for name in names}
     return {owner for several in found.values() for owner in (several & known or sorted(several)[:1])}
@@ -67,8 +70,12 @@ def test_imports_are_declared():
     assert not missing, f"declare in pyproject.toml: {sorted(missing)}"
 
 
-def test_what_only_tests_import_comes_with_dev():
-    missing = {name for name in used(("tests",)) - set(declared()) - for_tests() if THROUGH.get(name) not in declared()}
+def test_what_only_tests_and_the_foundation_import_comes_with_dev():
+    missing = {
+        name
+        for name in used(("tests", "foundation")) - set(declared()) - for_tests()
+        if THROUGH.get(name) not in declared()
+    }
     assert not missing, f"declare in pyproject.toml under dev: {sorted(missing)}"
 
 

@@ -8,45 +8,27 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from iy import params, records
+from iy import records
 from iy.errors import UserError
 from iy.photos import folder, studio
 from iy.photos.decode import Unreadable, decode
 from iy.photos.run import run
 from iy.storage import read_image
+from tests.photographs import encoded, settings, taken
 
 ROOT = Path(__file__).parents[1]
-
-
-def settings(**photos) -> params.Params:
-    full = params.read_yaml(ROOT / "profiles" / "studio.yaml")
-    full["photos"] |= {"licence": "CC0-1.0", "consent": "test"} | photos
-    return params.parse({"profile": "tried", **full}, "test")
-
-
-def taken(photos_of: Callable, **photos) -> list[dict]:
-    """The rows of the photos that a source gives with these settings."""
-    chosen = settings(**photos)
-    return [photo.row for photo in photos_of(chosen.photos, chosen.workers)]
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:
     """Dark on the left, red grows to the right, green grows downwards."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 60)], -1).astype(np.uint8)
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def huge_png() -> bytes:

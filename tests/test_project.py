@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import toy_project
 
 from flows import experiment, place
 from iy import project
 from iy.errors import UserError
+from tests import toy_project
 
 
 def git(folder: Path, *words: str) -> None:

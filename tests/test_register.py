@@ -1,4 +1,4 @@
-"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, and a model that draws when loaded."""
+"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, a model that draws when loaded."""
 
 import base64
 import io
@@ -8,12 +8,13 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_base, tiny_settings
 
 from iy import params, records
 from iy.errors import UserError
 from iy.register import gate, run
 from iy.storage import png, write_json, write_shard
+from iy.tracking import UNTRACKED, stage_run
+from tests.tiny import tiny_base, tiny_settings
 
 REGISTER = params.Register(name="iy-test", metric="identity", alignment="clip", minimum_prompt_alignment=0.2)
 
@@ -82,6 +83,11 @@ def evaluated(settings, identity):
     write_json(settings.report_dir("evaluate") / "metrics.json", {"stage4": measured(identity)})
 
 
+def register(settings):
+    with stage_run(settings, "register") as tracked:
+        run.run(settings, tracked)
+
+
 def registration(settings):
     return json.loads((settings.report_dir("register") / "registration.json").read_text())
 
@@ -97,7 +103,7 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     evaluated(settings, 0.5)
-    run.run(settings)
+    register(settings)
     first = (settings.report_dir("register") / "registration.json").read_bytes()
     assert registration(settings)["verdict"] == gate.PROMOTED
     client = connect()
@@ -109,12 +115,12 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     )
     assert version.tags["iy.settings"] == settings.digest()
 
-    run.run(settings)
+    register(settings)
     assert (settings.report_dir("register") / "registration.json").read_bytes() == first
     assert len(client.search_model_versions("name = 'iy-test'")) == 1, "the same bundle and numbers are one version"
 
     evaluated(settings, 0.3)
-    run.run(settings)
+    register(settings)
     assert registration(settings)["verdict"] == gate.REFUSED
     assert client.get_model_version_by_alias("iy-test", "champion").version == version.version
     assert client.get_model_version_by_alias("iy-test", "challenger").version != version.version
@@ -133,11 +139,20 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
         model.predict(pandas.DataFrame([{"prompt": "x", "reference": "?!", "seed": 0}]))
 
 
+def test_a_registry_that_cannot_be_used_is_told_with_its_reason(finished, monkeypatch):
+    root, settings = finished
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    evaluated(settings, 0.5)
+    with pytest.raises(UserError, match="the registry sqlite:.* cannot be used .*(directory|unable to open)"):
+        register(settings)
+
+
 def test_missing_results_are_named(finished, monkeypatch, tmp_path):
     _, settings = finished
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="metrics.json does not exist: run evaluate first"):
-        run.run(settings)
+        run.run(settings, UNTRACKED)
     evaluated(settings, 0.5)
     with pytest.raises(UserError, match="holds no finetuned model"):
-        run.run(settings)
+        run.run(settings, UNTRACKED)

@@ -1,4 +1,4 @@
-"""People choose by eye: nothing they decided is lost, nothing they are shown is markup, nobody else can decide for them."""
+"""People choose by eye: nothing decided is lost, nothing shown is markup, nobody else can decide for them."""
 
 import json
 import os
@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import browser
 import numpy as np
 import pytest
 
@@ -23,6 +22,7 @@ from iy.review import labelstudio, verdicts
 from iy.review.log import Judgement, Log
 from iy.review.things import Things
 from iy.select import decisions
+from tests import browser
 
 HERE = Path(__file__).resolve().parents[1]
 MARKUP = "<img src=x onerror=\"document.title='broken in'\"><b>bold</b>"

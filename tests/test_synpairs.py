@@ -3,78 +3,70 @@
 import json
 from pathlib import Path
 
-import att_faces
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
-from sklearn.metrics import roc_auc_score
-from tiny import tiny_base, tiny_settings
 
-from iy import params, records, tracking
-from iy.diffusion import load_base
+from iy import params, records
 from iy.errors import UserError
-from iy.model import Personaliser, bundle
 from iy.params import SynPairs
 from iy.records import ACCEPTED, REJECTED
-from iy.synpairs import calibrate, judge
+from iy.synpairs import accept, bounds
+from iy.synpairs.accept import Kind
 from iy.synpairs.plan import chosen_photos
+from tests.pairs import files
+from tests.tiny import tiny_settings
 
 CAPTION = "A portrait of a young woman with long black hair, smiling, facing the camera, in soft light."
 GOOD = "A portrait of a young woman with long black hair, laughing, facing left, in soft light."
 
 
-def test_auc_is_scikit_learns_ties_included():
-    rng = np.random.default_rng(0)
-    genuine, impostor = rng.normal(1, 1, 200).round(1), rng.normal(0, 1, 300).round(1)
-    expected = roc_auc_score([1] * 200 + [0] * 300, np.concatenate([genuine, impostor]))
-    assert calibrate.auc(genuine, impostor) == pytest.approx(expected)
+def test_auc_counts_ties_half_and_is_unknown_without_both_kinds():
+    assert bounds.auc(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == pytest.approx(3.5 / 4)
+    assert bounds.auc(np.array([]), np.array([0.5])) is None
 
 
 @pytest.mark.parametrize("rate", [0, 0.01, 0.05, 0.5])
 def test_the_lower_bound_lets_exactly_the_stated_share_of_impostors_pass(rate):
     impostor = np.random.default_rng(1).uniform(-1, 1, 1000)
-    bound = calibrate.lower_bound(impostor, rate)
+    bound = bounds.lower_bound(impostor, rate)
     assert (impostor >= bound).mean() == pytest.approx(rate)
 
 
 def test_ties_never_pass_more_than_asked_and_rate_one_is_no_bound():
-    assert (np.full(100, 0.5) >= calibrate.lower_bound(np.full(100, 0.5), 0.01)).mean() == 0
-    assert calibrate.lower_bound(np.array([0.1, 0.2]), 1.0) == -1
+    assert (np.full(100, 0.5) >= bounds.lower_bound(np.full(100, 0.5), 0.01)).mean() == 0
+    assert bounds.lower_bound(np.array([0.1, 0.2]), 1.0) == -1
 
 
 def test_genuine_and_impostor_pairs_are_counted_without_a_photo_and_itself():
     vectors = np.array([[1.0, 0], [0, 1], [1, 0], [-1, 0]])
-    genuine, impostor = calibrate.similarities(vectors, vectors, ["a", "a", "b", "b"])
+    genuine, impostor = bounds.similarities(vectors, vectors, ["a", "a", "b", "b"])
     assert len(genuine) == 4 and len(impostor) == 8
     assert sorted(genuine) == pytest.approx([-1, -1, 0, 0])
     assert impostor.max() == pytest.approx(1), "photo 0 of a and photo 2 of b look alike"
 
 
-def test_verdicts_say_why():
-    bounds = calibrate.Bounds(0.5, 0.9)
-    assert judge.judge([0.4, 0.7, 0.6], bounds) == (ACCEPTED, "", 1)
-    assert judge.judge([None, None], bounds) == (REJECTED, "no face found", None)
-    assert judge.judge([0.1, None, 0.2], bounds) == (REJECTED, "below lower bound 0.500", 2)
-    assert judge.judge([0.95, 0.99], bounds).reason.startswith("above upper bound 0.900")
-    assert judge.judge([0.6, 0.95], bounds) == (ACCEPTED, "", 0), "a copy is passed over for the best that is none"
+def test_choices_say_why():
+    limits = bounds.Bounds(0.5, 0.9)
+    assert accept.choose([0.4, 0.7, 0.6], limits) == (Kind.WITHIN, 1, "")
+    assert accept.choose([None, None], limits) == (Kind.NO_FACE, None, "no face found")
+    assert accept.choose([0.1, None, 0.2], limits) == (Kind.BELOW, 2, "below lower bound 0.500")
+    assert accept.choose([0.95, 0.99], limits).reason.startswith("above upper bound 0.900")
+    assert accept.choose([0.6, 0.95], limits) == (Kind.WITHIN, 0, ""), "a copy is passed over for the best that is none"
 
 
 def test_the_best_below_the_bound_are_kept_only_as_asked_and_say_so():
-    def row(name, value, reason, verdict=REJECTED):
-        return {"id": name, "similarity": [value], "kept_pass": 0, "verdict": verdict, "reason": reason, "lower": 0.5}
+    def row(name, value, verdict=REJECTED):
+        said = {"similarity": [value], "kept_pass": 0, "verdict": verdict, "reason": "in any words"}
+        return {"id": name, "lower": 0.5, "upper": 0.9} | said
 
-    rows = [
-        row("a", 0.1, "below lower bound 0.500"),
-        row("b", 0.3, "below lower bound 0.500"),
-        row("c", 0.6, "", ACCEPTED),
-        row("d", 0.99, "above upper bound 0.900: nearly a copy of the reference"),
-    ]
-    assert judge.keep_best([dict(one) for one in rows], 0) == 0
-    assert judge.keep_best(rows, 0.5) == 1
+    rows = [row("a", 0.1), row("b", 0.3), row("c", 0.6, ACCEPTED), row("d", 0.99)]
+    assert [accept.kind_of(one) for one in rows] == [Kind.BELOW, Kind.BELOW, Kind.WITHIN, Kind.ABOVE]
+    assert accept.keep_best([dict(one) for one in rows], 0) == 0
+    assert accept.keep_best(rows, 0.5) == 1
     assert [one["verdict"] for one in rows] == [REJECTED, ACCEPTED, ACCEPTED, REJECTED]
     assert rows[1]["reason"] == "kept as best available, below bound 0.500"
-    assert judge.keep_best(rows, 1) == 1 and rows[3]["verdict"] == REJECTED, "a copy is never taken in"
+    assert accept.keep_best(rows, 1) == 1 and rows[3]["verdict"] == REJECTED, "a copy is never taken in"
 
 
 def photo(name, person, split="train", verdict=ACCEPTED):
@@ -102,32 +94,6 @@ def test_references_come_in_turn_from_accepted_training_photos_in_an_order_that_
         chosen([photo("c0", "eve", "test")], 0)
 
 
-@pytest.fixture
-def tiny_project(tmp_path, monkeypatch):
-    """Real photographs of three training people and a bundle of a tiny random model, which draws no faces."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking.run.store, "connect", refuse)
-    settings = tiny_settings(tiny_base(tmp_path / "base"))
-    settings["workers"]["map"] = "serial"
-    settings["synpairs"] |= {"steps": 2, "passes": 2, "batch": 4, "pairs_per_person": 2, "false_match_rate": 0.2}
-    settings = params.parse(settings, "tiny")
-    att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "train", "s4": "test"}, per_person=2)
-    bundle.save(Personaliser(load_base(settings.base), settings.model), settings.bundle_dir(1), {})
-    return settings
-
-
-def refuse():
-    raise ConnectionError("tests keep no runs")
-
-
-def files(settings):
-    found = {}
-    for folder in (settings.data_dir("synpairs"), settings.report_dir("synpairs")):
-        found |= {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-    return found
-
-
 def test_the_whole_stage_fakes_nothing_and_gives_the_same_files_twice(tiny_project):
     from iy.synpairs.run import run
 
@@ -138,10 +104,10 @@ def test_the_whole_stage_fakes_nothing_and_gives_the_same_files_twice(tiny_proje
     assert {(row["verdict"], row["reason"]) for row in rows} == {(REJECTED, "no face found")}, "noise is not a portrait"
     assert all(row["similarity"] == [None] * 3 and row["licence"].startswith("AT&T") for row in rows)
     assert all({"expression", "pose"} & set(row["changed"]) and row["rewriter"] == "grammar" for row in rows)
-    calibration = json.loads((tiny_project.data_dir("synpairs") / "calibration.json").read_text())
-    assert calibration["genuine"]["count"] == 6 and calibration["impostor"]["count"] == 24
-    assert calibration["auc"] > 0.9 and calibration["false_match_rate"] <= 0.2
-    assert calibration["pairs"] == {"made": 6, "within bounds": 0, "kept below the bound": 0}
+    found = json.loads((tiny_project.data_dir("synpairs") / "bounds.json").read_text())
+    assert found["genuine"]["count"] == 6 and found["impostor"]["count"] == 24
+    assert found["auc"] > 0.9 and found["false_match_rate"] <= 0.2
+    assert found["pairs"] == {"made": 6, "within bounds": 0, "kept below the bound": 0}
     run(tiny_project)
     assert files(tiny_project) == first
     assert not list(tiny_project.data_dir("synpairs").parents[2].glob(".iy/resume/*/synpairs*")), (
@@ -181,14 +147,14 @@ def test_photographs_pass_or_fail_as_the_people_on_them(tiny_project):
     from iy.synpairs.run import known_similarities
 
     rows = records.read(tiny_project.data_dir("curate") / "photos.parquet", records.PHOTO)
-    analyser = load_analyser(tiny_project.faces, tiny_project.usage)
+    analyser = load_analyser(tiny_project.faces, tiny_project.usage, "cpu")
     genuine, impostor = known_similarities(tiny_project.data_dir("curate") / "photos.parquet", analyser, tiny_project)
-    bounds = calibrate.bounds(genuine, impostor, 0, 1)
-    maker = Maker(tiny_project, None, None, analyser, "bundle", "grammar", bounds)
+    limits = bounds.bounds(genuine, impostor, 0, 1)
+    maker = Maker(tiny_project, None, None, analyser, "bundle", "grammar", limits)
     plan = Plan(rows[0], 0, 1, Rewrite(GOOD, ["pose"], None))
     images = [read_image(tiny_project.photos_dir, row) for row in rows]
     itself, same, other = (maker.measure(image, plan) for image in (images[0], images[1], images[2]))
-    assert itself == pytest.approx(1, abs=1e-3) and other < bounds.lower < same <= bounds.upper < itself
+    assert itself == pytest.approx(1, abs=1e-3) and other < limits.lower < same <= limits.upper < itself
     row, data = maker.row(plan, Made([images[2], images[1], images[0]], [other, same, itself]))
     assert row["verdict"] == ACCEPTED and row["kept_pass"] == 1 and row["reference"] == rows[0]["id"] and data
     assert maker.row(plan, Made([images[2]], [other]))[0]["reason"].startswith("below lower bound")
@@ -204,7 +170,7 @@ def test_shards_made_on_ray_have_the_very_bytes_of_those_made_here(tiny_project,
     monkeypatch.setattr(shards, "SHARD", 2)
     run(tiny_project)
     here = files(tiny_project)
-    monkeypatch.setattr(shards.Maker, "make", refuse)  # this process must not be asked
+    monkeypatch.delattr(shards.Maker, "make")  # this process must not be asked
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     run(tiny_project.model_copy(update={"workers": params.Workers(map="ray", count=2, address=None)}))
     assert files(tiny_project) == here and len(here) >= 5

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-import toy_project
 import yaml
 
 from flows import durations, place, process
 from flows.stage import NOISE
-from iy.stage import set_environment
+from iy.process import set_environment
+from tests import toy_project
 
 
 @pytest.mark.parametrize(

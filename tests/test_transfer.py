@@ -8,7 +8,7 @@ import pytest
 from iy import params, s3, transfer
 from iy.errors import UserError
 from tests import toy_project
-from tests.s3_store import Proxy, store  # noqa: F401 (a fixture)
+from tests.s3_store import Proxy
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import browser
 import psutil
 import pytest
-import toy_project
 import yaml
 
 from flows import experiment, graph
+from tests import browser, toy_project
 
 pytestmark = [
     pytest.mark.slow,

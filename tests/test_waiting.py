@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import toy_project
 
 from flows import locks, orphans, process, services
 from iy import project
+from tests import toy_project
 
 HOLD = """
 import sys, time

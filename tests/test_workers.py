@@ -15,7 +15,7 @@ JOBS = list(range(ALONE + 30))
 
 @pytest.fixture(autouse=True)
 def ray_can_import_this_file(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.getcwd()]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 
 def workers(kind: str, count: int = 2, address: str | None = None) -> params.Workers:

@@ -8,6 +8,8 @@ import torch
 import transformers
 
 from iy import params
+from iy.diffusion import Base
+from iy.model import Personaliser
 from iy.params import read_yaml
 
 CROSS, HIDDEN, SECOND = 32, 32, 16
@@ -42,7 +44,10 @@ LIKE = {  # built as the published U-Nets are, with few channels and layers
 
 
 def tiny_base(folder: Path, prediction: str = "epsilon", like: str = "studio") -> Path:
-    """Write a foundation folder: 64 px images, latents (4, 16, 16), tokens 32 wide, 48 where SDXL's second encoder is."""
+    """Write a foundation folder: 64 px images, latents (4, 16, 16), tokens 32 wide.
+
+    With `like="sdxl"` they are 48 wide, the second encoder's beside the first one's.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = {"unet": unet(like), "vae": vae(), "vision": vision(), **encoders()}
@@ -87,6 +92,16 @@ def tiny_params(folder: Path, **model: object) -> params.Params:
     settings = tiny_settings(folder)
     settings["model"] |= model
     return params.parse(settings, "tests/tiny.py")
+
+
+def moved(base: Base, settings: params.Model) -> Personaliser:
+    """A model whose every trainable weight has changed, as after training."""
+    model = Personaliser(base, settings)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def unet(like: str = "studio") -> diffusers.UNet2DConditionModel:

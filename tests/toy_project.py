@@ -11,7 +11,7 @@ MORE: dict[str, str] = {}  # more environment for all that run() starts, for exa
 
 STAGE = """
 import os, pathlib, signal, sys, time
-from iy import stage
+from iy import params, stage
 from iy.errors import UserError
 from iy.storage import write_json
 
@@ -35,7 +35,7 @@ def run(params):
         from iy.storage import png
         (report / "grid.png").write_bytes(png(np.full((8, 8, 3), 128, np.uint8)))
 
-stage.main("toy", run)
+stage.attend(lambda: run(params.load()))
 """
 
 GRAPH = {"photos": [], "curate": ["photos"], "finetune1": ["photos", "curate"], "evaluate": ["finetune1"]}

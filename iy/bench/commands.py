@@ -69,7 +69,8 @@ def generate(
     """A whole image: ours, diffusers' pipeline with IP-Adapter, and our own naive form."""
     from iy import params
     from iy.bench import generate
-    from iy.diffusion import choose_device, load_base
+    from iy.device import choose_device
+    from iy.diffusion import load_base
 
     settings = params.load(profile)
     base = load_base(settings.base, choose_device(device))
@@ -121,7 +122,7 @@ def synpairs(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Making SynPairs, pairs per second, beside the U-Net's evaluations run bare. After `iy run`: it needs finetune1."""
+    """Making SynPairs, in pairs per second, beside the U-Net's evaluations run bare. After finetune1 (`iy run`)."""
     from iy import params
     from iy.bench import synpairs
 

@@ -1,9 +1,10 @@
 """Curating beside its bound: the slowest of its models, run bare on the same photos on as many cores.
 
-Bare: inputs made beforehand, nothing done with the answers; the best of all rounds. Ours: their median, all of curate from
-shards to the table, with the start of its processes; a captioner is loaded before either clock starts. Two comparisons: with
-captions, as a collection without any needs them (the captioner is by far the slowest model), and faces only. There detector
-and recogniser take turns on the same cores, so ours can at best reach `all models`, the rate of both of them bare.
+Bare: inputs made beforehand, nothing done with the answers; the best of all rounds. Ours: their median, all of curate
+from shards to the table, with the start of its processes; a captioner is loaded before either clock starts. Two
+comparisons: with captions, as a collection without any needs them (the captioner is by far the slowest model), and
+faces only. There detector and recogniser take turns on the same cores, so ours can at best reach `all models`, the rate
+of both of them bare.
 """
 
 import logging
@@ -28,7 +29,7 @@ from iy.errors import UserError
 from iy.faces import dlibnet, load_analyser
 from iy.faces.align import DLIB_150, chip
 from iy.faces.centerface import FIRST_LOOK, PADDING, SMALLEST, prepare
-from iy.stage import die_with_parent
+from iy.process import die_with_parent
 from iy.storage import read_image, sha256
 
 WARM = 8  # photos that do not count
@@ -120,7 +121,7 @@ def at(name: str, folder: Path, settings: params.Params, count: int, rounds: int
 
 def bare(rows: Rows, table: Path, folder: Path, settings: params.Params, count: int) -> dict[str, float]:
     """Seconds of each model on all rows, shared by `count` processes; the captioner takes as many cores by itself."""
-    shares = [(rows[k::count], folder, settings.faces, settings.usage) for k in range(count)]
+    shares = [(rows[k::count], folder, settings.faces, settings.usage, settings.device) for k in range(count)]
     with ProcessPoolExecutor(count, get_context("spawn"), die_with_parent) as pool:
         each = list(pool.map(bare_share, shares))
     found = {name: max(one[name] for one in each) for name in each[0]}
@@ -140,10 +141,10 @@ def captioning(rows: Rows, folder: Path, curate: params.Curate) -> float:
     return time.perf_counter() - start
 
 
-def bare_share(job: tuple[Rows, Path, params.Faces, str]) -> dict[str, float]:
+def bare_share(job: tuple[Rows, Path, params.Faces, str, str]) -> dict[str, float]:
     """Seconds of the face models on one process's share of the photos."""
-    rows, folder, faces, usage = job
-    analyser = load_analyser(faces, usage)
+    rows, folder, faces, usage, device = job
+    analyser = load_analyser(faces, usage, device)
     canvases, chips = [], []
     for row in rows:
         image = read_image(folder, row)

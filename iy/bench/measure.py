@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from iy import git
+from iy.device import torch_has_gpu
 
 
 def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm: int = 2) -> dict[str, float]:
@@ -54,7 +55,7 @@ def report(cases: list[Case], device: torch.device, **details: object) -> dict[s
 
 
 def wait() -> None:
-    if torch.cuda.is_available():
+    if torch_has_gpu():
         torch.cuda.synchronize()
 
 

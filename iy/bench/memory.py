@@ -17,7 +17,7 @@ def run(settings: params.Params, steps: int, batch: int = 1, device: str = "cpu"
     """Megabytes: `start` after imports, `peak` after drawing; on a GPU what its allocator held at most."""
     from iy.bench.generate import WAYS
     from iy.bench.measure import against_all, report
-    from iy.diffusion import choose_device
+    from iy.device import choose_device
 
     held = {}
     for way in WAYS:
@@ -31,7 +31,8 @@ def measure(way: str, resolved: dict, steps: int, batch: int, device: str) -> di
     import torch
 
     from iy.bench import generate
-    from iy.diffusion import choose_device, load_base
+    from iy.device import choose_device
+    from iy.diffusion import load_base
 
     settings, where = params.parse(resolved, "iy bench memory"), choose_device(device)
     start = held(where)

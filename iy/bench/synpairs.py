@@ -15,7 +15,7 @@ import torch
 from iy import params
 from iy.bench.measure import Case, report, wait
 from iy.errors import UserError
-from iy.synpairs.calibrate import Bounds
+from iy.synpairs.bounds import Bounds
 from iy.synpairs.models import identity
 from iy.synpairs.plan import chosen_photos
 from iy.synpairs.shards import How, Shard, make_shard, opened

@@ -57,7 +57,7 @@ def run(shapes: list[str], rounds: int, batch: int = 2, device: str = "auto", dt
 
     batch 2: guidance's two halves of one picture.
     """
-    from iy.diffusion import choose_device
+    from iy.device import choose_device
 
     where = choose_device(device)
     cases = []

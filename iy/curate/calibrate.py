@@ -18,8 +18,10 @@ DIGITS = 6
 
 
 def chosen(photos: Collection) -> list[int]:
-    """The photos to calibrate with: at most about `MAXIMUM`, of persons evenly from all that are not for testing, and
-    these persons whole: from single photos of many nobody could tell how alike one person's are."""
+    """The photos to calibrate with: at most about `MAXIMUM`, of persons evenly from all that are not for testing.
+
+    These persons are taken whole: from single photos of many nobody could tell how alike one person's are.
+    """
     people: dict[str | None, list[int]] = defaultdict(list)
     for i in photos.kept():
         if photos.split[i] != "test":
@@ -94,8 +96,10 @@ def summary(values: np.ndarray) -> dict:
 
 
 def at_rate(genuine: np.ndarray, impostor: np.ndarray, rate: float, match: "Match") -> dict:
-    """The similarity that a share `rate` of different persons reaches, the share of same-person pairs that do, and
-    between which false-match rates as many other persons are to be expected."""
+    """The similarity that a share `rate` of different persons reaches, and the share of same-person pairs that do.
+
+    And between which false-match rates as many other persons are to be expected.
+    """
     threshold = float(np.quantile(impostor, 1 - rate))
     low, high = match.interval(threshold)
     return {
@@ -131,8 +135,10 @@ class Match:
         return ((self.drawn @ table) * self.drawn).sum(1)
 
     def interval(self, threshold: float) -> tuple[float, float]:
-        """Between which rates 95 % of collections of as many persons lie, this one's own chance counted in: bootstrap
-        over persons, the difference of two resamples around the rate here."""
+        """Between which rates 95 % of collections of as many persons lie, this one's own chance counted in.
+
+        Bootstrap over persons: the difference of two resamples around the rate here.
+        """
         passed = self.table((self.cosine >= threshold).astype(float))
         rates = self.resampled(passed) / np.maximum(self.resampled(self.pairs), 1)
         here = passed.sum() / self.pairs.sum()

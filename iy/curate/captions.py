@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iy import lexicon, params
-from iy.curate import resume
+from iy import lexicon, params, resume
 from iy.curate.filters import reject
 from iy.errors import UserError
 from iy.params import Params
@@ -67,8 +66,10 @@ def named_pose(yaw: float, pitch: float, roll: float) -> str:
 
 
 def by_model(rows: dict[str, dict], folder: Path, params: Params, kept: Path) -> dict[str, str]:
-    """Captions by photo id. The file `kept` has them after every batch: when the stage goes on, the model is asked for those
-    that it lacks."""
+    """Captions by photo id.
+
+    The file `kept` has them after every batch: when the stage goes on, the model is asked for those that it lacks.
+    """
     curate, said = params.curate, json.loads(kept.read_text()) if kept.exists() else {}
     captioner = opened(curate.caption_model, curate.caption_batch, params.device)
     missing = [name for name in rows if name not in said]
@@ -92,10 +93,10 @@ def opened(model: str | None, batch: int, device: str) -> "Captioner":
             "curate.captioner: transformers needs curate.caption_model: name a folder or a model id, "
             "such as an image-to-text model saved with save_pretrained"
         )
-    from iy.curate import networks
     from iy.curate.captioner import Captioner
+    from iy.device import choose_device
 
-    return Captioner(model, batch, networks.device(device))
+    return Captioner(model, batch, choose_device(device))
 
 
 def place(work: Path, curate: params.Curate) -> Path:

@@ -1,7 +1,8 @@
-"""Photos that image classifiers refuse, each with its probability and the setting that says so: nudity, watermarks, age …
+"""Photos that image classifiers refuse: nudity, watermarks, age …
 
-One process asks them, after the photos were measured and before copies and persons are looked for, part by part: a refused
-photo is nobody's best copy, and a stage that was interrupted goes on after its last part.
+Each is told with its probability and the setting that says so. One process asks the classifiers, after the photos were
+measured and before copies and persons are looked for, part by part: a refused photo is nobody's best copy, and a stage
+that was interrupted goes on after its last part.
 """
 
 import json
@@ -14,8 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tqdm import tqdm
 
-from iy import records
-from iy.curate import resume
+from iy import records, resume
 from iy.curate.filters import reject
 from iy.faces.crop import face_crop
 from iy.params import Params
@@ -35,18 +35,21 @@ def opened(params: Params) -> dict[str, "Classifier"]:
     if not params.curate.classifiers:
         return {}
     from iy.curate.classifier import Classifier
-    from iy.curate.networks import device
+    from iy.device import choose_device
 
     return {
-        name: Classifier(name, one, BATCH, device(params.device)) for name, one in params.curate.classifiers.items()
+        name: Classifier(name, one, BATCH, choose_device(params.device))
+        for name, one in params.curate.classifiers.items()
     }
 
 
 def classify(
     params: Params, classifiers: dict[str, "Classifier"], folder: Path, parts: list[Path], work: Path
 ) -> list[Path]:
-    """The measured parts with the classifiers' scores and verdicts, in `work`; those already there are kept. folder: the
-    photos'."""
+    """The measured parts with the classifiers' scores and verdicts, in `work`; those already there are kept.
+
+    folder: the photos'.
+    """
     if not classifiers:
         return parts
     settings = params.resolved()["curate"]["classifiers"]
@@ -66,8 +69,10 @@ def classify(
 def judged(
     rows: list[dict], classifiers: dict[str, "Classifier"], read: Callable[[list[dict]], list[np.ndarray]]
 ) -> list[dict]:
-    """The rows; those accepted so far with their scores, and rejected by the first classifier that refuses them: the next
-    ones are not asked. read: the photos of some rows."""
+    """The rows; those accepted so far with their scores, and rejected by the first classifier that refuses them.
+
+    The classifiers after that one are not asked. read: the photos of some rows.
+    """
     rows, asked = list(rows), [i for i, row in enumerate(rows) if row["verdict"] == ACCEPTED]
     for start in range(0, len(asked), BATCH):
         some = asked[start : start + BATCH]
@@ -81,7 +86,10 @@ def judged(
 
 
 def shown_of(image: np.ndarray, row: dict, kind: Literal["photo", "face"]) -> np.ndarray:
-    """What a classifier sees of a photo uint8 RGB (H, W, 3): all of it, or a square around the face at the photo's scale."""
+    """What a classifier sees of a photo uint8 RGB (H, W, 3).
+
+    All of it, or a square around the face at the photo's scale.
+    """
     if kind == "photo":
         return image
     x0, y0, x1, y1 = row["box"]

@@ -1,6 +1,7 @@
-"""What has to be known of all photos at once, in columns: some 800 bytes a photo with dlib's embeddings, which are most of it.
+"""What has to be known of all photos at once, in columns.
 
-Everything else that is known of a photo stays on disk, in parts of the table.
+Some 800 bytes a photo with dlib's embeddings, which are most of it. Everything else that is known of a photo stays on
+disk, in parts of the table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,9 @@ READ = ["id", "uri", "label", "quality", "phash", "embedding", "verdict"]
 class Collection:
     """Photo i of N is row i of the table.
 
-    ids (N,): sha256 in hex; hashes uint64 (N,): perceptual; faces float32 (N, D): embeddings of length 1, of zeros where
-    there is none; accepted bool (N,). What is decided here: `person` and `split` of the accepted, `reason` by photo of
-    those that are rejected, on top of those that were before.
+    ids (N,): sha256 in hex; hashes uint64 (N,): perceptual; faces float32 (N, D): embeddings of length 1, of zeros
+    where there is none; accepted bool (N,). What is decided here: `person` and `split` of the accepted, `reason` by
+    photo of those that are rejected, on top of those that were before.
     """
 
     ids: np.ndarray

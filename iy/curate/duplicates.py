@@ -37,7 +37,10 @@ def reject_same_bytes(photos: Collection) -> dict[int, int]:
 
 
 def connected(hashes: np.ndarray, faces: np.ndarray, usable: np.ndarray, curate: params.Curate) -> list[list[int]]:
-    """Groups of two or more of the photos `usable` (M,) that near-duplicate pairs connect; hashes (M,), faces (N, D)."""
+    """Groups of two or more of the photos `usable` (M,) that near-duplicate pairs connect.
+
+    hashes (M,), faces (N, D).
+    """
     label, waiting, count = np.arange(len(hashes)), [np.empty((0, 2), int)], 0
     for pairs in near_pairs(hashes, curate.duplicate_bits):
         waiting.append(pairs[alike(faces, usable[pairs]) >= curate.duplicate_similarity])

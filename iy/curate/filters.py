@@ -39,7 +39,8 @@ def flaw(row: dict, curate: params.Curate, usage: str) -> str | None:
             f"face too small in the photo: {share:.1%} of it, curate.minimum_face_share is {curate.minimum_face_share}"
         )
     if row["clipped"] > curate.maximum_clipped:
-        return f"badly exposed: {row['clipped']:.0%} of the face clipped, curate.maximum_clipped is {curate.maximum_clipped}"
+        share = row["clipped"]
+        return f"badly exposed: {share:.0%} of the face clipped, curate.maximum_clipped is {curate.maximum_clipped}"
     if row["sharpness"] < curate.minimum_sharpness:
         return f"blurred: sharpness {row['sharpness']:.1f}, curate.minimum_sharpness is {curate.minimum_sharpness}"
     if abs(row["yaw"]) > curate.maximum_yaw:

@@ -57,8 +57,7 @@ def persons(faces: np.ndarray, threshold: float) -> list[str]:
 
 
 def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
-    """Cluster numbers (N,) of unit vectors (N, D): two clusters join while their mean similarity is `threshold` or
-    more.
+    """Cluster numbers (N,) of unit vectors (N, D): two clusters join while their mean similarity reaches `threshold`.
 
     A join needs one pair at the threshold, so no cluster crosses the components of the graph of such pairs: each
     component is clustered alone, which gives the same result and keeps memory to the largest component.

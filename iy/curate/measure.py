@@ -22,8 +22,8 @@ from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
 from iy.faces.pose import pose
 from iy.params import Params, parse
-from iy.stage import Tell
 from iy.storage import read_image
+from iy.tracking import Tell
 
 ALONE = 100  # photos that are measured in the two seconds in which processes start
 PART = SMALLEST, LARGEST = 16, 1000  # photos in one
@@ -45,7 +45,9 @@ class Part(NamedTuple):
 
 def measure(params: Params, folder: Path, work: Path, tell: Tell) -> list[Path]:
     """The parts in `work` of the table in `folder`, rows in their order; those already there are kept."""
-    load_analyser(params.faces, params.usage)  # a missing pack is one sentence here, not a broken process pool
+    load_analyser(
+        params.faces, params.usage, params.device
+    )  # a missing pack is one sentence here, not a broken process pool
     with records.opened(folder / "photos.parquet", records.PHOTO) as file:
         count = file.metadata.num_rows
     settings, size = json.dumps(params.resolved()), part_size(count)
@@ -86,12 +88,14 @@ def measure_part(part: Part) -> int:
 @cache
 def opened(settings: str) -> tuple[Params, Analyser]:
     params = parse(json.loads(settings), "settings")
-    return params, load_analyser(params.faces, params.usage)
+    return params, load_analyser(params.faces, params.usage, params.device)
 
 
 def columns(image: np.ndarray, analyser: Analyser) -> dict:
-    """Columns of one photo uint8 RGB (H, W, 3). `faces` counts the largest and its rivals; far smaller
-    bystanders do not count."""
+    """Columns of one photo uint8 RGB (H, W, 3).
+
+    `faces` counts the largest and its rivals; far smaller bystanders do not count.
+    """
     found = analyser.detect(image)
     row = {
         "faces": sum(face.area >= RIVAL * found[0].area for face in found),

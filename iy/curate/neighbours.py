@@ -1,4 +1,4 @@
-"""Who resembles whom: pairs of faces at least so similar, found through an index rather than by comparing all with all."""
+"""Who resembles whom: pairs of faces at least so similar, found through an index, not by comparing all with all."""
 
 import logging
 from typing import TYPE_CHECKING

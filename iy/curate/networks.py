@@ -1,4 +1,4 @@
-"""What curate's torch models share: the device, one sentence for what cannot be opened, batches that fit the GPU's memory."""
+"""What curate's torch models share: one sentence for what cannot be opened, batches that fit the GPU's memory."""
 
 import contextlib
 import logging
@@ -8,17 +8,9 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
-
-
-def device(name: str) -> str:
-    """`auto` is the GPU where there is one, else the CPU; asking for a GPU that is not there is an error."""
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise UserError("device = 'cuda': no GPU that PyTorch can use was found: set device to auto or cpu")
-    return ("cuda" if there else "cpu") if name == "auto" else name
 
 
 @contextlib.contextmanager
@@ -29,14 +21,15 @@ def opening(key: str, model: str, kind: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"{key} {model} cannot be opened ({' '.join(str(error).split())[:160]}): name a folder or model id "
-            f"of {kind}"
+            f"{key} {model} cannot be opened ({one_line(error)}): name a folder or model id of {kind}"
         ) from None
 
 
 class Batches:
-    """Work on at most `size` things at a time; on half as many from when the GPU's memory did not suffice, which changes
-    the answers in their last floating-point digits only. `key`: the model's setting, for errors."""
+    """Work on at most `size` things at a time; on half as many from when the GPU's memory did not suffice.
+
+    That changes the answers in their last floating-point digits only. `key`: the model's setting, for errors.
+    """
 
     def __init__(self, size: int, key: str) -> None:
         self.size, self.key = size, key

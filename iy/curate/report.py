@@ -28,10 +28,11 @@ MEASURED = {
 
 
 class Seen(NamedTuple):
-    """What the page shows of all photos: how many of each split, the persons of each, why how many were rejected, and
-    each of `MEASURED`, and each classifier's scores, of those that are used (True) and that are not (False).
+    """What the page shows of all photos.
 
-    rejected: the first rows of those; persons: the first rows of the first persons.
+    How many of each split, the persons of each, why how many were rejected, and each of `MEASURED` and each
+    classifier's scores, of those that are used (True) and that are not (False). rejected: the first rows of those;
+    persons: the first rows of the first persons.
     """
 
     splits: Counter
@@ -191,7 +192,8 @@ def groups(calibration: dict) -> list[report.Block]:
     return [
         report.paragraph(
             f"Within a subgroup, at everybody's threshold for {float(SHOWN_RATE):.1%} "
-            f"(similarity {everybody['threshold']:.3f}; the line is that rate), and the subgroup's own threshold for it."
+            f"(similarity {everybody['threshold']:.3f}; the line is that rate), "
+            "and the subgroup's own threshold for it."
         ),
         report.table(["subgroup", "false matches", "same person found", "own similarity"], cells),
         report.picture(report.plot(draw, 6, 0.8 + 0.25 * len(rows))),

@@ -1,15 +1,12 @@
-"""`python -m iy.curate`: photos -> a curated collection. 640 photos of 128 px take about 15 s on two cores."""
+"""Photos into a curated collection: measured one by one, then judged, grouped and split as a whole, and captioned."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
 
 from tqdm import tqdm
 
-import iy.curate
-import iy.faces
-from iy import records
+from iy import records, resume
 from iy.curate import calibrate, captions, classify, collection, duplicates, group, report, split
 from iy.curate.collection import Collection
 from iy.curate.measure import PART, measure
@@ -17,8 +14,8 @@ from iy.errors import UserError
 from iy.faces import load_analyser
 from iy.params import Params
 from iy.records import REJECTED
-from iy.stage import Tell, silently
-from iy.storage import atomic_folder, file_sha256, folder_digest, sha256, write_json
+from iy.storage import atomic_folder, write_json
+from iy.tracking import UNTRACKED, StageRun, Tell
 
 OF_ALL = {
     "duplicate_bits",
@@ -33,12 +30,14 @@ OF_ALL = {
     "caption_model",
     "caption_batch",
 }  # measuring reads none
+MAKERS = ("iy.curate.measure", "iy.curate.classify", "iy.curate.captions")  # of what an unfinished stage keeps
 log = logging.getLogger(__name__)
 
 
-def run(params: Params, tell: Tell = silently) -> None:
+def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write data/<profile>/curate (photos.parquet, calibration.json, settings.json) and reports/<profile>/curate."""
-    work = work_folder(params)
+    work, tell = work_folder(params), tracked.log_metrics
+    tracked.log_dataset("photos", params.photos_dir / "photos.parquet")
     with atomic_folder(params.data_dir("curate")) as aside:
         photos = write_table(params, params.photos_dir, work, table := aside / "photos.parquet", tell)
         calibration, genuine, impostor = calibrate.calibrate(
@@ -61,7 +60,9 @@ def run(params: Params, tell: Tell = silently) -> None:
     )
 
 
-def write_table(params: Params, folder: Path, work: Path, table: Path, tell: Tell = silently) -> Collection:
+def write_table(
+    params: Params, folder: Path, work: Path, table: Path, tell: Tell = UNTRACKED.log_metrics
+) -> Collection:
     """The photos in `folder`, curated, as `table`; what is done lies in `work` until all is."""
     captions.require(params)
     parts, photos = curate(params, folder, work, tell)
@@ -82,26 +83,21 @@ def write_table(params: Params, folder: Path, work: Path, table: Path, tell: Tel
 
 
 def work_folder(params: Params) -> Path:
-    """Named by everything that decides what is measured, code and models too, so that parts of anything else are never
-    taken for these."""
-    sections, table = params.resolved(), params.photos_dir / "photos.parquet"
-    if not table.exists():
-        raise UserError(f"{table} does not exist: run the stage that writes it first (dvc repro)")
-    key = [sections["usage"], sections["faces"], {k: v for k, v in sections["curate"].items() if k not in OF_ALL}, PART]
-    key += [file_sha256(table), *(folder_digest(Path(room.__file__).parent) for room in (iy.curate, iy.faces))]
-    key += [folder_digest(Path(params.faces.pack))] if params.faces.pack else []
-    return Path(".iy", "resume", params.profile, f"curate-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
+    """Where what is measured, classified and captioned is kept until all is."""
+    table, pack = params.photos_dir / "photos.parquet", params.faces.pack
+    measuring = [f"curate.{name}" for name in type(params.curate).model_fields if name not in OF_ALL]
+    inputs = [table, *([Path(pack)] if pack else []), list(PART)]
+    return resume.work_folder(params, "curate", ["usage", "faces", *measuring], inputs, MAKERS)
 
 
 def curate(params: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[Path], Collection]:
-    """The measured parts of the photos in `folder`, and what is decided of all: who is accepted, why not, the person, the
-    split."""
+    """The measured parts of the photos in `folder`; what is decided of all: who is accepted, why not, person, split."""
     settings, classifiers = params.curate, classify.opened(params)  # what cannot be opened is told before the long work
     parts = classify.classify(params, classifiers, folder, measure(params, folder, work, tell), work)
     photos = collection.read(parts)
     original = duplicates.reject_copies(photos, settings)
     need_some(photos, parts)
-    group.group(photos, settings, load_analyser(params.faces, params.usage).recogniser.threshold)
+    group.group(photos, settings, load_analyser(params.faces, params.usage, params.device).recogniser.threshold)
     for copy, stays in original.items():
         photos.person[copy] = photos.person[stays]
     split.split(photos, settings, params.seed)

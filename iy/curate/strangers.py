@@ -1,7 +1,7 @@
 """Photos under a wrong person's name: those that resemble somebody else's photos more than the rest of their own.
 
-A person stands for the mean direction of their faces, as in a recogniser's gallery; the photo itself is left out, and in
-the second round so is whoever was accused in the first. A face of nobody in the collection resembles some of all the
+A person stands for the mean direction of their faces, as in a recogniser's gallery; the photo itself is left out, and
+in the second round so is whoever was accused in the first. A face of nobody in the collection resembles some of all the
 others more than the one it was given to, and is found too. Memory: `BLOCK` numbers, and a vector for each person.
 """
 

@@ -1,4 +1,4 @@
-"""Do the recogniser's thresholds mean the same for everybody? Where the source says gender, age or skin, each group apart.
+"""Do the recogniser's thresholds mean the same for everybody? Each group of gender, age or skin that the source names.
 
 Compared within a group, people are more alike than all are: a threshold chosen on everybody lets more of them pass for
 each other. Both are given: what everybody's threshold does in the group, and the threshold the group would need.
@@ -20,8 +20,10 @@ class Scores(NamedTuple):
 
 
 def scores(rows: list[dict], person: np.ndarray, cosine: np.ndarray) -> dict[str, dict[str, Scores]]:
-    """By attribute and value, as far as photos (N) carry it and show two persons and one of them twice; person (N,),
-    cosine (N, N)."""
+    """By attribute and value, as far as photos (N) carry it and show two persons and one of them twice.
+
+    person (N,), cosine (N, N).
+    """
     said = [json.loads(row.get("attributes") or "{}") for row in rows]
     found: dict[str, dict[str, Scores]] = {}
     for name in ATTRIBUTES:
@@ -36,7 +38,7 @@ def scores(rows: list[dict], person: np.ndarray, cosine: np.ndarray) -> dict[str
 
 
 def at(scores: Scores, rate: float, everybody: float) -> dict[str, float]:
-    """At everybody's threshold: the share of false matches and of true ones; and the threshold for `rate` in the group."""
+    """At everybody's threshold, the share of false and of true matches; and the group's own threshold for `rate`."""
     return {
         "false_match": float((scores.impostor >= everybody).mean()),
         "true_match": float((scores.genuine >= everybody).mean()),

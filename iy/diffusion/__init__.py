@@ -1,6 +1,6 @@
 """The frozen text-to-image model: opened part by part from settings, and its encoders."""
 
-from iy.diffusion.base import POOLED, Base, Branch, TextEncoders, choose_device, load_base
+from iy.diffusion.base import POOLED, Base, Branch, TextEncoders, load_base
 from iy.diffusion.encode import (
     decode_latents,
     encode_images,
@@ -16,7 +16,6 @@ __all__ = [
     "Base",
     "Branch",
     "TextEncoders",
-    "choose_device",
     "decode_latents",
     "encode_images",
     "encode_text",

@@ -10,7 +10,7 @@ from torch import nn
 from iy import params
 from iy.diffusion.fetch import local
 from iy.diffusion.int8 import narrow
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 
 POOLED = "pooled"  # beside the branches' states: one vector per prompt, for a U-Net that takes one
 
@@ -90,15 +90,6 @@ class Base:
         return self
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU; asking for a GPU that is not there is an error."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = 'cuda': no GPU that PyTorch can use was found: set device to auto or cpu")
-    return torch.device(name)
-
-
 def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
     """Open every part of the base in `base.dtype` on `device`. All parts are frozen."""
     import diffusers
@@ -158,8 +149,7 @@ def open_part(library: Any, part: params.Component, key: str, name: str, **optio
     try:
         return cls.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"base.{key}: cannot open {name} at {place}: {why[:300]}") from None
+        raise UserError(f"base.{key}: cannot open {name} at {place}: {one_line(error)}") from None
 
 
 def normalisation(part: params.Component) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -173,5 +163,5 @@ def normalisation(part: params.Component) -> tuple[tuple[float, ...], tuple[floa
     except (OSError, KeyError) as error:
         raise UserError(
             f"base.vision: {part.path}/{part.subfolder or ''} lacks a preprocessor_config.json with "
-            f"image_mean and image_std ({' '.join(str(error).split())[:200]})"
+            f"image_mean and image_std ({one_line(error)})"
         ) from None

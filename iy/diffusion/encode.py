@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 
 def encode_text(base: Base, prompts: Sequence[str]) -> TextStates:
-    """Hidden states (B, L, D) and mask (B, L; True = a real token) of every text branch, L the longest prompt; and, for
-    bases that take one, the `POOLED` embedding (B, 1, D).
+    """Hidden states (B, L, D) and mask (B, L; True = a real token) of every text branch, L the longest prompt.
+
+    And, for bases that take one, the `POOLED` embedding (B, 1, D).
     """
     return text_states(base.text, prompts)
 
@@ -50,8 +51,9 @@ def joined(
     other: dict[str, torch.Tensor],
     prompts: list[str],
 ) -> TextStates:
-    """SDXL's own text: two encoders' penultimate states side by side and the second one's pooled embedding (B, 1, D);
-    zeros for empty prompts (diffusers' `force_zeros_for_empty_prompt`).
+    """SDXL's own text: two encoders' penultimate states side by side and the second one's pooled embedding (B, 1, D).
+
+    Zeros for empty prompts (diffusers' `force_zeros_for_empty_prompt`).
     """
     mask = tokens["attention_mask"].bool()
     if other["attention_mask"].shape != mask.shape:

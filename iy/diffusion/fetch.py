@@ -18,7 +18,10 @@ TAGS = "tags.json"
 
 
 def local(path: str, subfolder: str | None, key: str) -> str:
-    """The folder that stands for `path` on this machine; itself unless it lies in S3. `key`: the setting, for errors."""
+    """The folder that stands for `path` on this machine; itself unless it lies in S3.
+
+    `key`: the setting, for errors.
+    """
     if not path.startswith(s3.SCHEME):
         return path
     bucket, root = s3.place(path, f"base.{key}")
@@ -31,8 +34,10 @@ def local(path: str, subfolder: str | None, key: str) -> str:
 
 
 def fetch(bucket: str, prefix: str, folder: Path) -> int:
-    """Bring the model files right below `prefix` to `folder`, those that are not there as they are in the bucket; how
-    many there are."""
+    """Bring the model files right below `prefix` to `folder`, those that are not there as they are in the bucket.
+
+    How many there are.
+    """
     store, tags = s3.client(), folder / TAGS
     there = {PurePosixPath(item.key).name: item for item in s3.listed(store, bucket, prefix, below=False)}
     there = {name: item for name, item in there.items() if Path(name).suffix in KINDS and name != TAGS}

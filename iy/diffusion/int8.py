@@ -1,8 +1,8 @@
 """Linear layers with 8-bit weights, for text encoders too large for the memory at hand.
 
-One scale per output channel and activations as they are (weight-only, absmax; as in LLM.int8(), arXiv 2208.07339, without
-its outlier columns). bitsandbytes and torchao do more, but peft imports them wherever they are installed, which costs
-every process seconds; here weights are widened for each call, which runs once per prompt.
+One scale per output channel and activations as they are (weight-only, absmax; as in LLM.int8(), arXiv 2208.07339,
+without its outlier columns). bitsandbytes and torchao do more, but peft imports them wherever they are installed, which
+costs every process seconds; here weights are widened for each call, which runs once per prompt.
 """
 
 import torch

@@ -49,6 +49,7 @@ def plan(names: Sequence[str]) -> tuple[Found, Iterator[str]]:
 
 def erase(found: Found) -> Path:
     """Take every step, and write what was done; the path of that report."""
+    runs.refuse_elsewhere(found.runs)
     write_json(JOURNAL, asdict(found))
     done = []
     for step in steps(found):

@@ -1,6 +1,11 @@
 """MLflow: runs whose data held a photo lose their pictures and reports; models that learnt from it say so."""
 
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlparse
+
+from iy.errors import UserError
+from iy.tracking import connect, local
+from iy.tracking.store import own_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,8 +41,13 @@ def models(client: "MlflowClient", digests: set[str]) -> list[Model]:
 
 def touched(client: "MlflowClient", digests: set[str]) -> list:
     """The runs of every pipeline in which a stage read one of the tables: others of its stages drew from it."""
-    experiments = [one.experiment_id for one in client.search_experiments() if one.name.startswith("iy-")]
-    runs = every(lambda **more: client.search_runs(experiments, **more)) if experiments else []
+    from mlflow.entities import ViewType
+
+    named = client.search_experiments(view_type=ViewType.ALL)  # what was deleted in the page is still on disk
+    experiments = [one.experiment_id for one in named if one.name.startswith("iy-")]
+    if not experiments:
+        return []
+    runs = every(lambda **more: client.search_runs(experiments, run_view_type=ViewType.ALL, **more))
     pipelines = {run.data.tags.get(PIPELINE, run.info.run_id) for run in runs if digests & read(run)}
     return [run for run in runs if run.data.tags.get(PIPELINE, run.info.run_id) in pipelines]
 
@@ -57,6 +67,27 @@ def every(search) -> list:
         token = page.token
         if not token:
             return found
+
+
+def refuse_elsewhere(runs: list[str]) -> None:
+    """Nothing is said to be gone where nobody looked: pictures on another machine, or in another project's folder."""
+    client = connect() if runs else None
+    places = {client.get_run(run).info.artifact_uri for run in runs}
+    if far := sorted(place for place in places if not within_reach(place)):
+        raise UserError(
+            f"MLflow keeps what {len(far)} runs left at {far[0]}, which is not in this project's folder: bring it to "
+            f"{local.ARTIFACTS} here, or erase where it is; nothing was erased"
+        )
+
+
+def within_reach(place: str) -> bool:
+    """Whether a run's place can be looked into: any server's; of folders those of the project, or what is here."""
+    if urlparse(place).scheme not in ("", "file"):
+        return True
+    folder, own = local.path_of(place), own_database()
+    if own is not None:
+        return folder.is_relative_to(own.parent / local.ARTIFACTS.name)
+    return folder.parents[1].is_dir()  # <experiment>/<run>/artifacts: a run that left nothing has no folder
 
 
 def strip(run) -> None:

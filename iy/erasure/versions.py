@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from iy import s3
 from iy.erasure.tables import Table, parse
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 
 PAGE = "index.html"  # a folder with one is a report, and shows faces
 
@@ -63,8 +63,7 @@ def folders(store: Any, name: str) -> Iterator[Folder]:
         return
     except Exception as error:  # whatever a file system may raise
         raise UserError(
-            f"{name} cannot be read ({' '.join(str(error).split())[:160]}): nothing was erased; check the "
-            "connection and the keys"
+            f"{name} cannot be read ({one_line(error)}): nothing was erased; check the connection and the keys"
         ) from None
     for own in owns:
         entries = json.loads(store.fs.cat_file(store.oid_to_path(own)))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from iy.diffusion import Base, to_pixels
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.evaluate.prompts import Prompt
 
 PROBED = {
@@ -57,9 +57,7 @@ class Clip:
             self.vision = CLIPVisionModelWithProjection.from_pretrained(name).to(device).eval()
             processor = CLIPImageProcessor.from_pretrained(name)
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"evaluate.clip: cannot open {name} as a CLIP model: {' '.join(str(error).split())[:300]}"
-            ) from None
+            raise UserError(f"evaluate.clip: cannot open {name} as a CLIP model: {one_line(error)}") from None
         self.mean, self.std, self.max_length = (
             processor.image_mean,
             processor.image_std,

@@ -2,7 +2,6 @@
 shard."""
 
 import io
-import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iy.evaluate.prompts import Prompt, Subject, cell_seed
+from iy import resume
+from iy.diffusion import Base
+from iy.evaluate.prompts import Prompt, Subject
 from iy.faces.crop import face_crop
 from iy.generate import Cell, draw
-from iy.model import ImagineYourselfPipeline
+from iy.model import ImagineYourselfPipeline, bundle
 from iy.params import Params
-from iy.storage import file_sha256, folder_digest, png, read_image, sha256, write_shard
+from iy.seeds import cell_seed
+from iy.storage import png, read_image, write_shard
 
 SHARD = 256  # cells
 
@@ -91,11 +93,18 @@ def read_shard(path: Path) -> list[np.ndarray]:
         return [np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB")) for member in tar]
 
 
-def work_folder(params: Params, model: str, bundle: Path | None) -> Path:
-    """Named by everything that decides the images of `model`."""
-    sections = params.resolved()
-    key = [sections[name] for name in ("seed", "usage", "base", "model", "faces", "evaluate")]
-    key += [file_sha256(params.data_dir("curate") / "photos.parquet"), folder_digest(bundle) if bundle else None]
-    return Path(
-        ".iy", "resume", params.profile, f"evaluate-{model}-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}"
+def work_folder(params: Params, model: str, made: Path | None) -> Path:
+    """Where the images of `model` are kept until all are there."""
+    sections, table = (
+        ("seed", "usage", "base", "model", "faces", "evaluate"),
+        params.data_dir("curate") / "photos.parquet",
     )
+    return resume.work_folder(params, f"evaluate-{model}", sections, [table, made], [__name__])
+
+
+def open_model(params: Params, base: Base, stage: int | None) -> ImagineYourselfPipeline:
+    """The pipeline of a stage's bundle, or of the base alone, on the one opened base."""
+    if stage is None:  # a fresh adapter has no effect in parallel attention; concatenated, it would have
+        return ImagineYourselfPipeline.from_base(base, params.model.model_copy(update={"attention": "parallel"}))
+    model = bundle.load(params.bundle_dir(stage), base).requires_grad_(False).eval()
+    return ImagineYourselfPipeline.build(model, base)

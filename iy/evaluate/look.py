@@ -39,8 +39,8 @@ class Observer:
     """The filtering analyser and the second recogniser, which never filtered, picked or trained."""
 
     def __init__(self, params: Params) -> None:
-        self.analyser: Analyser = load_analyser(params.faces, params.usage)
-        self.judge: Recogniser = load_recogniser(params.evaluate.judge, params.usage)
+        self.analyser: Analyser = load_analyser(params.faces, params.usage, params.device)
+        self.judge: Recogniser = load_recogniser(params.evaluate.judge, params.usage, params.device)
         if self.judge.version == self.analyser.recogniser.version:
             raise UserError(
                 f"evaluate.judge = {self.judge.name!r} is the recogniser that filters: name the other one, so "

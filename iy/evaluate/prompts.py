@@ -67,8 +67,3 @@ def subjects(rows: Sequence[dict], count: int, seed: int) -> list[Subject]:
 
 def order(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
-
-
-def cell_seed(seed: int, person: str, prompt: int, number: int) -> int:
-    """Of one cell's noise: the same for base and stages, so that they differ by the model alone."""
-    return int(hashlib.sha256(f"{seed}/{person}/{prompt}/{number}".encode()).hexdigest()[:8], 16) >> 1

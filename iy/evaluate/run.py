@@ -1,5 +1,4 @@
-"""`python -m iy.evaluate`: base and stages 1 to 4 on held-out people. 5 x 144 images of 64 px take 3 to 4 CPU
-minutes."""
+"""Base and stages 1 to 4 on held-out people: every model draws the same cells, and is measured on them."""
 
 import logging
 import shutil
@@ -13,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iy import records
-from iy.diffusion import Base, choose_device, load_base
+from iy.device import choose_device
+from iy.diffusion import Base, load_base
 from iy.errors import UserError
 from iy.evaluate import draw, measure, page, plots, together
 from iy.evaluate.alignment import Clip, probe_scores
@@ -21,6 +21,7 @@ from iy.evaluate.look import Look, Observer
 from iy.evaluate.prompts import Prompt, Subject, prompts, subjects
 from iy.params import Params
 from iy.storage import atomic_folder, write_json
+from iy.tracking import UNTRACKED, StageRun
 
 STAGES = (1, 2, 3, 4)
 log = logging.getLogger(__name__)
@@ -55,30 +56,29 @@ class Result:
     shown: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def run(params: Params) -> None:
+def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write reports/<profile>/evaluate: metrics.json, index.html, cells.parquet, plots/ and images/."""
-    from iy.tracking import stage_run
-
     base = load_base(params.base, choose_device(params.device))
     benchmark = prepare(params, base)
-    with stage_run(params, "evaluate") as tracked:
-        tracked.log_dataset("curate", params.data_dir("curate") / "photos.parquet")
-        results, works = {}, []
-        for name, stage in [("base", None), *((f"stage{stage}", stage) for stage in STAGES)]:
-            works.append(draw.work_folder(params, name, params.bundle_dir(stage) if stage else None))
-            results[name] = evaluate_model(benchmark, base, name, stage, works[-1])
-        pairs = together.evaluate(benchmark, open_model(params, base, STAGES[-1])) if params.evaluate.together else None
-        metrics = all_metrics(benchmark, results)
-        if pairs:
-            metrics["stage4"] |= pairs.metrics(params.evaluate.bootstrap, params.seed)
-        folder = write(benchmark, results, metrics, works, pairs)
-        tracked.log_metrics(
-            {f"{model}/{name}": found["value"] for model, row in metrics.items() for name, found in row.items()}
-        )
-        for number, path in enumerate(sorted(folder.glob("images/*.png"))):
-            tracked.log_image("people", number, page.read_png(path))
-        for path in (folder / "index.html", folder / "metrics.json", folder / "plots"):
-            tracked.log_artifact(path, "report")
+    tracked.log_dataset("curate", params.data_dir("curate") / "photos.parquet")
+    results, works = {}, []
+    for name, stage in [("base", None), *((f"stage{stage}", stage) for stage in STAGES)]:
+        works.append(draw.work_folder(params, name, params.bundle_dir(stage) if stage else None))
+        results[name] = evaluate_model(benchmark, base, name, stage, works[-1])
+    pairs = (
+        together.evaluate(benchmark, draw.open_model(params, base, STAGES[-1])) if params.evaluate.together else None
+    )
+    metrics = all_metrics(benchmark, results)
+    if pairs:
+        metrics["stage4"] |= pairs.metrics(params.evaluate.bootstrap, params.seed)
+    folder = write(benchmark, results, metrics, works, pairs)
+    tracked.log_metrics(
+        {f"{model}/{name}": found["value"] for model, row in metrics.items() for name, found in row.items()}
+    )
+    for number, path in enumerate(sorted(folder.glob("images/*.png"))):
+        tracked.log_image("people", number, page.read_png(path))
+    for path in (folder / "index.html", folder / "metrics.json", folder / "plots"):
+        tracked.log_artifact(path, "report")
     for work in works:
         shutil.rmtree(work)
     say(metrics, folder)
@@ -113,7 +113,7 @@ def evaluate_model(benchmark: Benchmark, base: Base, name: str, stage: int | Non
         params, benchmark.subjects, benchmark.prompts, benchmark.places, with_reference=stage is not None
     )
     parts, start = [], 0
-    for images in draw.images(params, open_model(params, base, stage), wanted, work, name):
+    for images in draw.images(params, draw.open_model(params, base, stage), wanted, work, name):
         parts.append(measured(benchmark, images, benchmark.places[start : start + len(images)], start))
         start += len(images)
     values = {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values}
@@ -128,16 +128,6 @@ def evaluate_model(benchmark: Benchmark, base: Base, name: str, stage: int | Non
         seen,
         {i: image for part in parts for i, image in part.shown.items()},
     )
-
-
-def open_model(params: Params, base: Base, stage: int | None) -> Any:
-    """The pipeline of a stage's bundle, or of the base alone, on the one opened base."""
-    from iy.model import ImagineYourselfPipeline, bundle
-
-    if stage is None:  # a fresh adapter has no effect in parallel attention; concatenated, it would have
-        return ImagineYourselfPipeline.from_base(base, params.model.model_copy(update={"attention": "parallel"}))
-    model = bundle.load(params.bundle_dir(stage), base).requires_grad_(False).eval()
-    return ImagineYourselfPipeline.build(model, base)
 
 
 def measured(benchmark: Benchmark, images: list[np.ndarray], places: Sequence[draw.Place], start: int) -> Result:

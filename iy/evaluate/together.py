@@ -13,8 +13,8 @@ from iy.evaluate.bootstrap import Estimate, estimate
 from iy.evaluate.draw import reference_crop
 from iy.evaluate.look import Look
 from iy.evaluate.measure import RECOGNISERS
-from iy.evaluate.prompts import cell_seed
 from iy.generate import Cell, draw
+from iy.seeds import cell_seed
 
 if TYPE_CHECKING:
     from iy.evaluate.run import Benchmark

@@ -27,13 +27,13 @@ class Open:
 
     name = "open"
 
-    def __init__(self, faces: params.Faces, usage: weights.Usage) -> None:
+    def __init__(self, faces: params.Faces, usage: weights.Usage, device: str) -> None:
         from iy.faces.centerface import CenterFace
 
         weights.require("centerface", usage)
-        self.detector, self.minimum_score = CenterFace(), faces.minimum_score
+        self.detector, self.minimum_score = CenterFace(device), faces.minimum_score
         self.embed_size = faces.embed_size
-        self.recogniser = load_recogniser("dlib", usage)
+        self.recogniser = load_recogniser("dlib", usage, device)
         self.licence = f"{weights.WEIGHTS['centerface'].licence} AND {self.recogniser.licence}"
 
     def detect(self, image: np.ndarray) -> list[Face]:
@@ -43,13 +43,16 @@ class Open:
         return self.recogniser.embed(*reduced(image, face, self.embed_size))
 
 
-def load_analyser(faces: params.Faces, usage: weights.Usage) -> Analyser:
-    """The analyser that `faces` names, or one sentence on what it lacks or may not be used for."""
+def load_analyser(faces: params.Faces, usage: weights.Usage, device: str) -> Analyser:
+    """The analyser that `faces` names, or one sentence on what it lacks or may not be used for.
+
+    device: auto, cpu or cuda, as in the settings.
+    """
     if faces.analyser == "open":
-        return Open(faces, usage)
+        return Open(faces, usage, device)
     from iy.faces.pack import Pack
 
-    return Pack(faces, usage)
+    return Pack(faces, usage, device)
 
 
 def require(settings: params.Params) -> None:

@@ -24,8 +24,8 @@ GREY = 128
 class CenterFace:
     name = "centerface"
 
-    def __init__(self) -> None:
-        self.network = session(weights.path("centerface"), free_sizes=True)
+    def __init__(self, device: str) -> None:
+        self.network = session(weights.path("centerface"), device, free_sizes=True)
 
     def detect(self, image: np.ndarray, minimum_score: float) -> list[Face]:
         """Faces in uint8 RGB (H, W, 3), biggest first; in a large photo of a large face, not those that are far smaller."""

@@ -30,9 +30,9 @@ LAYER = re.compile(rb"\x05con_4|\x07affine_|\x04fc_2")
 
 
 @cache
-def load(path: Path) -> onnxruntime.InferenceSession:
+def load(path: Path, device: str) -> onnxruntime.InferenceSession:
     """float32 (B, 3, 150, 150), made by `blob`, -> float32 (B, 128)."""
-    return opened(graph(path.read_bytes()))
+    return opened(graph(path.read_bytes()), device)
 
 
 def blob(chip: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from iy import params
-from iy.errors import UserError
+from iy.device import onnx_providers
+from iy.errors import UserError, one_line
 from iy.faces import weights
 from iy.faces.face import Face, biggest_first, reduced
-from iy.faces.sessions import providers
 from iy.storage import file_sha256
 
 PADDING = 0.4  # of the short side: SCRFD misses faces that fill the picture
@@ -20,14 +20,14 @@ UNPINNED = "unknown licence (insightface's own packs are for research only)"
 class Pack:
     name = "insightface"
 
-    def __init__(self, faces: params.Faces, usage: weights.Usage) -> None:
+    def __init__(self, faces: params.Faces, usage: weights.Usage, device: str) -> None:
         self.folder = checked_folder(faces.pack)
         self.licence = allowed(self.folder, usage)
         self.minimum_score, self.embed_size = faces.minimum_score, faces.embed_size
-        self.app = self.open()
+        self.app = self.open(onnx_providers(device))
         self.recogniser = PackRecogniser(self.app.models["recognition"], self.licence)
 
-    def open(self):
+    def open(self, providers: list[str]):
         import onnxruntime
         from insightface.app import FaceAnalysis
 
@@ -37,13 +37,13 @@ class Pack:
             app = FaceAnalysis(
                 name=str(self.folder),
                 allowed_modules=["detection", "recognition"],
-                providers=providers(),
+                providers=providers,
                 sess_options=options,
             )
-            app.prepare(ctx_id=-1 if len(providers()) == 1 else 0, det_thresh=self.minimum_score, det_size=(SIDE, SIDE))
+            app.prepare(ctx_id=-1 if len(providers) == 1 else 0, det_thresh=self.minimum_score, det_size=(SIDE, SIDE))
         except Exception as error:  # insightface and onnxruntime raise many kinds on a pack that is not one
             raise UserError(
-                f"faces.pack {self.folder} cannot be opened by insightface ({brief(error)}): it needs one "
+                f"faces.pack {self.folder} cannot be opened by insightface ({one_line(error)}): it needs one "
                 "detector and one recogniser as ONNX files"
             ) from None
         if "recognition" not in app.models:
@@ -122,7 +122,3 @@ def allowed(folder: Path, usage: weights.Usage) -> str:
 
 def bgr(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
-
-
-def brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

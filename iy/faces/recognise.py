@@ -29,8 +29,8 @@ class Dlib:
     name = "dlib"
     threshold = 0.932  # L2 0.52, the equal error rate on the AT&T faces; .910 joins people there
 
-    def __init__(self) -> None:
-        self.network = dlibnet.load(weights.path("dlib"))
+    def __init__(self, device: str) -> None:
+        self.network = dlibnet.load(weights.path("dlib"), device)
         self.version = weights.WEIGHTS["dlib"].sha256[:12] + "-mirror"
         self.licence = weights.WEIGHTS["dlib"].licence
 
@@ -47,8 +47,8 @@ class FrFeature:
     name = "fr_feature"
     threshold = 0.378  # equal error rate (0.2 %) on the AT&T faces
 
-    def __init__(self) -> None:
-        self.network = session(weights.path("fr_feature"))
+    def __init__(self, device: str) -> None:
+        self.network = session(weights.path("fr_feature"), device)
         self.version, self.licence = weights.WEIGHTS["fr_feature"].sha256[:12], weights.WEIGHTS["fr_feature"].licence
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
@@ -59,11 +59,11 @@ class FrFeature:
 RECOGNISERS: dict[str, type[Dlib] | type[FrFeature]] = {"dlib": Dlib, "fr_feature": FrFeature}
 
 
-def load_recogniser(name: str, usage: weights.Usage) -> Recogniser:
+def load_recogniser(name: str, usage: weights.Usage, device: str) -> Recogniser:
     if name not in RECOGNISERS:
         raise UserError(f"no recogniser is called {name!r}: choose one of {sorted(RECOGNISERS)}")
     weights.require(name, usage)
-    return RECOGNISERS[name]()
+    return RECOGNISERS[name](device)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -4,30 +4,25 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iy.device import onnx_providers
+
 if TYPE_CHECKING:
     import onnxruntime
 
 
 @cache
-def session(path: Path, free_sizes: bool = False) -> "onnxruntime.InferenceSession":
+def session(path: Path, device: str, free_sizes: bool = False) -> "onnxruntime.InferenceSession":
     """`free_sizes`: forget the batch and image sizes that the file states (for fully convolutional networks)."""
-    return opened(resized(path) if free_sizes else path.read_bytes())
+    return opened(resized(path) if free_sizes else path.read_bytes(), device)
 
 
-def opened(model: bytes) -> "onnxruntime.InferenceSession":
+def opened(model: bytes, device: str) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)  # old exporters: a warning for every weight
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=providers())
-
-
-def providers() -> list[str]:
-    import onnxruntime
-
-    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    return [name for name in wanted if name in onnxruntime.get_available_providers()]
+    return onnxruntime.InferenceSession(model, options, providers=onnx_providers(device))
 
 
 def resized(path: Path) -> bytes:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.storage import atomic_folder, write_json
 
 WEIGHTS, SHAPE = "identity.safetensors", "identity.json"
@@ -55,7 +55,7 @@ def load(folder: Path | str, latents: tuple[int, ...]) -> IdentityNet:
         net.load_state_dict({name: value.float() for name, value in load_file(Path(folder) / WEIGHTS).items()})
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"finetune.identity_model = {str(folder)!r} cannot be read ({' '.join(str(error).split())[:200]}): name a "
+            f"finetune.identity_model = {str(folder)!r} cannot be read ({one_line(error)}): name a "
             "folder that the foundation's recipe wrote, or null to train without"
         ) from None
     if latents != (shape["channels"], shape["side"], shape["side"]):

@@ -17,7 +17,10 @@ def target(scheduler: object, latents: torch.Tensor, noise: torch.Tensor, t: tor
 
 
 def snr_weight(scheduler: object, t: torch.Tensor, gamma: float | None) -> torch.Tensor:
-    """Min-SNR weights (B,) (arXiv 2303.09556): min(SNR, γ) / SNR for noise, min(SNR, γ) / (SNR + 1) for v; 1 without γ."""
+    """Min-SNR weights (B,) (arXiv 2303.09556): min(SNR, γ) / SNR for noise, min(SNR, γ) / (SNR + 1) for v.
+
+    Without γ they are 1.
+    """
     if gamma is None:
         return torch.ones(t.shape, device=t.device)
     snr = compute_snr(scheduler, t)

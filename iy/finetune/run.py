@@ -1,15 +1,15 @@
 """A finetuning stage from settings to bundle: parent, data, training, lineage."""
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
 
 from iy import params
-from iy.diffusion import Base, TextEncoders, choose_device, load_base
+from iy.device import choose_device
+from iy.diffusion import Base, TextEncoders, load_base
 from iy.errors import UserError
 from iy.finetune import data
 from iy.finetune.examples import Examples
@@ -17,59 +17,53 @@ from iy.finetune.preview import Preview
 from iy.finetune.trainer import Trainer
 from iy.model import Personaliser, bundle
 from iy.params import Params
+from iy.resume import work_folder
 from iy.storage import file_sha256, folder_sha256, sha256, write_json
-from iy.tracking import StageRun, stage_run
+from iy.tracking import UNTRACKED, StageRun
 
 STAGE_SECTIONS = ("base", "model", "seed")
 WITHOUT_EFFECT = {"checkpoint_every", "stages"}  # finetune keys that do not change this stage's result
 
 
-def run(settings: Params, stage: str) -> None:
-    """`python -m iy.finetune --stage N`: models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
+def run(settings: Params, stage: str, tracked: StageRun = UNTRACKED) -> None:
+    """models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
     plan, number = settings.finetune.stages[stage], int(stage)
     state = PartialState(cpu=choose_device(settings.device).type == "cpu")  # of several under `accelerate launch`
-    with stage_run(settings, f"finetune{stage}") if state.is_main_process else untracked() as tracked:
-        paths = data.tables(settings, plan)
-        for name, path in paths.items():
-            tracked.log_dataset(name, path)
-        base = load_base(settings.base, state.device)
-        model, parent = start(settings, number, base)
-        lineage = {
-            "stage": number,
-            "parent": parent,
-            "settings": stage_digest(settings, stage),
-            "data": {name: file_sha256(path) for name, path in paths.items()},
-        }
-        examples, validation = data.load_examples(settings, plan, base, model.vision.image_size)
-        base.text = TextEncoders({})  # captions are encoded: the text encoders' memory is free
-        trainer = Trainer(
-            model,
-            base.scheduler,
-            examples,
-            validation,
-            settings.finetune,
-            plan,
-            seed=settings.seed,
-            resume=resume_dir(settings, lineage),
-            run=tracked,
-            preview=preview(settings, model, base, validation, tracked),
-        )
-        curves = trainer.train()
-        if state.is_main_process:
-            finish(settings, model, settings.bundle_dir(number), lineage, curves, len(examples))
-            for old in resume_dir(settings, lineage).parent.glob(f"finetune{stage}-*"):
-                shutil.rmtree(old)
-
-
-@contextlib.contextmanager
-def untracked() -> Iterator[StageRun]:
-    yield StageRun(None, None)
+    paths = data.tables(settings, plan)
+    for name, path in paths.items():
+        tracked.log_dataset(name, path)
+    base = load_base(settings.base, state.device)
+    model, parent = start(settings, number, base)
+    lineage = {
+        "stage": number,
+        "parent": parent,
+        "settings": stage_digest(settings, stage),
+        "data": {name: file_sha256(path) for name, path in paths.items()},
+    }
+    examples, validation = data.load_examples(settings, plan, base, model.vision.image_size)
+    base.text = TextEncoders({})  # captions are encoded: the text encoders' memory is free
+    trainer = Trainer(
+        model,
+        base.scheduler,
+        examples,
+        validation,
+        settings.finetune,
+        plan,
+        seed=settings.seed,
+        resume=resume_dir(settings, lineage),
+        run=tracked,
+        preview=preview(settings, model, base, validation, tracked),
+    )
+    curves = trainer.train()
+    if state.is_main_process:
+        finish(settings, model, settings.bundle_dir(number), lineage, curves, len(examples))
+        for old in resume_dir(settings, lineage).parent.glob(f"finetune{stage}-*"):
+            shutil.rmtree(old)
 
 
 def resume_dir(settings: Params, lineage: dict) -> Path:
-    """Checkpoints of exactly this training: other data, settings or parent never continue from them."""
-    digest = sha256(json.dumps(lineage, sort_keys=True).encode())[:16]
-    return Path(".iy", "resume", settings.profile, f"finetune{lineage['stage']}-{digest}")
+    """Checkpoints of exactly this training: of other data, settings, code or parent it never goes on."""
+    return work_folder(settings, f"finetune{lineage['stage']}", (), [lineage], [__name__])
 
 
 def start(settings: Params, stage: int, base: Base) -> tuple[Personaliser, str | None]:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from iy import params
+from iy.device import choose_device
 from iy.errors import UserError
 from iy.faces import load_analyser
 from iy.generate.draw import Cell, draw
@@ -19,11 +19,11 @@ from iy.storage import png, write_bytes
 class Portraitist:
     """A bundle with the face analyser that its references need. Draws the person of a photograph."""
 
-    def __init__(self, bundle: Path, faces: params.Faces, usage: str) -> None:
+    def __init__(self, bundle: Path, faces: params.Faces, usage: str, device: str) -> None:
         config = read_config(bundle)
         self.model, self.size = config["model"], config["base"].image_size
-        self.analyser = load_analyser(faces, usage)
-        self.pipeline = ImagineYourselfPipeline.from_pretrained(bundle, "cuda" if torch.cuda.is_available() else "cpu")
+        self.analyser = load_analyser(faces, usage, device)
+        self.pipeline = ImagineYourselfPipeline.from_pretrained(bundle, choose_device(device))
 
     def reference(self, photo: bytes, name: str) -> np.ndarray:
         """The masked face crop of a photograph's bytes; `name` stands for it in messages."""
@@ -53,13 +53,13 @@ class Portraitist:
 def draw_files(
     bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path
 ) -> Iterator[Path]:
-    """Draw one PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
+    """Draw a PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
     try:
         data = photo.read_bytes()
     except OSError as error:
         raise UserError(f"{photo}: {error.strerror}") from None
     seeds, draws = list(seeds), settings.evaluate
-    artist = Portraitist(bundle, settings.faces, settings.usage)
+    artist = Portraitist(bundle, settings.faces, settings.usage, settings.device)
     crop = artist.reference(data, str(photo))
     images = artist.draw(
         [crop] * len(seeds), [prompt] * len(seeds), seeds, draws.steps, draws.guidance, draws.identity_guidance

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from iy import params
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.faces import Analyser
 from iy.faces.crop import face_crop
 
@@ -23,7 +23,7 @@ def read_photo(data: bytes, name: str) -> np.ndarray:
     except UnidentifiedImageError:
         raise UserError(f"{name} is not an image that can be read: use a JPEG or PNG photograph") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is damaged ({' '.join(str(error).split())[:120]}): use another file") from None
+        raise UserError(f"{name} is damaged ({one_line(error)}): use another file") from None
 
 
 def one_face(image: np.ndarray, name: str, analyser: Analyser, model: params.Model, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from iy import params
 from iy.diffusion import Base, load_base
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.model.lora import PERSONAL
 from iy.model.personaliser import Personaliser
 from iy.storage import atomic_folder, write_json
@@ -80,7 +80,7 @@ def read_config(folder: Path | str) -> dict:
     except FileNotFoundError:
         raise UserError(f"{folder} is not a bundle: it has no config.json") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a bundle's configuration: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{path} is not a bundle's configuration: {one_line(error)}") from None
 
 
 def load(folder: Path | str, base: Base) -> Personaliser:
@@ -126,9 +126,4 @@ def locate(base: params.Base, folder: Path) -> params.Base:
             return path
         return next((str(above / path) for above in folder.resolve().parents if (above / path).exists()), path)
 
-    def moved(part: params.Component) -> params.Component:
-        second = getattr(part, "second", None)
-        return part.model_copy(update={"path": find(part.path)} | ({"second": moved(second)} if second else {}))
-
-    parts = {name: moved(getattr(base, name)) for name in ("unet", "vae", "scheduler", "vision")}
-    return base.model_copy(update=parts | {"text": {name: moved(branch) for name, branch in base.text.items()}})
+    return base.moved(find)

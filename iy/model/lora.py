@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import nn
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 
 PERSONAL = "personal"  # the trained one
 SHARED = "shared_weight"
@@ -59,7 +59,7 @@ def load(unet: UNet2DConditionModel, source: Path | str | dict[str, torch.Tensor
     try:
         unet.load_lora_adapter(source, prefix="unet", adapter_name=name)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"LoRA {name!r} does not fit this U-Net ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"LoRA {name!r} does not fit this U-Net ({one_line(error)})") from None
     if name not in others(unet):
         raise UserError(f"LoRA {name!r}: no tensor of it is named unet.…, so none was loaded")
     weigh(unet, {name: weight})

@@ -1,13 +1,6 @@
-from iy import stage
+"""`python -m iy.photos`: photos of the configured source into shards and a table (about a minute for 640 portraits)."""
 
-
-def run(params) -> None:
-    from iy.photos.run import run  # heavy imports here: Ctrl-C during them is one line too
-    from iy.tracking import stage_run
-
-    with stage_run(params, "photos") as tracked:
-        run(params, tracked.log_metrics)
-
+from iy.stage import main
 
 if __name__ == "__main__":
-    stage.main("photos", run)
+    main("photos")

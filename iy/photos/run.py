@@ -1,4 +1,4 @@
-"""`python -m iy.photos`: photos of the configured source into shards and a table. About a minute for 640 portraits."""
+"""Photos of the configured source into shards and a table."""
 
 import logging
 from collections import Counter
@@ -11,8 +11,8 @@ from iy.errors import UserError
 from iy.params import Params
 from iy.photos import bucket, folder, studio, table, tars
 from iy.photos.photo import Photo
-from iy.stage import Tell, silently
 from iy.storage import atomic_folder, write_shard
+from iy.tracking import UNTRACKED, StageRun, Tell
 
 SHARD = 1000  # images in one tar
 SOURCES = {
@@ -25,12 +25,12 @@ SOURCES = {
 log = logging.getLogger(__name__)
 
 
-def run(params: Params, tell: Tell = silently) -> None:
+def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
     taken = not_erased(SOURCES[params.photos.source](params.photos, params.workers))
     with atomic_folder(params.photos_dir) as aside:
         seen = Counter()
-        records.stream(aside / "photos.parquet", counted(store(taken, aside), seen, tell), records.PHOTO)
+        records.stream(aside / "photos.parquet", counted(store(taken, aside), seen, tracked.log_metrics), records.PHOTO)
         refuse_none(aside / "photos.parquet", seen, params)
         params.write(aside)
     log.info(

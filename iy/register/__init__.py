@@ -1,1 +1,1 @@
-"""Stage 4 into the model registry: a version that can be loaded and served anywhere, promoted when a stated gate lets it."""
+"""Stage 4 into the model registry: a version that loads and serves anywhere, promoted when a stated gate lets it."""

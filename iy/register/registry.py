@@ -71,7 +71,7 @@ def find(client: "MlflowClient", name: str, tags: dict[str, str]) -> "ModelVersi
     return max(found, key=lambda version: int(version.version), default=None)
 
 
-def log(run_id: str, package: Path, requirements: list[str], example: dict[str, Any]) -> str:
+def log(run_id: str, package: Path, requirements: list[str], example: dict[str, Any], device: str) -> str:
     """Store the model under the run and return its URI. The project's code goes with it."""
     import mlflow
     import pandas
@@ -99,6 +99,7 @@ def log(run_id: str, package: Path, requirements: list[str], example: dict[str, 
             code_paths=[str(Path(iy.__file__).parent)],
             pip_requirements=requirements,
             signature=signature,
+            model_config={"device": device},
             input_example=pandas.DataFrame([example]),
         )
     return logged.model_uri

@@ -13,7 +13,7 @@ from iy import params, records
 from iy.errors import UserError
 from iy.register import gate, registry
 from iy.storage import folder_sha256, png, read_image, write_json
-from iy.tracking import connect, stage_run, tracking_uri
+from iy.tracking import StageRun, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,32 +23,26 @@ log = logging.getLogger(__name__)
 STAGE = "stage4"
 
 
-def run(settings: params.Params) -> None:
-    """`python -m iy.register`: writes reports/<profile>/register/registration.json, which holds nothing of when or where."""
+def run(settings: params.Params, tracked: StageRun) -> None:
+    """Write reports/<profile>/register/registration.json, which holds nothing of when or where."""
     bundle = settings.bundle_dir(4)
     metrics = read_metrics(settings.report_dir("evaluate") / "metrics.json")
     if not (bundle / "config.json").is_file():
         raise UserError(f"{bundle} holds no finetuned model: run the stages before this one (dvc repro)")
+    if tracked.client is None:
+        raise UserError(f"the registry {tracking_uri()} cannot be used ({tracked.why}): mend that, then run again")
     candidate, sha = metrics[STAGE], folder_sha256(bundle)
-    with stage_run(settings, "register") as tracked:
-        if tracked.client is None:
-            raise UserError(
-                f"the registry {tracking_uri()} cannot be reached: start it, or unset MLFLOW_TRACKING_URI for a local one"
-            )
-        tracked.log_dataset("metrics", settings.report_dir("evaluate") / "metrics.json")
-        client = connect()
-        champion = registry.champion(client, settings.register_.name)
-        verdict = gate.decide(
-            candidate, registry.metrics_of(champion), settings.register_
-        )  # before the slow part: may refuse to compare
-        version, verdict = registered(client, settings, bundle, sha, candidate, verdict, tracked.run_id)
-        registry.place(client, version, verdict.verdict == gate.PROMOTED)
-        tracked.set_tags(
-            {"iy.verdict": verdict.verdict, "iy.reason": verdict.reason, "iy.version": str(version.version)}
-        )
-        tracked.log_metrics(
-            {name: found["value"] for name, found in candidate.items() if isinstance(found.get("value"), int | float)}
-        )
+    tracked.log_dataset("metrics", settings.report_dir("evaluate") / "metrics.json")
+    client = tracked.client
+    champion = registry.champion(client, settings.register_.name)
+    # before the slow part: it may refuse to compare
+    verdict = gate.decide(candidate, registry.metrics_of(champion), settings.register_)
+    version, verdict = registered(client, settings, bundle, sha, candidate, verdict, tracked.run_id)
+    registry.place(client, version, verdict.verdict == gate.PROMOTED)
+    tracked.set_tags({"iy.verdict": verdict.verdict, "iy.reason": verdict.reason, "iy.version": str(version.version)})
+    tracked.log_metrics(
+        {name: found["value"] for name, found in candidate.items() if isinstance(found.get("value"), int | float)}
+    )
     log.info(
         "%s version %s is challenger; %s as champion: %s",
         version.name,
@@ -77,7 +71,7 @@ def registered(
         return known, gate.Verdict(known.tags["iy.verdict"], known.tags["iy.reason"])
     with tempfile.TemporaryDirectory(prefix="iy-register-") as scratch:
         folder = package.pack(bundle, settings, Path(scratch, "package"))
-        uri = registry.log(run_id, folder, package.requirements(settings.faces), example(settings))
+        uri = registry.log(run_id, folder, package.requirements(settings), example(settings), settings.device)
     tags |= {"iy.verdict": verdict.verdict, "iy.reason": verdict.reason, "iy.run": run_id}
     return registry.create(client, settings.register_.name, uri, run_id, tags), verdict
 

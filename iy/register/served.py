@@ -1,6 +1,8 @@
-"""The registered model as MLflow runs it ("models from code"): rows of prompt, reference photo and seed to pictures. An empty reference draws from the prompt alone.
+"""The registered model as MLflow runs it ("models from code"): rows of prompt, reference photo and seed to pictures.
 
-model = mlflow.pyfunc.load_model("models:/iy-studio@champion")
+An empty reference draws from the prompt alone. It computes on the settings' device, or on another that is named:
+
+model = mlflow.pyfunc.load_model("models:/iy-studio@champion", model_config={"device": "cpu"})
 model.predict(pandas.DataFrame([{"prompt": "...", "reference": base64 of a photo's bytes, "seed": 0}]))["image"]
 """
 
@@ -28,7 +30,7 @@ class Portraits(mlflow.pyfunc.PythonModel):
         if faces.pack:
             faces = faces.model_copy(update={"pack": str(package / faces.pack)})
         self.draws = settings["draws"]
-        self.artist = Portraitist(package / "bundle", faces, settings["usage"])
+        self.artist = Portraitist(package / "bundle", faces, settings["usage"], context.model_config["device"])
 
     def predict(self, context, model_input, params=None):
         """A DataFrame with column `image`: one base64 PNG per row. `params`: steps, guidance, identity_guidance."""

@@ -2,9 +2,16 @@
 
 The labelling configuration that fits:
 
-    <View><Image name="reference" value="$reference"/><Image name="image" value="$image"/><Text name="caption" value="$caption"/>
-      <Choices name="verdict" toName="image" choice="single"><Choice value="accepted"/><Choice value="rejected"/></Choices>
-      <TextArea name="reason" toName="image"/></View>
+    <View>
+      <Image name="reference" value="$reference"/>
+      <Image name="image" value="$image"/>
+      <Text name="caption" value="$caption"/>
+      <Choices name="verdict" toName="image" choice="single">
+        <Choice value="accepted"/>
+        <Choice value="rejected"/>
+      </Choices>
+      <TextArea name="reason" toName="image"/>
+    </View>
 """
 
 import base64

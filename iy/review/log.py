@@ -1,7 +1,7 @@
 """The log of a review: a JSON line per judgement or undo, on disk before anybody is told that it is.
 
-A line is there whole or not at all: what a killed process left of one is cut off by the next that opens the log. Several
-processes may append; each holds the file's lock while it reads what the others wrote and adds its own line.
+A line is there whole or not at all: what a killed process left of one is cut off by the next that opens the log.
+Several processes may append; each holds the file's lock while it reads what the others wrote and adds its own line.
 """
 
 import fcntl

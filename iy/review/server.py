@@ -1,16 +1,17 @@
 """The page and what it asks: things to judge, their pictures, and a place for each judgement.
 
-Only this machine is answered, only under its own names (a foreign name that is made to point here is refused), and only
-the page itself can post: it holds a token that is drawn anew at every start. What others wrote is sent as data, never as
-markup.
+Only this machine is answered, only under its own names (a foreign name that is made to point here is refused), and
+only the page itself can post: it holds a token that is drawn anew at every start. What others wrote is sent as data,
+never as markup.
 """
 
 import re
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,80 +50,105 @@ def application(things: Things, log: Log, hosts: set[str]) -> FastAPI:
     """hosts: the names with port under which the page may be asked for."""
     app = FastAPI(openapi_url=None)
     token = secrets.token_urlsafe(32)
+    guard(app, hosts)
+    app.include_router(shown(things, log, token))
+    app.include_router(judged(things, log), dependencies=[Depends(of_this_start(token))])
+    return app
 
-    def posted_by_the_page(x_review_token: Annotated[str, Header()] = "") -> None:
-        if not secrets.compare_digest(x_review_token.encode(), token.encode()):
-            raise HTTPException(403, "this page is from an earlier start: load it again")
+
+def guard(app: FastAPI, hosts: set[str]) -> None:
+    """Refuse what is asked for under a foreign name, and say with every answer how little a browser may do with it."""
 
     @app.middleware("http")
-    async def guarded(request: Request, answer):
+    async def guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.headers.get("host") not in hosts:
             return JSONResponse({"detail": "asked for under a foreign name"}, 403, HEADERS)
         response = await answer(request)
         response.headers.update({name: value for name, value in HEADERS.items() if name not in response.headers})
         return response
 
-    def thing(key: str) -> Thing:
-        if key not in things.by_id:
-            raise HTTPException(404, "there is no such photo or pair")
-        return things.by_id[key]
 
-    @app.get("/")
+def of_this_start(token: str) -> Callable[[str], None]:
+    """A check that a request comes from the page, which alone was told the token."""
+
+    def check(x_review_token: Annotated[str, Header()] = "") -> None:
+        if not secrets.compare_digest(x_review_token.encode(), token.encode()):
+            raise HTTPException(403, "this page is from an earlier start: load it again")
+
+    return check
+
+
+def shown(things: Things, log: Log, token: str) -> APIRouter:
+    """What is looked at: the page, what there is to judge, and how far the reviewers agree."""
+    router = APIRouter()
+
+    @router.get("/")
     def page() -> HTMLResponse:
-        nonce = secrets.token_urlsafe(16)
-        text = TEMPLATES.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8")).render(
-            nonce=nonce, token=token, kinds=KINDS, reasons=REASONS
-        )
-        policy = (
-            f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src 'nonce-{nonce}'; "
-            f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})
+        return html(token)
 
-    @app.get("/favicon.ico")
+    @router.get("/favicon.ico")
     def icon() -> Response:
         """None: browsers ask for one."""
         return Response(status_code=204)
 
-    @app.get("/things")
+    @router.get("/things")
     def ask(kind: Kind, reviewer: Annotated[str, NAME], verdict: Verdict | None = None, skip: int = 0) -> dict:
-        """The next things that the reviewer has not judged, `skip` of them passed over; how many there are and are done."""
+        """The next things that the reviewer has not judged, `skip` of them passed over; how many there are."""
         log.refresh()
         picked, done = things.pick(kind, verdict), log.judged.get(reviewer.strip(), {})
         left = [one for one in picked if one.row["id"] not in done]
         return {"things": [one.shown() for one in left[skip : skip + AHEAD]], "left": len(left), "total": len(picked)}
 
-    @app.get("/picture/{key}/{which}")
+    @router.get("/picture/{key}/{which}")
     def picture(key: str, which: Literal["own", "beside"]) -> Response:
-        found = thing(key)
+        found = thing(things, key)
         if which == "beside" and found.beside is None:
             raise HTTPException(404, "nothing stands beside it")
-        return Response(
-            things.image(found, which == "beside"),
-            media_type="image/png",
-            headers={"Cache-Control": "private, max-age=3600"},
-        )
+        kept = {"Cache-Control": "private, max-age=3600"}
+        return Response(things.image(found, which == "beside"), media_type="image/png", headers=kept)
 
-    @app.post("/judgements", dependencies=[Depends(posted_by_the_page)])
+    @router.get("/agreement")
+    def agree() -> dict:
+        log.refresh()
+        own = {who: judged for who, judged in log.judged.items() if judged}
+        decided, tied = settled(log.judged)
+        counts = {who: len(judged) for who, judged in own.items()}
+        return {"reviewers": counts, "decided": len(decided), "tied": len(tied), "pairs": agreement(own)}
+
+    return router
+
+
+def judged(things: Things, log: Log) -> APIRouter:
+    """What is decided: a judgement, or the last one taken back."""
+    router = APIRouter()
+
+    @router.post("/judgements")
     def decide(body: Decided) -> dict:
-        thing(body.id)
+        thing(things, body.id)
         log.add(Judgement(body.id, body.verdict, body.reviewer, re.sub(r"\s+", " ", body.reason)))
         return {"saved": body.id}
 
-    @app.post("/undo", dependencies=[Depends(posted_by_the_page)])
+    @router.post("/undo")
     def undo(body: Posted) -> dict:
         taken = log.undo(body.reviewer)
         return {"thing": None if taken is None or taken.id not in things.by_id else things.by_id[taken.id].shown()}
 
-    @app.get("/agreement")
-    def agree() -> dict:
-        log.refresh()
-        decided, tied = settled(log.judged)
-        return {
-            "reviewers": {who: len(own) for who, own in log.judged.items() if own},
-            "decided": len(decided),
-            "tied": len(tied),
-            "pairs": agreement({who: own for who, own in log.judged.items() if own}),
-        }
+    return router
 
-    return app
+
+def thing(things: Things, key: str) -> Thing:
+    if key not in things.by_id:
+        raise HTTPException(404, "there is no such photo or pair")
+    return things.by_id[key]
+
+
+def html(token: str) -> HTMLResponse:
+    """The page, which runs its own script and style and nothing else."""
+    nonce = secrets.token_urlsafe(16)
+    template = TEMPLATES.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
+    policy = (
+        f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src 'nonce-{nonce}'; "
+        f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    text = template.render(nonce=nonce, token=token, kinds=KINDS, reasons=REASONS)
+    return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})

@@ -15,7 +15,10 @@ Judged = dict[str, dict[str, Judgement]]
 
 
 def settled(judged: Judged) -> tuple[list[Judgement], list[str]]:
-    """What the majority says of each id, with the names of all who say so; and the ids of ties, which nobody decides."""
+    """What the majority says of each id, with the names of all who say so.
+
+    And the ids of ties, which nobody decides.
+    """
     by_id: dict[str, list[Judgement]] = {}
     for own in judged.values():
         for one in own.values():
@@ -33,7 +36,10 @@ def settled(judged: Judged) -> tuple[list[Judgement], list[str]]:
 
 
 def agreement(judged: Judged) -> list[dict]:
-    """Per two reviewers: how many they both judged, the share judged alike, and Cohen's kappa (None where undefined)."""
+    """Per two reviewers: how many they both judged, the share judged alike, and Cohen's kappa.
+
+    Kappa is None where it is undefined.
+    """
     from sklearn.metrics import cohen_kappa_score
 
     rows = []

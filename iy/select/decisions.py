@@ -68,7 +68,8 @@ def rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     """(place, row) of every data row, after a check of the columns."""
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist: name a CSV or parquet file of decisions (in a profile, select.decisions: null for none)"
+            f"{path} does not exist: name a CSV or parquet file of decisions "
+            "(in a profile, select.decisions: null for none)"
         )
     read_table = {".csv": read_csv, ".parquet": read_parquet}.get(path.suffix)
     if read_table is None:

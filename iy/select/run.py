@@ -17,38 +17,38 @@ from iy.records import ACCEPTED, REJECTED
 from iy.select import decisions
 from iy.select.decisions import Decision
 from iy.select.rank import best_pairs, best_photos
-from iy.tracking import stage_run
+from iy.tracking import UNTRACKED, StageRun
 
 DECIDING = ["id", "person", "split", "quality", "shard", "verdict", "reason"]  # columns; the rest is only passed on
 log = logging.getLogger(__name__)
 
 
-def run(settings: Params) -> None:
+def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
+    """Write data/<profile>/select."""
     photo_path = settings.data_dir("curate") / "photos.parquet"
     pair_path = settings.data_dir("synpairs") / "pairs.parquet"
-    with stage_run(settings, "select") as tracked:
-        tracked.log_dataset("photos", photo_path)
-        tracked.log_dataset("pairs", pair_path)
-        photos, pairs = records.read(photo_path, records.PHOTO, DECIDING), records.read(pair_path, records.PAIR)
-        decided = {} if settings.select.decisions is None else decisions.read(Path(settings.select.decisions))
-        decided = still_here(decided, {row["id"] for row in photos + pairs})
-        known = {row["id"]: row["split"] for row in photos if row["split"]}
-        splits = {row["id"]: None for row in photos} | known  # a copy has its original's id, and no split
-        check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
-        real = [row for row in photos if row["split"] == "train"]
-        made = [row for row in pairs if splits.get(row["reference"]) == "train"]
-        if settings.select.review == "required":
-            settings.select.decided()
-            refuse_undecided(real + made, decided)
-        real = judge(real, decided, settings.select.real_share, best_photos)
-        made = judge(made, decided, settings.select.pair_share, best_pairs)
-        with storage.atomic_folder(settings.data_dir("select")) as folder:
-            records.stream(folder / "real.parquet", judged_photos(photo_path, real), records.PHOTO)
-            records.write(folder / "pairs.parquet", made, records.PAIR)
-            settings.write(folder)
-        for name, rows in (("real", real), ("pairs", made)):
-            kept = len(records.accepted(rows))
-            tracked.log_metrics({f"{name}_kept": kept, f"{name}_left_out": len(rows) - kept})
+    tracked.log_dataset("photos", photo_path)
+    tracked.log_dataset("pairs", pair_path)
+    photos, pairs = records.read(photo_path, records.PHOTO, DECIDING), records.read(pair_path, records.PAIR)
+    decided = {} if settings.select.decisions is None else decisions.read(Path(settings.select.decisions))
+    decided = still_here(decided, {row["id"] for row in photos + pairs})
+    known = {row["id"]: row["split"] for row in photos if row["split"]}
+    splits = {row["id"]: None for row in photos} | known  # a copy has its original's id, and no split
+    check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
+    real = [row for row in photos if row["split"] == "train"]
+    made = [row for row in pairs if splits.get(row["reference"]) == "train"]
+    if settings.select.review == "required":
+        settings.select.decided()
+        refuse_undecided(real + made, decided)
+    real = judge(real, decided, settings.select.real_share, best_photos)
+    made = judge(made, decided, settings.select.pair_share, best_pairs)
+    with storage.atomic_folder(settings.data_dir("select")) as folder:
+        records.stream(folder / "real.parquet", judged_photos(photo_path, real), records.PHOTO)
+        records.write(folder / "pairs.parquet", made, records.PAIR)
+        settings.write(folder)
+    for name, rows in (("real", real), ("pairs", made)):
+        kept = len(records.accepted(rows))
+        tracked.log_metrics({f"{name}_kept": kept, f"{name}_left_out": len(rows) - kept})
 
 
 def judged_photos(table: Path, real: list[dict]) -> Iterator[list[dict]]:
@@ -59,8 +59,10 @@ def judged_photos(table: Path, real: list[dict]) -> Iterator[list[dict]]:
 
 
 def still_here(decided: dict[str, Decision], ids: set[str]) -> dict[str, Decision]:
-    """What was decided of rows that exist. Pairs come and go with the settings that draw them; a file of which nothing
-    is here belongs to something else."""
+    """What was decided of rows that exist.
+
+    Pairs come and go with the settings that draw them; a file of which nothing is here belongs to something else.
+    """
     gone = [key for key in decided if key not in ids]
     if gone and len(gone) == len(decided):
         raise UserError(
@@ -104,7 +106,7 @@ def refuse_undecided(rows: list[dict], decided: dict[str, Decision]) -> None:
 
 
 def judge(rows: list[dict], decided: dict[str, Decision], share: float, best: Callable) -> list[dict]:
-    """The rows with verdict, reason and decided_by: people's decisions, else the ranking of what was accepted before."""
+    """The rows with verdict, reason and decided_by: people's decisions, else the ranking of what was accepted."""
     verdicts = {row["id"]: decided[row["id"]].verdict if row["id"] in decided else row["verdict"] for row in rows}
     ranked = [row for row in rows if verdicts[row["id"]] == ACCEPTED]
     forced = {row["id"] for row in ranked if row["id"] in decided}

@@ -1,2 +1,1 @@
-"""SynPairs: photos of a person in another pose and expression, made from one photo, judged by a recogniser (METHOD
-§1)."""
+"""SynPairs: photos of a person in another pose and expression, made from one photo, measured by a recogniser."""

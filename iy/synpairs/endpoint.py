@@ -1,5 +1,7 @@
-"""A rewriter behind an OpenAI-compatible endpoint (llama.cpp, vLLM, a hosted service). Key: environment
-IY_OPENAI_API_KEY."""
+"""A rewriter behind an OpenAI-compatible endpoint (llama.cpp, vLLM, a hosted service).
+
+Its key is the environment variable IY_OPENAI_API_KEY.
+"""
 
 import json
 import logging
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from iy.errors import UserError
 from iy.synpairs.answers import Answers
-from iy.synpairs.rewriters import REPLY_TOKENS, SYSTEM, Request, clean, instruction
+from iy.synpairs.asking import REPLY_TOKENS, SYSTEM, Request, clean, instruction
 
 PARALLEL = 8  # requests in flight
 TIMEOUT = 60.0  # seconds for one reply
@@ -55,8 +57,8 @@ class Endpoint:
 
         if self.budget is not None and self.used >= self.budget:
             raise UserError(
-                f"synpairs.rewriter_budget: {self.budget} tokens are used up: raise it and run the same command again; what "
-                "was answered is kept"
+                f"synpairs.rewriter_budget: {self.budget} tokens are used up: raise it and run the same command again; "
+                "what was answered is kept"
             )
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": instruction(request)}]
         try:

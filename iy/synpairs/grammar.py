@@ -2,21 +2,24 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 from iy import lexicon
+from iy.synpairs.asking import Request
+from iy.synpairs.shot import new_shot, words
 
-CHANGE = {
-    "expression": 0.9,
-    "pose": 0.8,
-    "gaze": 0.5,
-    "light": 0.5,
-    "backdrop": 0.6,
-}  # how often each is changed (choice)
+
+class Grammar:
+    """Replaces the caption's own shot words by others from the lexicon; the words about the person stay as they are."""
+
+    name = "grammar"
+
+    def answer(self, requests: Sequence[Request]) -> list[str]:
+        return [rewrite_by_grammar(request.caption, random.Random(request.seed)) for request in requests]
 
 
 def rewrite_by_grammar(caption: str, rng: random.Random) -> str:
-    """The caption with another expression or head pose, often another gaze, light and backdrop; the person as
-    before."""
+    """The caption with another expression or head pose, often other gaze, light and backdrop; the person as before."""
     found = lexicon.find(caption)
     shot = new_shot({name: value for name, (value, _, _) in found.items()}, rng)
     text, added = caption.strip(), []
@@ -32,26 +35,6 @@ def rewrite_by_grammar(caption: str, rng: random.Random) -> str:
             added.append(("in front of " if name == "backdrop" else "") + words(name, value, rng))
     text = text.rstrip(". ")
     return text[:1].upper() + text[1:] + "".join(f", {phrase}" for phrase in added) + "."
-
-
-def new_shot(present: dict[str, str], rng: random.Random) -> dict[str, str]:
-    """What to change: shot attribute -> another value than the present one; expression or pose is always among them."""
-    chosen = [name for name, chance in CHANGE.items() if rng.random() < chance]
-    if not {"expression", "pose"} & set(chosen):
-        chosen.insert(0, rng.choice(["expression", "pose"]))
-    shot = {
-        name: rng.choice([value for value in lexicon.LEXICON[name] if value != present.get(name)]) for name in chosen
-    }
-    if shot.get("expression", present.get("expression")) == "sleeping":
-        shot.pop("gaze", None)
-    return shot
-
-
-def words(name: str, value: str, rng: random.Random) -> str:
-    """A phrase that says it, the clearest first: it must read back as the same value."""
-    phrases = lexicon.LEXICON[name][value]
-    good = [phrase for phrase in phrases if lexicon.find(phrase).get(name, ("",))[0] == value]
-    return rng.choice(good or phrases[:1])
 
 
 def without(text: str, start: int, end: int) -> str:

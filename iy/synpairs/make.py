@@ -10,9 +10,9 @@ from iy.faces.crop import face_crop
 from iy.params import Params
 from iy.records import REJECTED
 from iy.storage import png, read_image, sha256
-from iy.synpairs.calibrate import Bounds
+from iy.synpairs.accept import Kind, choose
+from iy.synpairs.bounds import Bounds
 from iy.synpairs.generators import Generator
-from iy.synpairs.judge import judge
 from iy.synpairs.plan import Plan
 from iy.synpairs.refiners import Refiner
 
@@ -25,7 +25,7 @@ class Made(NamedTuple):
 
 
 class Maker:
-    """Draws pairs, refines them and measures them with the filtering recogniser. model: names what draws and refines."""
+    """Draws pairs, refines them, measures them with the filtering recogniser. model: names what draws and refines."""
 
     def __init__(
         self,
@@ -74,9 +74,8 @@ class Maker:
         return made
 
     def start(self, similarities: list[float | None]) -> int:
-        """Index of the image that the next pass starts from: the best so far that is no copy, the latest when none
-        is."""
-        best = judge(similarities, self.bounds).kept_pass
+        """Index of the image that the next pass starts from: the best so far that is no copy, the latest if none is."""
+        best = choose(similarities, self.bounds).kept_pass
         return len(similarities) - 1 if best is None else best
 
     def measure(self, image: np.ndarray, plan: Plan) -> float | None:
@@ -84,8 +83,7 @@ class Maker:
         return None if seen is None else float(similarity(seen, np.array(plan.reference["embedding"])))
 
     def row(self, plan: Plan, made: Made | None) -> tuple[dict, bytes | None]:
-        """The PAIR row, without its place in a shard, and the kept image as PNG; `made` is None where no caption
-        was."""
+        """The PAIR row, without its place in a shard, and the kept image as PNG; `made`: None where no caption was."""
         photo = plan.reference
         row = (
             {key: photo[key] for key in ("person", "licence", "consent")}
@@ -103,16 +101,16 @@ class Maker:
                 "id": sha256(f"{photo['id']}/{plan.number}/{plan.rewrite.text}".encode()),
                 "verdict": REJECTED,
                 "similarity": [],
-                "reason": f"caption not rewritten: {plan.rewrite.problem}",
+                "reason": f"{Kind.NOT_REWRITTEN}: {plan.rewrite.problem}",
             }, None
-        verdict = judge(made.similarity, self.bounds)
-        data = png(made.images[verdict.kept_pass or 0])
+        choice = choose(made.similarity, self.bounds)
+        data = png(made.images[choice.kept_pass or 0])
         return row | {
             "id": sha256(data),
             "similarity": made.similarity,
-            "kept_pass": verdict.kept_pass,
-            "verdict": verdict.verdict,
-            "reason": verdict.reason,
+            "kept_pass": choice.kept_pass,
+            "verdict": choice.verdict,
+            "reason": choice.reason,
         }, data
 
 

@@ -1,11 +1,10 @@
-"""Which models draw and refine the pairs: what they must be, refused before any work, and the name by which rows know
-them."""
+"""Which models draw and refine the pairs: what they must be, refused before any work, and the names rows give them."""
 
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.params import Adapter, Base, Params, Pipeline, SynPairs
 from iy.storage import file_sha256, folder_digest
 
@@ -53,8 +52,8 @@ def require_adapter(params: Params) -> None:
     key, under = adapted(settings)
     if not issubclass(pipeline_class(under, key), IPAdapterMixin):
         raise UserError(
-            f"{key}: diffusers does not put an IP-Adapter on {under.cls} as on pipelines with a U-Net: name one of those, as "
-            "StableDiffusionXLPipeline"
+            f"{key}: diffusers does not put an IP-Adapter on {under.cls} as on pipelines with a U-Net: name one of "
+            "those, as StableDiffusionXLPipeline"
         )
 
 
@@ -91,7 +90,8 @@ def pipeline_class(named: Pipeline, key: str) -> type["DiffusionPipeline"]:
     found = getattr(diffusers, named.cls, None)
     if found not in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values() or "Control" in named.cls:
         raise UserError(
-            f"{key}.class: {named.cls} is not a text-to-image pipeline of diffusers: name one, as StableDiffusionXLPipeline"
+            f"{key}.class: {named.cls} is not a text-to-image pipeline of diffusers: name one, as "
+            "StableDiffusionXLPipeline"
         )
     taken = inspect.signature(found.__call__).parameters
     if lacking := [name for name in ("num_inference_steps", "guidance_scale") if name not in taken]:
@@ -110,7 +110,7 @@ def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device |
         opened = cls.from_pretrained(named.path, use_safetensors=True, dtype=getattr(torch, base.dtype))
         listed = cls.load_config(named.path)
     except Exception as error:  # of many kinds, where a folder does not hold what its class needs
-        raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {brief(error)}") from None
+        raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {one_line(error)}") from None
     # optional to diffusers, which would fail when it draws
     lacking = [
         name for name in opened.components if name.startswith(("text_encoder", "tokenizer")) and name not in listed
@@ -123,16 +123,12 @@ def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device |
     return opened.to(device)
 
 
-def brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def uses_bundle(settings: SynPairs) -> bool:
     """Whether stage 1's bundle draws or refines."""
     return settings.generator is None or (settings.refiner == "bundle" and settings.rounds > 0)
 
 
-def identity(params: Params) -> str:
+def names_of(params: Params) -> str:
     """What draws and what refines, by the hashes of their files; a hub id is taken as it is named.
 
     The bundle's hash alone where it does both, or all there is.
@@ -159,7 +155,7 @@ def pipeline_name(named: Pipeline) -> str:
 
 
 def digest(*parts: str | None) -> str:
-    """sha256 of the local folder or file that these parts of a path name; else the parts, a hub id and what lies there."""
+    """sha256 of the local folder or file that these parts of a path name; else the parts: a hub id and a file there."""
     place = Path(*(part for part in parts if part))
     if place.is_dir():
         return folder_digest(place)

@@ -1,4 +1,4 @@
-"""The report of synpairs: what was made, by which bounds it was judged, and how it looks pass by pass."""
+"""The report of synpairs: what was made, by which bounds it was accepted, and how it looks pass by pass."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,6 +10,7 @@ from iy import report
 from iy.params import Adapter, Params, SynPairs
 from iy.records import ACCEPTED
 from iy.storage import atomic_folder, write_bytes, write_json
+from iy.synpairs.accept import Kind
 
 
 def write(
@@ -40,7 +41,7 @@ def write(
 
 
 def verdicts(rows: list[dict], summary: dict) -> list[report.Block]:
-    counts = Counter((row["verdict"], row["reason"] or "within bounds") for row in rows)
+    counts = Counter((row["verdict"], row["reason"] or Kind.WITHIN) for row in rows)
     table = [
         [report.coloured(verdict, verdict == ACCEPTED), reason, count, f"{count / len(rows):.0%}"]
         for (verdict, reason), count in sorted(counts.items())
@@ -156,5 +157,5 @@ def pictures(rows: list[dict], examples: dict[str, list[np.ndarray]], passes: in
             )
             cells.append(report.thumbnail(image, said) + report.paragraph(said))
         good = row["verdict"] == ACCEPTED
-        table.append([*cells, report.coloured(row["reason"] or "within bounds", good), row["caption"]])
+        table.append([*cells, report.coloured(row["reason"] or Kind.WITHIN, good), row["caption"]])
     return [report.strip(header, table)]

@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from iy import records
 from iy.errors import UserError
 from iy.params import Params, SynPairs
-from iy.synpairs.rewriters import Request, Rewrite, Rewriter, derived_seed, rewrite
+from iy.seeds import derived_seed
+from iy.synpairs.asking import Request
+from iy.synpairs.rewriters import Rewrite, Rewriter, rewrite
 
 
 @dataclass(frozen=True)

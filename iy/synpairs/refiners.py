@@ -1,4 +1,4 @@
-"""What draws a picture towards the reference, pass by pass (METHOD §1): the bundle, an IP-Adapter, or a face swapper."""
+"""What draws a picture towards the reference, pass by pass: the bundle, an IP-Adapter, or a face swapper."""
 
 import contextlib
 import copy
@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.faces import Analyser
 from iy.generate import Cell, in_batches, redraw
 from iy.params import Adapter, Params
+from iy.seeds import derived_seed
 from iy.synpairs.generators import Generator, bundle_options, noise, pictures
-from iy.synpairs.models import adapted, brief, open_pipeline
+from iy.synpairs.models import adapted, open_pipeline
 from iy.synpairs.plan import Plan
-from iy.synpairs.rewriters import derived_seed
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +129,7 @@ def load_refiner(
     if settings.refiner == "bundle":
         return Bundle(bundle, params)
     if settings.refiner == "inswapper":
-        return Swapper(open_swapper(settings.refiner_model, analyser), analyser)
+        return Swapper(open_swapper(settings.refiner_model, analyser, params.device), analyser)
     key, under = adapted(settings)
     own = settings.refiner_model.pipeline is not None
     text_to_image = open_pipeline(under, key, params.base, device) if own else generator.pipeline
@@ -155,7 +155,7 @@ def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "Diffu
     except Exception as error:  # of many kinds, where files are missing or made for another U-Net
         raise UserError(
             f"synpairs.refiner_model: cannot put {adapter.weights} and {adapter.image_encoder} of {adapter.path} on "
-            f"{type(text_to_image).__name__}: {brief(error)}"
+            f"{type(text_to_image).__name__}: {one_line(error)}"
         ) from None
     [projection] = made.unet.encoder_hid_proj.image_projection_layers
     if isinstance(projection, IPAdapterFaceIDImageProjection | IPAdapterFaceIDPlusImageProjection):
@@ -193,25 +193,25 @@ def beside(seen: Sequence["torch.Tensor"]) -> "torch.Tensor":
     return torch.cat([torch.cat(half) for half in halves])
 
 
-def open_swapper(path: str, analyser: Analyser) -> "INSwapper":
+def open_swapper(path: str, analyser: Analyser, device: str) -> "INSwapper":
     import onnxruntime
     from insightface.model_zoo import get_model
     from insightface.model_zoo.inswapper import INSwapper
 
-    from iy.faces.sessions import providers
+    from iy.device import onnx_providers
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints its shapes
-            model = get_model(str(path), providers=providers(), sess_options=options)
+            model = get_model(str(path), providers=onnx_providers(device), sess_options=options)
     except Exception as error:  # insightface and onnxruntime raise many kinds on a file that is not one
-        raise UserError(f"synpairs.refiner_model: {path} cannot be opened by insightface: {brief(error)}") from None
+        raise UserError(f"synpairs.refiner_model: {path} cannot be opened by insightface: {one_line(error)}") from None
     if not isinstance(model, INSwapper):
         raise UserError(f"synpairs.refiner_model: {path} is not inswapper's network: name its .onnx")
     if analyser.recogniser.width != len(model.emap):
         raise UserError(
-            f"synpairs.refiner: inswapper takes faces as {len(model.emap)} numbers, and the recogniser of faces.pack gives "
-            f"{analyser.recogniser.width}: use the one it was trained with"
+            f"synpairs.refiner: inswapper takes faces as {len(model.emap)} numbers, and the recogniser of faces.pack "
+            f"gives {analyser.recogniser.width}: use the one it was trained with"
         )
     return model

@@ -1,5 +1,4 @@
-"""`python -m iy.synpairs`: synthetic pairs of the training people. Of the studio's, drawn and refined by finetune1's
-bundle, some 200 take 2 to 4 CPU minutes."""
+"""Synthetic pairs of the training people: bounds from their photos, shards of pairs, what is accepted, the report."""
 
 import json
 import logging
@@ -13,70 +12,64 @@ from iy import records
 from iy.errors import UserError
 from iy.faces import Analyser, load_analyser
 from iy.params import Params
+from iy.seeds import derived_seed
 from iy.storage import atomic_folder, read_image, write_json
-from iy.synpairs import calibrate, judge, models, page, shards
+from iy.synpairs import accept, bounds, models, page, shards
 from iy.synpairs.make import embed, recogniser_name
 from iy.synpairs.plan import chosen_photos, training_photos, whole
-from iy.synpairs.rewriters import derived_seed
+from iy.tracking import UNTRACKED, StageRun
 
 CALIBRATION_PHOTOS = 2000  # their pairs are two million: enough for a false-match rate of 1e-5
 log = logging.getLogger(__name__)
 
 
-def run(params: Params) -> None:
-    """Write data/<profile>/synpairs (pairs.parquet, shards, calibration.json, settings.json) and
-    reports/<profile>/synpairs."""
-    from iy.tracking import stage_run
-
+def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
+    """Write data/<profile>/synpairs (pairs.parquet, shards, bounds.json, settings.json) and its report."""
     models.require(params)
     settings, table = params.synpairs, params.data_dir("curate") / "photos.parquet"
     chosen = chosen_photos(table, settings, params.seed)
-    analyser = load_analyser(params.faces, params.usage)
+    tracked.log_dataset("curate", table)
+    analyser = load_analyser(params.faces, params.usage, params.device)
     genuine, impostor = known_similarities(table, analyser, params)
-    bounds = calibrate.bounds(genuine, impostor, settings.false_match_rate, settings.upper_quantile)
+    limits = bounds.bounds(genuine, impostor, settings.false_match_rate, settings.upper_quantile)
     log.info(
         "accepted between %.3f and %.3f (%d genuine, %d impostor similarities)",
-        *bounds_of(bounds),
+        limits.lower,
+        limits.upper,
         len(genuine),
         len(impostor),
     )
-    with stage_run(params, "synpairs") as tracked:
-        tracked.log_dataset("curate", table)
-        folders = make(params, chosen, bounds)
-        summary = calibrate.summary(genuine, impostor, bounds, settings.false_match_rate, settings.upper_quantile)
-        with atomic_folder(params.data_dir("synpairs")) as aside:
-            rows = shards.gather(folders, aside)
-            passed = sum(row["verdict"] == records.ACCEPTED for row in rows)
-            kept_below = judge.keep_best(rows, settings.fallback_best)
-            summary |= {
-                "recogniser": recogniser_name(analyser),
-                "pairs": {"made": len(rows), "within bounds": passed, "kept below the bound": kept_below},
-            }
-            records.write(aside / "pairs.parquet", rows, records.PAIR)
-            write_json(aside / "calibration.json", summary)
-            params.write(aside)
-        html = page.write(params, rows, summary, genuine, impostor, shards.read_examples(folders))
-        tracked.log_metrics(
-            {"pairs_made": len(rows), "pairs_within_bounds": passed, "pairs_kept_below_the_bound": kept_below}
-        )
-        tracked.log_artifact(html.parent, "report")
+    folders = make(params, chosen, limits)
+    summary = bounds.summary(genuine, impostor, limits, settings.false_match_rate, settings.upper_quantile)
+    with atomic_folder(params.data_dir("synpairs")) as aside:
+        rows = shards.gather(folders, aside)
+        passed = sum(row["verdict"] == records.ACCEPTED for row in rows)
+        kept_below = accept.keep_best(rows, settings.fallback_best)
+        summary |= {
+            "recogniser": recogniser_name(analyser),
+            "pairs": {"made": len(rows), "within bounds": passed, "kept below the bound": kept_below},
+        }
+        records.write(aside / "pairs.parquet", rows, records.PAIR)
+        write_json(aside / "bounds.json", summary)
+        params.write(aside)
+    html = page.write(params, rows, summary, genuine, impostor, shards.read_examples(folders))
+    tracked.log_metrics(
+        {"pairs_made": len(rows), "pairs_within_bounds": passed, "pairs_kept_below_the_bound": kept_below}
+    )
+    tracked.log_artifact(html.parent, "report")
     shutil.rmtree(folders[0].parent)
     say(rows, passed, kept_below)
 
 
-def bounds_of(bounds: calibrate.Bounds) -> tuple[float, float]:
-    return bounds.lower, bounds.upper
-
-
-def make(params: Params, chosen: list, bounds: calibrate.Bounds) -> list[Path]:
+def make(params: Params, chosen: list, limits: bounds.Bounds) -> list[Path]:
     """The shard folders of all pairs."""
     import torch
 
     bundle = params.bundle_dir(1)
     if models.uses_bundle(params.synpairs) and not (bundle / "config.json").exists():
         raise UserError(f"{bundle} is not there: run finetune1 first (dvc repro synpairs)")
-    model = models.identity(params)
-    how = shards.How(json.dumps(params.resolved()), model, bounds, torch.get_num_threads())
+    model = models.names_of(params)
+    how = shards.How(json.dumps(params.resolved()), model, limits, torch.get_num_threads())
     return shards.make_all(chosen, how, shards.work_folder(params, model), params.workers)
 
 
@@ -103,7 +96,7 @@ def known_similarities(table: Path, analyser: Analyser, params: Params) -> tuple
         raise UserError(
             "synpairs: bounds need photos of at least two training people, whose faces are found at the model's size"
         )
-    return calibrate.similarities(np.array(own), np.array(small), people)
+    return bounds.similarities(np.array(own), np.array(small), people)
 
 
 def reduced(image: np.ndarray, side: int) -> np.ndarray:
@@ -115,7 +108,7 @@ def reduced(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def say(rows: list[dict], passed: int, kept_below: int) -> None:
-    reasons = Counter(row["reason"].split(":")[0] for row in rows if row["verdict"] == records.REJECTED)
+    reasons = Counter(accept.kind_of(row) for row in rows if row["verdict"] == records.REJECTED)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     log.info(
         "%d pairs: %d within the bounds, %d kept below the bound, rejected: %s",

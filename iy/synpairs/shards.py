@@ -1,5 +1,4 @@
-"""Pairs are made shard by shard in a work folder outside DVC's outs: an interrupted stage continues after its last
-shard."""
+"""Pairs are made shard by shard outside DVC's outs: an interrupted stage continues after its last shard."""
 
 import io
 import json
@@ -14,10 +13,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from iy import resume
 from iy.faces import load_analyser
 from iy.params import Params, Workers, parse
-from iy.storage import atomic_folder, file_sha256, png, sha256, write_shard
-from iy.synpairs.calibrate import Bounds
+from iy.storage import atomic_folder, png, write_shard
+from iy.synpairs.bounds import Bounds
 from iy.synpairs.generators import load_generator
 from iy.synpairs.make import Made, Maker
 from iy.synpairs.models import uses_bundle
@@ -32,11 +32,12 @@ log = logging.getLogger(__name__)
 
 
 def work_folder(params: Params, model: str) -> Path:
-    """Named by everything that decides the pairs, so that shards of other settings are never taken for these."""
-    sections = params.resolved()
-    key = [sections[name] for name in ("seed", "usage", "base", "model", "faces", "synpairs")]
-    key += [model, file_sha256(params.data_dir("curate") / "photos.parquet")]
-    return Path(".iy", "resume", params.profile, f"synpairs-{sha256(json.dumps(key, sort_keys=True).encode())[:16]}")
+    """model: names what draws and refines."""
+    sections, table = (
+        ("seed", "usage", "base", "model", "faces", "synpairs"),
+        params.data_dir("curate") / "photos.parquet",
+    )
+    return resume.work_folder(params, "synpairs", sections, [model, table], [__name__])
 
 
 class How(NamedTuple):
@@ -50,8 +51,7 @@ class How(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Number `number`: the pairs of `chosen` photos, of which the first is pair `start`, and every `step`th an
-    example."""
+    """Number `number`: the pairs of `chosen` photos, the first of which is pair `start`; every `step`th an example."""
 
     how: How
     folder: Path
@@ -71,9 +71,8 @@ def make_all(chosen: Sequence[tuple[dict, int]], how: How, work: Path, workers: 
     missing = [shard for shard in shards if not shard.folder.exists()]
     if len(missing) < len(shards):
         log.info("%d of %d shards are already there", len(shards) - len(missing), len(shards))
-    made = map(
-        make_shard, missing
-    )  # torch takes all cores, or the GPU, by itself: processes would only be in each other's way
+    # torch takes all cores, or the GPU, by itself: processes would only be in each other's way
+    made = map(make_shard, missing)
     if workers.map == "ray" and missing:
         made = on_ray(make_shard, missing, workers, chunk=1, cpus=how.threads, gpu=True)
     for _ in tqdm(made, "shards", len(missing), mininterval=1, disable=len(missing) <= 1):
@@ -88,13 +87,13 @@ def opened(how: How) -> tuple[Maker, Rewriter]:
     """What this process makes its shards with."""
     import torch
 
-    from iy.diffusion import choose_device
+    from iy.device import choose_device
     from iy.model import ImagineYourselfPipeline
 
     torch.set_num_threads(how.threads)
     params = parse(json.loads(how.settings), "settings")
-    rewriter = load_rewriter(params.synpairs)
-    device, analyser = choose_device(params.device), load_analyser(params.faces, params.usage)
+    rewriter = load_rewriter(params.synpairs, params.device)
+    device, analyser = choose_device(params.device), load_analyser(params.faces, params.usage, params.device)
     bundle = None
     if uses_bundle(params.synpairs):
         bundle = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), device)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iy import git
+from iy.errors import UserError, one_line
 from iy.params import Params
 from iy.tracking import store
 from iy.tracking.describe import dataset_input, flatten
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+Tell = Callable[[dict[str, float], int], None]  # figures at a step, as `StageRun.log_metrics` takes them
 log = logging.getLogger(__name__)
 
 BATCH, SECONDS = 500, 5.0  # metrics are sent when this many wait, or this long after the last time
@@ -31,10 +33,13 @@ UNFINISHED = ("FAILED", "KILLED", "RUNNING")
 
 
 class StageRun:
-    """Handle of a stage's run. Every method returns at once when the store cannot be reached, with one warning."""
+    """Handle of a stage's run. Every method returns at once when the store cannot be reached, with one warning.
 
-    def __init__(self, client: "MlflowClient | None", run_id: str | None):
-        self.client, self.run_id = client, run_id
+    client: None where nothing is kept, and `why`.
+    """
+
+    def __init__(self, client: "MlflowClient | None", run_id: str | None, why: str = "") -> None:
+        self.client, self.run_id, self.why = client, run_id, why
         self.waiting: list = []
         self.sent = time.monotonic()
         self.broken_since: float | None = None
@@ -103,8 +108,9 @@ class StageRun:
         return True
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+UNTRACKED = StageRun(
+    None, None, "nothing tracks this run"
+)  # keeps nothing: for a stage's work called from elsewhere than its process
 
 
 @contextlib.contextmanager
@@ -131,7 +137,10 @@ def pipeline_key(params: Params) -> str:
 
 
 def start(params: Params, stage: str) -> tuple[StageRun, str | None]:
-    """The stage's run and its parent's id; a handle that does nothing when the store cannot be opened."""
+    """The stage's run and its parent's id; a handle that does nothing when the store cannot be opened.
+
+    What only the user can mend in the project's own store is a `UserError`, now rather than after the long work.
+    """
     try:
         client = store.connect()
         experiment = store.experiment_id(client, f"iy-{params.profile}")
@@ -139,9 +148,11 @@ def start(params: Params, stage: str) -> tuple[StageRun, str | None]:
         parent = find_or_create(client, experiment, params, "pipeline", own, (*UNFINISHED, "FINISHED"))
         own |= {"iy.kind": "stage", "iy.stage": stage, "iy.settings": params.digest(), "mlflow.parentRunId": parent}
         child = find_or_create(client, experiment, params, stage, own, UNFINISHED)
+    except UserError:
+        raise
     except Exception as error:  # see StageRun.attempt
         log.warning("MLflow at %s cannot be used (%s): this run is not tracked", store.tracking_uri(), one_line(error))
-        return StageRun(None, None), None
+        return StageRun(None, None, one_line(error)), None
     log.info("MLflow run %s of experiment iy-%s in %s", child, params.profile, store.tracking_uri())
     return StageRun(client, child), parent
 

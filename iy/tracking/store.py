@@ -2,45 +2,77 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iy.errors import UserError
+from iy.process import set_environment
 from iy.project import root as project_root
-from iy.stage import set_environment
+from iy.tracking import local
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger(__name__)
+
+
+def own_database() -> Path | None:
+    """The project's own store; None where MLFLOW_TRACKING_URI names another."""
+    return None if os.environ.get("MLFLOW_TRACKING_URI") else project_root() / ".iy" / "mlflow.db"
+
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI when it is set, else `sqlite:///<project root>/.iy/mlflow.db`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / '.iy' / 'mlflow.db'}"
+    own = own_database()
+    return f"sqlite:///{own}" if own else os.environ["MLFLOW_TRACKING_URI"]
+
+
+def fault() -> str | None:
+    """What is wrong with the project's own store, in one sentence; None where nothing is, or another is used."""
+    own = own_database()
+    return own and local.fault(own)
 
 
 def connect() -> "MlflowClient":
-    """A client of the store; a local one is made at first use."""
+    """A client of the store; a local one is made at first use, and follows its project to another folder."""
     set_environment()
     # MLflow's own patience with a dead server is many minutes per call; training must not stand still that long.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow import MlflowClient
 
-    uri = tracking_uri()
+    uri, own = tracking_uri(), own_database()
     with alone():
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_experiments(max_results=1)
+        if own is not None and own.is_file():
+            local.follow(own, project_root())
+        try:
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+        except Exception:  # of many kinds
+            if own is not None and (why := local.fault(own)):
+                raise UserError(why) from None
+            raise
     return client
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """The experiment's id, made when new; a local store keeps pictures in `.iy/mlartifacts` of the project."""
+    """The experiment's id, made when new; a local store keeps pictures in `.iy/mlartifacts` of the project.
+
+    One that was deleted in MLflow's page is restored: its name is taken, and no run can be made in it.
+    """
     with alone():
         found = client.get_experiment_by_name(name)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+                log.warning("MLflow's experiment %s had been deleted: it is restored, with its runs", name)
             return found.experiment_id
-        local = None if os.environ.get("MLFLOW_TRACKING_URI") else project_root() / ".iy" / "mlartifacts" / name
-        return client.create_experiment(name, artifact_location=local and local.as_uri())
+        own = own_database()
+        place = own and (project_root() / local.ARTIFACTS / name).as_uri()
+        return client.create_experiment(name, artifact_location=place)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,9 @@ upper bound, a high quantile of the genuine ones, a synthetic image is as good a
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from iy.faces.recognise import unit
 
 CURVE_POINTS = 101
 
@@ -32,11 +35,6 @@ def similarities(left: np.ndarray, right: np.ndarray, people: list[str]) -> tupl
     return cosines[same & other_photo], cosines[~same]
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
 def lower_bound(impostor: np.ndarray, false_match_rate: float) -> float:
     """The smallest bound that at most this share of impostors reaches; a rate of 1 means no bound."""
     if false_match_rate >= 1 or not len(impostor):
@@ -54,12 +52,11 @@ def bounds(genuine: np.ndarray, impostor: np.ndarray, false_match_rate: float, u
 
 
 def auc(genuine: np.ndarray, impostor: np.ndarray) -> float | None:
-    """Chance that a genuine pair is more similar than an impostor pair, ties half (Mann-Whitney); None without both."""
+    """Chance that a genuine pair is more similar than an impostor pair, ties half; None without both."""
     if not len(genuine) or not len(impostor):
         return None
-    ordered = np.sort(impostor)
-    below = np.searchsorted(ordered, genuine, "left") + np.searchsorted(ordered, genuine, "right")
-    return float(below.mean() / 2 / len(ordered))
+    same = np.repeat([1, 0], [len(genuine), len(impostor)])
+    return float(roc_auc_score(same, np.concatenate([genuine, impostor])))
 
 
 def reaching(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -70,7 +67,7 @@ def reaching(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 def summary(
     genuine: np.ndarray, impostor: np.ndarray, found: Bounds, false_match_rate: float, upper_quantile: float
 ) -> dict:
-    """What calibration.json holds: bounds, counts, how well the recogniser separates, and the two curves."""
+    """What bounds.json holds: bounds, counts, how well the recogniser separates, and the two curves."""
     everything = np.concatenate([genuine, impostor])
     low, high = (float(everything.min()), float(everything.max())) if len(everything) else (-1.0, 1.0)
     thresholds = np.linspace(low, high, CURVE_POINTS)

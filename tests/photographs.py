@@ -1,0 +1,43 @@
+"""Small photographs, as bytes and in tars, and what a source makes of them."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from iy import params
+
+
+def settings(**photos) -> params.Params:
+    full = params.read_yaml(Path(__file__).parents[1] / "profiles" / "studio.yaml")
+    full["photos"] |= {"licence": "CC0-1.0", "consent": "test"} | photos
+    return params.parse({"profile": "tried", **full}, "test")
+
+
+def taken(photos_of: Callable, **photos) -> list[dict]:
+    """The rows of the photos that a source gives with these settings."""
+    chosen = settings(**photos)
+    return [photo.row for photo in photos_of(chosen.photos, chosen.workers)]
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def picture(shade: int) -> bytes:
+    return encoded(Image.fromarray(np.full((30, 20, 3), shade, np.uint8)), "PNG")
+
+
+def tar_of(path: Path, *members: tuple[str, bytes]) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path.read_bytes()
