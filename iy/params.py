@@ -219,6 +219,14 @@ class Select(Section):
     decisions: str | None
     review: Literal["optional", "required"]
 
+    def decided(self) -> str:
+        """The file of people's decisions, which `review: required` needs."""
+        if self.decisions is None:
+            raise UserError(
+                "select.review: required needs select.decisions: name the file, such as decisions/studio.csv"
+            )
+        return self.decisions
+
 
 class Stage(Section):
     data: Literal["real", "pairs"]
