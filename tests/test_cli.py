@@ -139,7 +139,7 @@ def studio_with_a_model(project, tmp_path):
     from iy.model import Personaliser, bundle
 
     value = tiny_settings(tiny_base(tmp_path / "base"))
-    value["evaluate"]["steps"] = 2
+    value["draw"]["steps"] = 2
     del value["profile"]
     (project / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     settings = params.load("tiny")
