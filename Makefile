@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test ui doctor clean
+.PHONY: help install run lint test ui doctor clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -35,7 +35,12 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## the whole pipeline, photos to registered model [PROFILE=studio] [PHOTOS=dir]
 	@iy run $(if $(PROFILE),--profile '$(PROFILE)') $(if $(PHOTOS),--photos '$(PHOTOS)')
 
-test: $(STAMP) ## every test, two files at a time [JOBS=n]
+lint: $(STAMP) ## style, layout and types of the code, as every commit must have them
+	@ruff check .
+	@ruff format --check .
+	@basedpyright
+
+test: lint ## lint, then every test, two files at a time [JOBS=n]
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 ui: $(STAMP) ## Prefect and MLflow in the browser, with the flows ready to run

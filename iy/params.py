@@ -268,7 +268,7 @@ class Evaluate(Section):
     guidance: float
     identity_guidance: float
     batch: PositiveInt
-    judge: Literal["fr_feature", "dlib"]
+    second_recogniser: Literal["fr_feature", "dlib"]
     probes: str | None
     clip: str | None
     together: int = Field(ge=0)
@@ -277,8 +277,8 @@ class Evaluate(Section):
 
 class Register(Section):
     name: str
-    metric: str
-    alignment: str
+    metric: Literal["identity", "identity_other", "top1", "identity_filter", "top1_filter"]  # names of `iy.metrics`
+    alignment: Literal["prompt_alignment", "clip_score"]
     minimum_prompt_alignment: float
 
 
@@ -366,7 +366,7 @@ def parse(value: dict, source: str) -> Params:
     try:
         return Params.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error.errors()[0])}") from None
+        raise UserError(f"{source}: {explain(dict(error.errors()[0]))}") from None
 
 
 UNION = ("Adapter", "str")  # what pydantic adds to the place of a mistake in a setting of several types

@@ -85,6 +85,11 @@ def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator
                 yield Item(found["Key"], found["Size"], found["ETag"])
 
 
+def size(store: Any, bucket: str, key: str) -> int:
+    """An object's bytes, without fetching one."""
+    return store.head_object(Bucket=bucket, Key=key)["ContentLength"]
+
+
 def contents(store: Any, bucket: str, key: str) -> bytes:
     """The whole object, in parallel parts when it is large; what breaks off is asked for again, checksums compared."""
     from boto3.s3.transfer import TransferConfig

@@ -12,6 +12,7 @@ from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.generate.portrait import Portraitist
 from iy.model import Personaliser, bundle
+from iy.pictures import Limits
 from iy.synpairs.language_model import LanguageModel
 from tests import tiny
 
@@ -64,9 +65,10 @@ def made(tmp_path_factory):
 def test_drawing_obeys(seeming_gpu, made):
     """`iy generate` and the served model alike: both draw through this."""
     folder, settings = made
-    assert Portraitist(folder, settings.faces, "research", "cpu").pipeline.device.type == "cpu"
+    limits = Limits(pixels=10**8, side=1024)
+    assert Portraitist(folder, settings.faces, "research", limits, "cpu").pipeline.device.type == "cpu"
     with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
-        Portraitist(folder, settings.faces, "research", "auto")
+        Portraitist(folder, settings.faces, "research", limits, "auto")
 
 
 def opened(settings: params.Faces, where: str) -> None:

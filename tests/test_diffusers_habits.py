@@ -1,4 +1,4 @@
-"""What diffusers' own common pipeline tests ask of every pipeline, asked of ours (for a GPU's part: the hooks alone)."""
+"""What diffusers' own common pipeline tests ask of every pipeline, asked of ours (of a GPU the hooks alone)."""
 
 import contextlib
 import inspect

@@ -134,7 +134,7 @@ def of(person: str) -> set[str]:
 
 
 def everything(root: Path, client, bucket: str) -> dict[str, bytes]:
-    """All bytes of the project but the photographs themselves and the erasure's report, and all versions in the bucket."""
+    """All bytes of the project but the photographs and the erasure's report, and all versions in the bucket."""
     files = {
         str(path): path.read_bytes()
         for path in root.rglob("*")

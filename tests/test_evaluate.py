@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -99,7 +100,7 @@ def gallery():
         return measure.Known(
             look(degrees, yaw),
             photos[0],
-            {name: identity.template([getattr(one, name) for one in photos]) for name in ("filter", "judge")},
+            {name: identity.template([getattr(one, name) for one in photos]) for name in ("filter", "second")},
             photos,
         )
 
@@ -109,11 +110,11 @@ def gallery():
 def test_values_go_person_by_person_and_a_missing_face_fails_everywhere(gallery):
     values = measure.face_values([look(0), look(100), NOTHING], ["ann", "bob", "bob"], gallery)
     assert values["identity"] == pytest.approx([1, np.cos(np.radians(10)), 0])
-    assert values["identity_judge_other"] == pytest.approx([np.cos(np.radians(10)), 1, 0])
+    assert values["identity_other"] == pytest.approx([np.cos(np.radians(10)), 1, 0])
     assert values["copy_paste"] == pytest.approx([1, -1, 1])
-    assert values["top1"].tolist() == values["top1_judge"].tolist() == [1, 1, 0]
+    assert values["top1"].tolist() == values["top1_filter"].tolist() == [1, 1, 0]
     assert values["face_found"].tolist() == [1, 1, 0]
-    assert values["appeal"].tolist() == [0.5, 0.5, 0]
+    assert values["sharpness"].tolist() == [0.5, 0.5, 0]
     swapped = measure.face_values([look(0)], ["bob"], gallery)
     assert swapped["top1"] == [0] and swapped["identity"] == pytest.approx([0], abs=1e-9), "never matched across people"
 
@@ -122,7 +123,7 @@ def test_metrics_and_gains(gallery):
     people = ["ann", "ann", "bob", "bob"]
     stage = measure.face_values([look(0, -20), look(0, -20), look(90, 20), look(90, 20)], people, gallery)
     base = measure.face_values([look(45), NOTHING, look(45), look(45)], people, gallery)
-    gain = measure.gains(stage, base, people, 200, 0)
+    gain = measure.gains(stage, base, "_gain", people, 200, 0)
     assert gain["identity_gain"]["value"] == pytest.approx(1 - 0.75 * np.cos(np.radians(45)), abs=1e-5)
     assert gain["identity_gain"]["low"] > 0 and "prompt_alignment_gain" not in gain
     spread = measure.diversity(
@@ -155,10 +156,10 @@ def test_pairs_are_of_different_people_and_each_comes_before_one_comes_again():
 def test_two_people_are_both_to_be_nearer_to_their_own_reference():
     references = look(0), look(90)
     right, swapped = [look(20), look(70)], [look(70), look(20)]
-    assert together.verdict(right, references) == {"together_faces": 1, "together": 1, "together_judge": 1}
-    assert together.verdict(swapped, references) == {"together_faces": 1, "together": 0, "together_judge": 0}
-    assert together.verdict([look(20), look(30)], references)["together"] == 0, "one of them is not enough"
-    assert together.verdict(right[:1], references) == {"together_faces": 0, "together": 0, "together_judge": 0}
+    assert together.resembles(right, references) == {"together_faces": 1, "together": 1, "together_filter": 1}
+    assert together.resembles(swapped, references) == {"together_faces": 1, "together": 0, "together_filter": 0}
+    assert together.resembles([look(20), look(30)], references)["together"] == 0, "one of them is not enough"
+    assert together.resembles(right[:1], references) == {"together_faces": 0, "together": 0, "together_filter": 0}
 
 
 def test_prompts_speak_of_the_shot_alone_and_use_every_value_evenly():
@@ -202,23 +203,13 @@ def test_noise_depends_on_the_cell_alone():
     assert len({cell_seed(s, p, q, n) for s in (0, 1) for p in "ab" for q in range(5) for n in range(2)}) == 40
 
 
-class Reader:
-    """Probes that see the same in every image."""
-
-    def read(self, images):
-        return {
-            "expression": ["sad"] * len(images),
-            "garment": ["suit"] * len(images),
-            "garment_colour": ["red"] * len(images),
-        }
-
-
 def test_probe_scores_compare_with_what_the_prompt_asked():
     asked = [
         Prompt("", {"expression": "sad", "garment": "suit", "garment_colour": "blue"}),
         Prompt("", {"expression": "angry", "garment": "suit", "garment_colour": "red"}),
     ]
-    scores = probe_scores(Reader(), [np.zeros((2, 2, 3), np.uint8)] * 2, asked)
+    seen = {"expression": ["sad"] * 2, "garment": ["suit"] * 2, "garment_colour": ["red"] * 2}
+    scores = probe_scores(seen, asked)
     assert {name: values.tolist() for name, values in scores.items()} == {
         "probe_expression": [1, 0],
         "probe_clothing": [0.5, 1],
@@ -281,13 +272,15 @@ def test_the_whole_stage_twice_gives_the_same_files(tiny_project):
     metrics = json.loads(first["metrics.json"])
     assert set(metrics) == {"base", "stage1", "stage2", "stage3", "stage4", "real"}
     assert all(set(found) == {"value", "low", "high", "n"} for row in metrics.values() for found in row.values())
-    assert {metrics["stage4"][name]["n"] for name in ("together", "together_judge", "together_faces")} == {4}
+    assert {metrics["stage4"][name]["n"] for name in ("together", "together_filter", "together_faces")} == {4}
     assert (
         metrics["stage4"]["identity"]["n"] == 6
         and metrics["stage4"]["prompt_alignment"] == metrics["stage4"]["clip_score"]
     )
-    assert metrics["real"]["top1"]["value"] == metrics["real"]["top1_judge"]["value"] == 1, "photographs are recognised"
-    assert metrics["real"]["identity_judge"]["value"] > 0.4
+    assert metrics["real"]["top1"]["value"] == metrics["real"]["top1_filter"]["value"] == 1, (
+        "photographs are recognised"
+    )
+    assert metrics["real"]["identity"]["value"] > 0.4
     cells = pq.read_table(tiny_project.report_dir("evaluate") / "cells.parquet").to_pylist()
     assert len(cells) == 5 * 6 and len({cell["person"] for cell in cells}) == 3
     assert {
@@ -304,6 +297,19 @@ def test_the_whole_stage_twice_gives_the_same_files(tiny_project):
 def test_the_recogniser_that_filters_may_not_judge(tiny_project):
     from iy.evaluate.look import Observer
 
-    settings = tiny_project.model_copy(update={"evaluate": tiny_project.evaluate.model_copy(update={"judge": "dlib"})})
-    with pytest.raises(UserError, match="'dlib' is the recogniser that filters"):
+    settings = tiny_project.model_copy(
+        update={"evaluate": tiny_project.evaluate.model_copy(update={"second_recogniser": "dlib"})}
+    )
+    with pytest.raises(UserError, match="'dlib' is the one that filters"):
         Observer(settings)
+
+
+def test_the_pretrained_bundle_is_drawn_beside_base_and_stages_when_stage_1_begins_with_it(tiny_project):
+    from iy.evaluate.run import models
+
+    finetune = tiny_project.finetune.model_copy(update={"init": "pretrained", "pretrained": "some/bundle"})
+    begun = tiny_project.model_copy(update={"finetune": finetune})
+    assert list(models(begun)) == ["base", "pretrained", "stage1", "stage2", "stage3", "stage4"]
+    assert models(begun)["pretrained"] == Path("some/bundle") and models(begun)["base"] is None
+    fresh = tiny_project.model_copy(update={"finetune": finetune.model_copy(update={"init": "none"})})
+    assert "pretrained" not in models(fresh)

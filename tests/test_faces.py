@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from iy import faces, params
+from iy import faces, params, records
 from iy.errors import UserError
 from iy.faces import dlibnet, dlibtorch, weights
 from iy.faces.align import ARCFACE_112, DLIB_150, chip, similarity_transform
 from iy.faces.centerface import decode, overlap, prepare, strongest
-from iy.faces.crop import GREY, face_crop
+from iy.faces.crop import GREY, face_crop, reference_crop
 from iy.faces.face import Face
 from iy.faces.pose import MEAN_FACE, pose
-from iy.storage import sha256
+from iy.storage import png, sha256, write_shard
 from tests.att_faces import att
 
 
@@ -129,6 +129,25 @@ def test_an_insightface_pack_works_with_real_weights():
     )
     with pytest.raises(UserError, match="commercial does not allow.*fr_feature"):
         faces.load_analyser(settings(analyser="insightface", pack=str(pack)), "commercial", "cpu")
+
+
+def test_a_pack_by_a_relative_path_is_that_folder_and_nothing_is_fetched(tmp_path, monkeypatch):
+    """insightface takes a name that is no folder from its own place on, for one that it is to download."""
+    from insightface.utils import storage as theirs
+
+    asked = []
+    monkeypatch.setattr(theirs, "download_file", lambda url, **_: asked.append(url))
+    monkeypatch.chdir(tmp_path)
+    Path("packs/own").mkdir(parents=True)
+    Path("packs/own/det.onnx").write_bytes(b"no network")
+    with pytest.raises(UserError, match=f"faces.pack {tmp_path}/packs/own cannot be opened by insightface"):
+        faces.load_analyser(settings(analyser="insightface", pack="packs/own"), "research", "cpu")
+    assert not asked
+    real = weights.folder() / weights.PACK
+    if weights.present("scrfd") and weights.present("fr_feature"):
+        Path("packs/real").symlink_to(real)
+        found = faces.load_analyser(settings(analyser="insightface", pack="packs/real"), "research", "cpu")
+        assert len(found.detect(att(1, 1))) == 1 and not asked
 
 
 def test_the_judge_is_another_network(analyser):
@@ -305,3 +324,28 @@ def test_prepared_images_map_back(shape, scale):
     assert canvas.shape[0] % 32 == canvas.shape[1] % 32 == 0
     corner = np.array(shape[::-1]) * scales + border
     assert (corner <= canvas.shape[1::-1]).all() and np.abs(scales - scale).max() < 0.1 * scale
+
+
+def test_a_rows_face_and_reference_are_what_curate_found(analyser, tmp_path):
+    """Found, written to the table and read back, a face is the same; and so is the reference that is cut around it."""
+    image = att(1, 1)
+    face = analyser.detect(image)[0]
+    [place] = write_shard(tmp_path / "00000.tar", [("a.png", png(image))])
+    row = {"id": "a", "box": face.box.tolist(), "landmarks": face.landmarks.ravel().tolist(), **place._asdict()}
+    records.write(tmp_path / "photos.parquet", [row], records.PHOTO)
+    [row] = records.read(tmp_path / "photos.parquet", records.PHOTO)
+    again = Face.of(row)
+    assert (again.box == face.box).all() and (again.landmarks == face.landmarks).all()
+    full = params.load("studio")
+    right = face_crop(
+        image, face.box, face.landmarks, full.base.image_size, full.model.crop_margin, full.model.mask_face
+    )
+    assert (reference_crop(full, tmp_path, row) == right).all()
+
+
+def test_far_smaller_faces_are_bystanders():
+    def square(side: float) -> Face:
+        return Face(np.array([0, 0, side, side], np.float32), np.zeros((5, 2), np.float32), 1.0)
+
+    assert faces.rivals([]) == 0 and faces.rivals([square(100)]) == 1
+    assert faces.rivals([square(100), square(64), square(63), square(10)]) == 2

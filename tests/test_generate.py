@@ -128,7 +128,7 @@ def test_every_form_of_a_reference_is_the_same_reference(pipeline, tmp_path):
 
 
 def test_people_have_strengths_and_places(pipeline):
-    """Two people: strengths of 0 leave them out, boxes and masks say the same thing, and the other half is untouched."""
+    """Two people: strengths of 0 leave them out, boxes and masks say the same, the other half is untouched."""
     both, left = [FACE, OTHER], np.zeros((64, 64))
     left[:, :32] = 1
     usual = pipeline("two men", both, **ASK).images

@@ -8,10 +8,10 @@ from tests.sources import OURS, circles, files_imported, imported, sources
 
 LEVELS = [
     {"errors"},
-    {"storage", "s3"},
+    {"storage", "s3", "pictures"},
     {"git"},
     {"project"},
-    {"params", "records", "lexicon", "erased", "device", "seeds", "imports", "process"},
+    {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process"},
     {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},
     {"model", "faces", "stage"},

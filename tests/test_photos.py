@@ -17,8 +17,8 @@ from PIL import Image
 from iy import records
 from iy.errors import UserError
 from iy.photos import folder, studio
-from iy.photos.decode import Unreadable, decode
 from iy.photos.run import run
+from iy.pictures import Unreadable, decode
 from iy.storage import read_image
 from tests.photographs import encoded, settings, taken
 

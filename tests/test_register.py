@@ -1,4 +1,4 @@
-"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, a model that draws when loaded."""
+"""Registering with a real MLflow store and a tiny bundle: lineage, aliases, the gate, a model that draws."""
 
 import base64
 import io
@@ -16,13 +16,13 @@ from iy.storage import png, write_json, write_shard
 from iy.tracking import UNTRACKED, stage_run
 from tests.tiny import tiny_base, tiny_settings
 
-REGISTER = params.Register(name="iy-test", metric="identity", alignment="clip", minimum_prompt_alignment=0.2)
+REGISTER = params.Register(name="iy-test", metric="identity", alignment="clip_score", minimum_prompt_alignment=0.2)
 
 
 def measured(identity, clip=0.3):
     return {
         name: {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 9}
-        for name, value in (("identity", identity), ("clip", clip))
+        for name, value in (("identity", identity), ("clip_score", clip))
     }
 
 
@@ -33,7 +33,7 @@ def measured(identity, clip=0.3):
         (measured(0.5, clip=0.19), None, gate.REFUSED, "minimum_prompt_alignment"),
         (measured(0.46), measured(0.5), gate.PROMOTED, "0.450"),
         (measured(0.44), measured(0.5), gate.REFUSED, "0.450"),
-        (measured(0.5), {"clip": measured(0.5)["clip"]}, gate.REFUSED, "by hand"),
+        (measured(0.5), {"clip_score": measured(0.5)["clip_score"]}, gate.REFUSED, "by hand"),
     ],
 )
 def test_gate(candidate, champion, verdict, says):
@@ -42,8 +42,8 @@ def test_gate(candidate, champion, verdict, says):
 
 
 def test_gate_names_what_was_measured():
-    with pytest.raises(UserError, match="no 'identity'.*it has clip"):
-        gate.decide({"clip": measured(0.5)["clip"]}, None, REGISTER)
+    with pytest.raises(UserError, match="no 'identity'.*it has clip_score"):
+        gate.decide({"clip_score": measured(0.5)["clip_score"]}, None, REGISTER)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ Every layer of a U-Net is measured once per shape and counted as often as the U-
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
@@ -68,8 +68,9 @@ def ways(shape: Shape, layer: Layer, batch: int, device: torch.device, dtype: to
     ours = ParallelAttention(attention, 0, OWN, widths, dict.fromkeys(["vision", OWN, *WIDTHS], 1.0))
     for matrix in ours.out.values():
         torch.nn.init.normal_(matrix, std=0.05)
-    stock = IPAdapterAttnProcessor2_0(layer.channels, shape.width, (shape.vision,))
-    attention, ours, stock = (part.to(device, dtype) for part in (attention, ours, stock))
+    stock: Any = IPAdapterAttnProcessor2_0(layer.channels, shape.width, (shape.vision,))  # its annotations lack a tuple
+    for part in (attention, ours, stock):
+        part.to(device, dtype)
     x = torch.randn(batch, layer.positions, layer.channels, device=device, dtype=dtype)
     padded = tokens(shape, batch, PADDED, device, dtype)
     context = kept(attention, ours, cut(padded))
@@ -110,11 +111,12 @@ def kept(attention: Attention, ours: ParallelAttention, real: Tokens) -> Context
 
 def naive(attention: Attention, ours: ParallelAttention, x: torch.Tensor, padded: Tokens) -> torch.Tensor:
     """The formula as it stands: per branch a query, K, V of all tokens, a masked softmax, an output."""
-    total = 0
+    last: Any = attention.to_out
+    total = torch.zeros_like(x)
     for name, pair in padded.items():
         query = ours.split(attention.to_q(x))
         kv = ours.keys_values(attention, {name: pair})
         mask, _ = readable(pair[1])
         answer = ours.alpha[name] * ours.attend(query, kv, {name: mask})[name]
-        total = total + torch.nn.functional.linear(answer, attention.to_out[0].weight)
-    return total + attention.to_out[0].bias
+        total = total + torch.nn.functional.linear(answer, last[0].weight)
+    return total + last[0].bias

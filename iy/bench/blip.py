@@ -5,10 +5,11 @@ parameters, 384 px) and one step of the decoder, which is the least that any cap
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
-    BertTokenizerFast,
+    BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessorPil,
@@ -23,9 +24,9 @@ def save(folder: Path) -> None:
     words = folder / "vocab.txt"
     folder.mkdir(parents=True)
     words.write_text("\n".join(WORDS))
-    tokenizer = BertTokenizerFast(str(words))
+    tokenizer: Any = BertTokenizer(str(words))
     torch.manual_seed(0)
-    config = BlipConfig(text_config={**SHAPE, "encoder_hidden_size": SHAPE["hidden_size"]}, vision_config=SHAPE)
+    config: Any = BlipConfig(text_config={**SHAPE, "encoder_hidden_size": SHAPE["hidden_size"]}, vision_config=SHAPE)
     end = tokenizer.sep_token_id
     for part in (config.text_config, config):
         part.pad_token_id, part.bos_token_id, part.eos_token_id, part.sep_token_id = 0, 2, end, end

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from iy.errors import UserError
 from iy.faces import dlibnet, load_analyser
 from iy.faces.align import DLIB_150, chip
 from iy.faces.centerface import FIRST_LOOK, PADDING, SMALLEST, prepare
+from iy.faces.weights import Usage
 from iy.process import die_with_parent
 from iy.storage import read_image, sha256
 
@@ -141,10 +143,10 @@ def captioning(rows: Rows, folder: Path, curate: params.Curate) -> float:
     return time.perf_counter() - start
 
 
-def bare_share(job: tuple[Rows, Path, params.Faces, str, str]) -> dict[str, float]:
+def bare_share(job: tuple[Rows, Path, params.Faces, Usage, str]) -> dict[str, float]:
     """Seconds of the face models on one process's share of the photos."""
     rows, folder, faces, usage, device = job
-    analyser = load_analyser(faces, usage, device)
+    analyser: Any = load_analyser(faces, usage, device)  # the networks of the open one are measured
     canvases, chips = [], []
     for row in rows:
         image = read_image(folder, row)

@@ -9,6 +9,7 @@ Both guide text and person together: two U-Net evaluations a step.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Forgetful(Guide):
 
 
 class Naive(ImagineYourselfPipeline):
-    def guide(self, *conditions: object) -> Guide:
+    def guide(self, *conditions: Any) -> Guide:
         made = super().guide(*conditions)
         remake = super().guide
         return Forgetful(made.weights, made.context, made.rescale, lambda: remake(*conditions).context)
@@ -63,6 +64,7 @@ def images(way: str, base: Base, settings: params.Model, steps: int, batch: int)
     face = Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
     common = {"num_inference_steps": steps, "guidance_scale": GUIDANCE, "output_type": "np"}
     prompts = [PROMPT] * batch
+    pipeline: Any  # what a pipeline returns is annotated as one of several
     if way == "stock":
         pipeline = stock.pipeline(base)
         size = {"height": base.image_size, "width": base.image_size}
@@ -75,7 +77,7 @@ def images(way: str, base: Base, settings: params.Model, steps: int, batch: int)
         pipeline = kind.build(touched(base, settings), base)
         pipeline.set_progress_bar_config(disable=True)
         if way == "ours":
-            pipeline.merge_lora()
+            pipeline.fuse_lora()
 
         def draw() -> np.ndarray:
             return pipeline(prompts, [face] * batch, seeds=[0] * batch, fixed_length=way == "naive", **common).images
@@ -88,6 +90,7 @@ def touched(base: Base, settings: params.Model) -> Personaliser:
     model = Personaliser(base, settings).requires_grad_(False).eval()
     numbers = torch.Generator(model.device).manual_seed(0)
     for layer in model.cross_attentions():
-        for matrix in layer.processor.out.values():
+        processor: Any = layer.processor  # diffusers names all of its own
+        for matrix in processor.out.values():
             matrix.data.normal_(std=0.02, generator=numbers)
     return model

@@ -3,7 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from iy import git
 from iy.device import torch_has_gpu
 
 
-def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm: int = 2) -> dict[str, float]:
+def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2) -> dict[str, float]:
     """Median seconds of each way over `rounds`; the order turns from round to round, `warm` rounds do not count."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)

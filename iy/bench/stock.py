@@ -5,10 +5,14 @@ them. The weights of its projection and of its keys and values are random: what 
 """
 
 import copy
+from typing import Any
 
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import MultiIPAdapterImageProjection
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPTextModel
 
@@ -27,7 +31,7 @@ def pipeline(base: Base) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
     eyes = CLIPImageProcessor(
         size={"shortest_edge": side}, crop_size=side, image_mean=base.image_mean, image_std=base.image_std
     )
-    parts = dict(
+    parts: dict[str, Any] = dict(
         vae=base.vae,
         unet=with_adapter(base),
         scheduler=DPMSolverMultistepScheduler.from_config(base.scheduler.config, timestep_spacing="trailing"),
@@ -43,14 +47,13 @@ def pipeline(base: Base) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
             text_encoder=plain(own), text_encoder_2=own.second.encoder, tokenizer_2=own.second.tokenizer, **parts
         )
     else:
-        made = StableDiffusionPipeline(
-            text_encoder=plain(own), safety_checker=None, requires_safety_checker=False, **parts
-        )
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
+        made = StableDiffusionPipeline(text_encoder=plain(own), **parts)
     made.set_progress_bar_config(disable=True)
     return made
 
 
-def plain(own: Branch) -> nn.Module:
+def plain(own: Branch) -> CLIPTextModel:
     """The text encoder without a projection: those pipelines take an encoder's first output for what it is with one."""
     if isinstance(own.encoder, CLIPTextModel):
         return own.encoder
@@ -59,12 +62,13 @@ def plain(own: Branch) -> nn.Module:
     return encoder.to(own.encoder.device, own.encoder.dtype).eval()
 
 
-def with_adapter(base: Base) -> nn.Module:
+def with_adapter(base: Base) -> UNet2DConditionModel:
     """The base's U-Net, weights shared, with IP-Adapter's attention to the tower's tokens."""
     unet = copy.deepcopy(base.unet, {id(weight): weight for weight in base.unet.parameters()})
     width, tower = unet.config.cross_attention_dim, base.vision.config
     tokens = 1 + (tower.image_size // tower.patch_size) ** 2
-    for attention in (part for name, part in unet.named_modules() if name.endswith(".attn2")):
+    layers: list[Any] = [part for name, part in unet.named_modules() if name.endswith(".attn2")]
+    for attention in layers:
         attention.set_processor(
             IPAdapterAttnProcessor2_0(attention.to_q.out_features, width, (tokens,)).to(base.device, base.dtype)
         )

@@ -8,10 +8,13 @@ The encoders are a layer thin: their states are given. Meant for a GPU; on a CPU
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from iy import params
 from iy.bench import stock
@@ -47,6 +50,12 @@ SDXL = dict(
     addition_time_embed_dim=256,
     projection_class_embeddings_input_dim=2816,
 )
+THIN_VAE: dict[str, Any] = dict(
+    block_out_channels=(4,) * 4,
+    norm_num_groups=1,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+)
 SHAPES = {"sd15": SD15, "sdxl": SDXL}
 PATCHES = 16  # along each side of the reference, as ViT-H/14 sees it
 POOLED_WIDTH = 1280
@@ -76,7 +85,8 @@ def ways(shape: dict, batch: int, device: torch.device, dtype: torch.dtype) -> d
     settings = params.load("sdxl").model
     with device:  # drawn there: a minute less at SDXL's size
         ours, naive, theirs = touched(base, settings), touched(base, settings), stock.with_adapter(base)
-    lora.merge(ours.unet)
+    unet: Any = ours.unet
+    lora.merge(unet)
     numbers = torch.Generator(device).manual_seed(0)
 
     def random(*size: int) -> torch.Tensor:
@@ -120,12 +130,7 @@ def built(shape: dict, device: torch.device, dtype: torch.dtype) -> Base:
     width = shape["cross_attention_dim"]
     with torch.device(device):
         unet = UNet2DConditionModel(**shape)
-        vae = AutoencoderKL(
-            block_out_channels=(4,) * 4,
-            norm_num_groups=1,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
+        vae = AutoencoderKL(**THIN_VAE)
         vision = transformers.CLIPVisionModelWithProjection(
             transformers.CLIPVisionConfig(
                 hidden_size=1280,
@@ -148,7 +153,8 @@ def built(shape: dict, device: torch.device, dtype: torch.dtype) -> Base:
             )
             for name, wide in WIDTHS.items()
         }
-    for part in (unet, vae, vision, own, *others.values()):
+    parts: tuple[Any, ...] = (unet, vae, vision, own, *others.values())
+    for part in parts:
         part.to(dtype).requires_grad_(False).eval()
     text = {OWN: Branch(None, own, PADDED[OWN], own=True)}
     text |= {name: Branch(None, encoder, PADDED[name], own=False) for name, encoder in others.items()}

@@ -29,7 +29,7 @@ class Captioner:
     def __init__(self, model: str, batch: int, device: str) -> None:
         with opening(KEY, model, "an image-to-text model"):
             self.processor, self.words = open_processor(model)
-            self.network = open_model(model).to(device).eval()
+            self.network: Any = open_model(model).to(device).eval()
         self.chats, self.batches = bool(getattr(self.processor, "chat_template", None)), Batches(batch, KEY)
         if self.chats:
             answers_side_by_side(self.processor.tokenizer)

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
@@ -66,9 +67,8 @@ def cluster(faces: np.ndarray, threshold: float) -> np.ndarray:
     numbers, used = np.zeros(len(faces), int), 0
     for k in range(count):
         here = np.flatnonzero(component == k)
-        average = AgglomerativeClustering(
-            n_clusters=None, metric="cosine", linkage="average", distance_threshold=1 - threshold
-        )
+        by_distance: dict[str, Any] = {"n_clusters": None, "distance_threshold": 1 - threshold}
+        average = AgglomerativeClustering(metric="cosine", linkage="average", **by_distance)
         inside = np.zeros(1, int) if len(here) == 1 else average.fit_predict(faces[here])
         numbers[here] = used + inside
         used += int(inside.max()) + 1

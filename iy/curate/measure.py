@@ -18,18 +18,16 @@ from tqdm import tqdm
 
 from iy import records, workers
 from iy.curate import captions, filters
-from iy.faces import Analyser, Face, load_analyser
-from iy.faces.crop import face_crop
+from iy.faces import Analyser, Face, load_analyser, recogniser_name, rivals
 from iy.faces.pose import pose
+from iy.faces.sharpness import grey_face, sharpness
 from iy.params import Params, parse
 from iy.storage import read_image
 from iy.tracking import Tell
 
 ALONE = 100  # photos that are measured in the two seconds in which processes start
 PART = SMALLEST, LARGEST = 16, 1000  # photos in one
-CROP_SIDE = 112  # pixels of the face crop that sharpness and exposure are measured on
 BLACK, WHITE = 8, 247  # of 255
-RIVAL = 0.4  # a second face with at least this share of the largest one's area makes it a group photo
 log = logging.getLogger(__name__)
 
 
@@ -98,7 +96,7 @@ def columns(image: np.ndarray, analyser: Analyser) -> dict:
     """
     found = analyser.detect(image)
     row = {
-        "faces": sum(face.area >= RIVAL * found[0].area for face in found),
+        "faces": rivals(found),
         "phash": str(imagehash.phash(Image.fromarray(image))),
     }
     return row | of_face(image, found[0], analyser) if found else row
@@ -106,8 +104,7 @@ def columns(image: np.ndarray, analyser: Analyser) -> dict:
 
 def of_face(image: np.ndarray, face: Face, analyser: Analyser) -> dict:
     yaw, pitch, roll = pose(face.landmarks)
-    recogniser = analyser.recogniser
-    grey = cv2.cvtColor(face_crop(image, face.box, face.landmarks, CROP_SIDE, 1.0, mask=False), cv2.COLOR_RGB2GRAY)
+    grey = grey_face(image, face)
     row = {
         "box": face.box.tolist(),
         "landmarks": face.landmarks.ravel().tolist(),
@@ -118,14 +115,9 @@ def of_face(image: np.ndarray, face: Face, analyser: Analyser) -> dict:
         "pitch": pitch,
         "roll": roll,
         "embedding": analyser.embed(image, face).tolist(),
-        "recogniser": f"{recogniser.name}@{recogniser.version}",
+        "recogniser": recogniser_name(analyser),
     }
     return row | {"quality": quality(row, face.score)}
-
-
-def sharpness(grey: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey face crop at 112 px: low where it is blurred or was enlarged."""
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 
 def clipped(grey: np.ndarray) -> float:

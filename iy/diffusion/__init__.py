@@ -1,6 +1,6 @@
 """The frozen text-to-image model: opened part by part from settings, and its encoders."""
 
-from iy.diffusion.base import POOLED, Base, Branch, TextEncoders, load_base
+from iy.diffusion.base import POOLED, Base, Branch, Opening, TextEncoders, load_base
 from iy.diffusion.encode import (
     decode_latents,
     encode_images,
@@ -15,6 +15,7 @@ __all__ = [
     "POOLED",
     "Base",
     "Branch",
+    "Opening",
     "TextEncoders",
     "decode_latents",
     "encode_images",

@@ -1,7 +1,9 @@
 """Open the base model: every part through the class that the settings name, all frozen and in inference mode."""
 
+from collections.abc import ItemsView
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -21,6 +23,12 @@ class Branch(nn.Module):
     `second`: another one whose states stand beside the first one's, as in SDXL (see `params.TextBranch`).
     """
 
+    tokenizer: Any
+    encoder: Any
+    max_length: int
+    own: bool
+    second: "Branch | None"
+
     def __init__(self, tokenizer: Any, encoder: nn.Module, max_length: int, own: bool, second: "Branch | None" = None):
         super().__init__()
         self.tokenizer, self.encoder, self.max_length, self.own = tokenizer, encoder, max_length, own
@@ -36,6 +44,12 @@ class Branch(nn.Module):
 
 class TextEncoders(nn.ModuleDict):
     """Branches by name, in the order of the settings."""
+
+    if TYPE_CHECKING:  # torch says `Module` of what it holds
+
+        def __getitem__(self, key: str) -> Branch: ...
+
+        def items(self) -> ItemsView[str, Branch]: ...
 
     @property
     def device(self) -> torch.device:
@@ -53,15 +67,16 @@ class TextEncoders(nn.ModuleDict):
 
 @dataclass(kw_only=True, slots=True)
 class Base:
-    """The parts of a latent-diffusion model. `text` keeps the order of the settings; exactly one branch is `own`.
+    """The parts of a latent-diffusion model, each of the class that the settings name.
 
+    `text` keeps their order; exactly one branch is `own`.
     `image_mean` and `image_std` (three numbers each, for pixels in [0, 1]) are the vision tower's own normalisation.
     """
 
-    unet: nn.Module
-    vae: nn.Module
+    unet: Any
+    vae: Any
     scheduler: Any
-    vision: nn.Module
+    vision: Any
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     text: TextEncoders
@@ -90,7 +105,26 @@ class Base:
         return self
 
 
-def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opening:
+    """How the files of a base are got at: what `from_pretrained` of diffusers and of transformers calls the same.
+
+    low_cpu_mem_usage: of diffusers' parts alone; transformers always spares memory.
+    """
+
+    local_files_only: bool = False
+    token: str | bool | None = None
+    cache_dir: Path | str | None = None
+    force_download: bool = False
+    low_cpu_mem_usage: bool = True
+
+    def hub(self) -> dict[str, Any]:
+        """Those that hold for whatever lies on a hub."""
+        asked = {"token": self.token, "cache_dir": self.cache_dir, "force_download": self.force_download}
+        return {"local_files_only": self.local_files_only} | {name: value for name, value in asked.items() if value}
+
+
+def load_base(base: params.Base, device: torch.device | str = "cpu", opening: Opening | None = None) -> Base:
     """Open every part of the base in `base.dtype` on `device`. All parts are frozen."""
     import diffusers
     import transformers
@@ -98,15 +132,15 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
     if [branch.own for branch in base.text.values()].count(True) != 1:
         raise UserError("base.text: exactly one branch must have `own: true`, the encoder the base was trained with")
     transformers.utils.logging.disable_progress_bar()
-    dtype = getattr(torch, base.dtype)
-    mean, std = normalisation(base.vision)
+    dtype, opening = getattr(torch, base.dtype), opening or Opening()
+    mean, std = normalisation(base.vision, opening)
     if taken := {"vision", POOLED} & set(base.text):
         raise UserError(f"base.text: {sorted(taken)[0]!r} is not free as a branch's name")
 
     def encoder(part: params.TextEncoder, key: str) -> tuple[Any, nn.Module]:
         return (
-            open_part(transformers, part, f"{key}.tokenizer", part.tokenizer),
-            open_model(transformers, part, key, dtype, device, part.int8),
+            open_part(transformers, part, f"{key}.tokenizer", part.tokenizer, opening),
+            open_model(transformers, part, key, dtype, device, opening, part.int8),
         )
 
     def branch(name: str, part: params.TextBranch) -> Branch:
@@ -115,10 +149,10 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
 
     text = {name: branch(name, part) for name, part in base.text.items()}
     return Base(
-        unet=open_model(diffusers, base.unet, "unet", dtype, device),
-        vae=open_model(diffusers, base.vae, "vae", dtype, device),
-        scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls),
-        vision=open_model(transformers, base.vision, "vision", dtype, device),
+        unet=open_model(diffusers, base.unet, "unet", dtype, device, opening),
+        vae=open_model(diffusers, base.vae, "vae", dtype, device, opening),
+        scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls, opening),
+        vision=open_model(transformers, base.vision, "vision", dtype, device, opening),
         image_mean=mean,
         image_std=std,
         text=TextEncoders(text).eval(),
@@ -129,15 +163,22 @@ def load_base(base: params.Base, device: torch.device | str = "cpu") -> Base:
 
 
 def open_model(
-    library: Any, part: params.Component, key: str, dtype: torch.dtype, device: torch.device | str, int8: bool = False
+    library: Any,
+    part: params.Component,
+    key: str,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    opening: Opening,
+    int8: bool = False,
 ) -> nn.Module:
     """`int8`: its linear layers are narrowed before they go to the device."""
-    named = {"torch_dtype": dtype} if library.__name__ == "diffusers" else {"dtype": dtype}
-    model = open_part(library, part, key, part.cls, use_safetensors=True, **named)
+    ours = library.__name__ == "diffusers"
+    named = {"torch_dtype": dtype, "low_cpu_mem_usage": opening.low_cpu_mem_usage} if ours else {"dtype": dtype}
+    model = open_part(library, part, key, part.cls, opening, use_safetensors=True, **named)
     return (narrow(model) if int8 else model).to(device).requires_grad_(False).eval()
 
 
-def open_part(library: Any, part: params.Component, key: str, name: str, **options: Any) -> Any:
+def open_part(library: Any, part: params.Component, key: str, name: str, opening: Opening, **options: Any) -> Any:
     """`<library>.<name>.from_pretrained(part.path, subfolder)`; what goes wrong becomes one sentence naming the key."""
     cls = getattr(library, name, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
@@ -145,20 +186,22 @@ def open_part(library: Any, part: params.Component, key: str, name: str, **optio
     place = f"{part.path}/{part.subfolder}" if part.subfolder else part.path
     if part.subfolder:
         options["subfolder"] = part.subfolder
-    folder = local(part.path, part.subfolder, key)
+    folder = local(part.path, part.subfolder, key, opening.local_files_only)
     try:
-        return cls.from_pretrained(folder, **options)
+        return cls.from_pretrained(folder, **opening.hub(), **options)
     except (OSError, ValueError) as error:
         raise UserError(f"base.{key}: cannot open {name} at {place}: {one_line(error)}") from None
 
 
-def normalisation(part: params.Component) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(part: params.Component, opening: Opening) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per colour that the vision tower's `preprocessor_config.json` states."""
     from transformers.image_processing_base import ImageProcessingMixin
 
-    folder = local(part.path, part.subfolder, "vision")
+    folder = local(part.path, part.subfolder, "vision", opening.local_files_only)
     try:
-        config, _ = ImageProcessingMixin.get_image_processor_dict(folder, subfolder=part.subfolder or "")
+        config, _ = ImageProcessingMixin.get_image_processor_dict(
+            folder, subfolder=part.subfolder or "", **opening.hub()
+        )
         return tuple(config["image_mean"]), tuple(config["image_std"])
     except (OSError, KeyError) as error:
         raise UserError(

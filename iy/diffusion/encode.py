@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from iy.diffusion.base import POOLED, Base, Branch, TextEncoders
 from iy.errors import UserError
@@ -39,13 +38,13 @@ def text_states(
         states[name] = output.last_hidden_state, tokens["attention_mask"].bool()
         if branch.second:
             other = tokenized(f"{name}.second", branch.second, listed, fixed_length, device)
-            states |= joined(name, branch, output, tokens, other, listed)
+            states |= joined(name, branch.second, output, tokens, other, listed)
     return states
 
 
 def joined(
     name: str,
-    branch: Branch,
+    second: Branch,
     first: Any,
     tokens: dict[str, torch.Tensor],
     other: dict[str, torch.Tensor],
@@ -58,10 +57,10 @@ def joined(
     mask = tokens["attention_mask"].bool()
     if other["attention_mask"].shape != mask.shape:
         raise UserError(f"base.text.{name}.second: its tokenizer cuts prompts elsewhere than the first one's")
-    second = branch.second.encoder(**other, output_hidden_states=True)
-    hidden = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], 2)
+    output = second.encoder(**other, output_hidden_states=True)
+    hidden = torch.cat([first.hidden_states[-2], output.hidden_states[-2]], 2)
     said = torch.tensor([bool(prompt) for prompt in prompts], device=hidden.device)[:, None, None]
-    pooled = second.text_embeds[:, None] * said
+    pooled = output.text_embeds[:, None] * said
     return {name: (hidden * said, mask), POOLED: (pooled, torch.ones_like(mask[:, :1]))}
 
 
@@ -99,18 +98,18 @@ def decode_latents(base: Base, latents: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def vae_encode(vae: nn.Module, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def vae_encode(vae: Any, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
     latents = posterior.mode() if generator is None else posterior.sample(generator)
     return (latents - shift(vae)) * vae.config.scaling_factor
 
 
 @torch.no_grad()
-def vae_decode(vae: nn.Module, latents: torch.Tensor) -> torch.Tensor:
+def vae_decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift(vae)).sample.clamp(-1, 1)
 
 
-def shift(vae: nn.Module) -> float:
+def shift(vae: Any) -> float:
     """Some autoencoders (SD 3, Flux) move their latents as well as scaling them; most state none."""
     return vae.config.get("shift_factor") or 0.0
 

@@ -17,16 +17,20 @@ KINDS = {".json", ".txt", ".model", ".safetensors"}  # configuration, tokenizers
 TAGS = "tags.json"
 
 
-def local(path: str, subfolder: str | None, key: str) -> str:
+def local(path: str, subfolder: str | None, key: str, fetched: bool = False) -> str:
     """The folder that stands for `path` on this machine; itself unless it lies in S3.
 
-    `key`: the setting, for errors.
+    key: the setting, for errors. fetched: take what was fetched before and ask nobody.
     """
     if not path.startswith(s3.SCHEME):
         return path
     bucket, root = s3.place(path, f"base.{key}")
     below = "/".join(part for part in (root, subfolder) if part)
     url = f"{s3.SCHEME}{bucket}/{below}"
+    if fetched and not (CACHE / bucket / below / TAGS).exists():
+        raise UserError(f"base.{key}: {url} is not on this machine yet: open it once without local_files_only")
+    if fetched:
+        return str(CACHE / bucket / root)
     with s3.told(url, f"base.{key}"):
         if not fetch(bucket, below, CACHE / bucket / below):
             raise UserError(f"base.{key}: {url} holds no model files")

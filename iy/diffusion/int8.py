@@ -13,6 +13,9 @@ from torch import nn
 class Int8Linear(nn.Module):
     """x (…, in) to (…, out) with `weight` int8 (out, in) times `scale` (out, 1); the error of a weight is scale / 2."""
 
+    weight: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, linear: nn.Linear):
         super().__init__()
         wide = linear.weight.detach().float()

@@ -1,7 +1,6 @@
 """Does the image show what the prompt asks for? CLIP's cosine, and in the studio attribute probes."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -87,9 +86,8 @@ class Clip:
         ).image_embeds.float()
 
 
-def probe_scores(probes: Any, images: Sequence[np.ndarray], asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
-    """Per measure (N,): the share of the attributes it stands for that the probes see as asked."""
-    seen = probes.read(list(images))
+def probe_scores(seen: Mapping[str, Sequence[str]], asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
+    """Per measure (N,): the share of the attributes it stands for that the probes have `seen` as asked."""
     scores = {}
     for name, attributes in PROBED.items():
         right = [

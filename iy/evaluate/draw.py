@@ -1,10 +1,8 @@
-"""The cells of the benchmark and their images, shard by shard: an interrupted evaluation continues after its last
-shard."""
+"""The cells' images, shard by shard: an interrupted evaluation continues after its last shard."""
 
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,58 +10,31 @@ from PIL import Image
 
 from iy import resume
 from iy.diffusion import Base
-from iy.evaluate.prompts import Prompt, Subject
-from iy.faces.crop import face_crop
+from iy.evaluate.benchmark import Benchmark
+from iy.faces import crop
 from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline, bundle
 from iy.params import Params
 from iy.seeds import cell_seed
-from iy.storage import png, read_image, write_shard
+from iy.storage import png, write_shard
 
 SHARD = 256  # cells
 
 
-@dataclass(frozen=True)
-class Place:
-    """One cell of the benchmark: indices into subjects and prompts, and which of the seeds."""
-
-    subject: int
-    prompt: int
-    number: int
-
-
-def places(subjects: int, prompts: int, seeds: int) -> list[Place]:
-    """All cells, person by person."""
-    return [Place(s, p, n) for s in range(subjects) for p in range(prompts) for n in range(seeds)]
-
-
 def reference_crop(params: Params, row: dict) -> np.ndarray:
     """The masked face crop of a PHOTO row, as the model was trained on: uint8 (S, S, 3)."""
-    return face_crop(
-        read_image(params.photos_dir, row),
-        np.array(row["box"]),
-        np.array(row["landmarks"]).reshape(5, 2),
-        params.base.image_size,
-        params.model.crop_margin,
-        params.model.mask_face,
-    )
+    return crop.reference_crop(params, params.photos_dir, row)
 
 
-def cells(
-    params: Params,
-    subjects: Sequence[Subject],
-    prompts: Sequence[Prompt],
-    chosen: Sequence[Place],
-    with_reference: bool,
-) -> list[Cell]:
-    faces = [reference_crop(params, subject.reference) if with_reference else None for subject in subjects]
+def cells(benchmark: Benchmark, with_reference: bool) -> list[Cell]:
+    """Every cell of the benchmark, for the base without a reference."""
     return [
         Cell(
-            prompts[one.prompt].text,
-            faces[one.subject],
-            cell_seed(params.seed, subjects[one.subject].person, one.prompt, one.number),
+            benchmark.prompts[one.prompt].text,
+            benchmark.crops[one.subject] if with_reference else None,
+            cell_seed(benchmark.params.seed, benchmark.subjects[one.subject].person, one.prompt, one.number),
         )
-        for one in chosen
+        for one in benchmark.places
     ]
 
 
@@ -102,9 +73,9 @@ def work_folder(params: Params, model: str, made: Path | None) -> Path:
     return resume.work_folder(params, f"evaluate-{model}", sections, [table, made], [__name__])
 
 
-def open_model(params: Params, base: Base, stage: int | None) -> ImagineYourselfPipeline:
-    """The pipeline of a stage's bundle, or of the base alone, on the one opened base."""
-    if stage is None:  # a fresh adapter has no effect in parallel attention; concatenated, it would have
+def open_model(params: Params, base: Base, folder: Path | None) -> ImagineYourselfPipeline:
+    """The pipeline of a bundle, or of the base alone, on the one opened base."""
+    if folder is None:  # a fresh adapter has no effect in parallel attention; concatenated, it would have
         return ImagineYourselfPipeline.from_base(base, params.model.model_copy(update={"attention": "parallel"}))
-    model = bundle.load(params.bundle_dir(stage), base).requires_grad_(False).eval()
+    model = bundle.load(folder, base).requires_grad_(False).eval()
     return ImagineYourselfPipeline.build(model, base)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from iy.faces.recognise import unit
+
 MISSING_COSINE = 0.0  # of an image without a face: as unlike as unrelated vectors
 MISSING_COPY = 1.0  # its copy-paste: the worst value
 EPSILON = 1e-3  # radians
@@ -16,11 +18,6 @@ EPSILON = 1e-3  # radians
 def cosine(a: np.ndarray | None, b: np.ndarray) -> float:
     """In [-1, 1]; `MISSING_COSINE` without a face."""
     return MISSING_COSINE if a is None else float(unit(a) @ unit(b))
-
-
-def unit(a: np.ndarray) -> np.ndarray:
-    a = np.asarray(a, np.float64)
-    return a / max(float(np.linalg.norm(a)), 1e-12)
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:

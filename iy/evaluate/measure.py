@@ -7,14 +7,15 @@ import numpy as np
 
 from iy.evaluate import identity
 from iy.evaluate.bootstrap import Estimate, correlation, estimate, mean
-from iy.evaluate.look import Look, Observer, reduced
+from iy.evaluate.look import Look, Observer
 from iy.evaluate.prompts import Subject
+from iy.faces.face import reduced_image
+from iy.metrics import COMPARED
 from iy.params import Params
 from iy.storage import read_image
 
-RECOGNISERS = {"": "filter", "_judge": "judge"}
+RECOGNISERS = {"": "second", "_filter": "filter"}  # suffix of a name -> field of a look
 Values = dict[str, np.ndarray]  # measure -> one number per cell, (N,) or (N, K)
-GAINS = ("identity", "identity_judge", "top1_judge", "prompt_alignment")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Gallery:
-    """people: name -> Known; sharpness: median of real photos at the model's size, the unit of `appeal`."""
+    """people: name -> Known; sharpness: median of real photos at the model's size, the unit of `sharpness`."""
 
     people: dict[str, Known]
     sharpness: float
@@ -46,27 +47,24 @@ def know(subjects: Sequence[Subject], observer: Observer, params: Params) -> Gal
         looks = [observer.photo(image, row) for image, row in zip(photos, subject.gallery, strict=True)]
         gallery = {name: identity.template([getattr(look, name) for look in looks]) for name in RECOGNISERS.values()}
         reference = observer.photo(read_image(params.photos_dir, subject.reference), subject.reference)
-        small = observer.look_all([reduced(image, params.base.image_size) for image in photos])
+        small = observer.look_all([reduced_image(image, params.base.image_size) for image in photos])
         people[subject.person] = Known(reference, looks[0], gallery, small)
     sharp = [look.sharpness for known in people.values() for look in known.probes if look.found]
     return Gallery(people, float(np.median(sharp)) if sharp else 1.0)
 
 
 def face_values(looks: Sequence[Look], people: Sequence[str], gallery: Gallery) -> Values:
-    """Per image: identity to reference and other photo, rank 1 and copy-paste by both recognisers, face found,
-    appeal."""
+    """Per image: identity to reference and other photo, rank 1 and copy-paste by both recognisers, face, sharpness."""
     rows = []
     templates = {name: gallery.templates(name) for name in RECOGNISERS.values()}
     for look, person in zip(looks, people, strict=True):
-        known, row = (
-            gallery.people[person],
-            {"face_found": float(look.found), "appeal": appeal(look, gallery.sharpness)},
-        )
+        known = gallery.people[person]
+        row = {"face_found": float(look.found), "sharpness": sharpness(look, gallery.sharpness)}
         for suffix, name in RECOGNISERS.items():
             g, r, t = (getattr(one, name) for one in (look, known.reference, known.other))
             row |= {
                 "identity" + suffix: identity.cosine(g, r),
-                f"identity{suffix}_other": identity.cosine(g, t),
+                "identity_other" + suffix: identity.cosine(g, t),
                 "top1" + suffix: float(identity.identified(g, person, templates[name])),
                 "copy_paste" + suffix: identity.copy_paste(g, r, t),
             }
@@ -74,11 +72,8 @@ def face_values(looks: Sequence[Look], people: Sequence[str], gallery: Gallery) 
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def appeal(look: Look, real: float) -> float:
-    """0..1, a stand-in: the detector's score times sharpness relative to real photos, at most 1; 0 without a face.
-
-    It says that a clear, sharp face is there. It knows nothing of beauty, composition or taste.
-    """
+def sharpness(look: Look, real: float) -> float:
+    """0..1: the detector's score times sharpness relative to real photos, at most 1; 0 without a face."""
     return look.score * min(1.0, look.sharpness / max(real, 1e-9))
 
 
@@ -98,7 +93,7 @@ def real_values(subjects: Sequence[Subject], gallery: Gallery) -> list[Values]:
 def real_photo(i: int, person: str, gallery: Gallery) -> dict[str, float]:
     known = gallery.people[person]
     look, others = known.probes[i], [look for k, look in enumerate(known.probes) if k != i]
-    row = {"face_found": float(look.found), "appeal": appeal(look, gallery.sharpness)}
+    row = {"face_found": float(look.found), "sharpness": sharpness(look, gallery.sharpness)}
     for suffix, name in RECOGNISERS.items():
         seen = [vector for other in others if (vector := getattr(other, name)) is not None]
         if not seen:
@@ -107,7 +102,7 @@ def real_photo(i: int, person: str, gallery: Gallery) -> dict[str, float]:
         templates = gallery.templates(name) | {person: identity.template(seen)}
         row |= {
             "identity" + suffix: identity.cosine(g, r),
-            f"identity{suffix}_other": identity.cosine(g, t),
+            "identity_other" + suffix: identity.cosine(g, t),
             "top1" + suffix: float(identity.identified(g, person, templates)),
             "copy_paste" + suffix: identity.copy_paste(g, r, t),
         }
@@ -117,9 +112,8 @@ def real_photo(i: int, person: str, gallery: Gallery) -> dict[str, float]:
 def diversity(
     looks: Sequence[Look], people: Sequence[str], gallery: Gallery, seen: Mapping[str, Sequence[str]] | None
 ) -> dict[str, list[np.ndarray]]:
-    """Per person. yaw_spread: standard deviation of the yaw over prompts and seeds, degrees; yaw_follows_reference:
-    pairs
-    (reference's yaw, output's); expression_spread: distinct expressions that the probes see per image. Faces only."""
+    """Per person, of images with a face. yaw_spread: standard deviation of the yaw over prompts and seeds, degrees;
+    yaw_follows_reference: pairs (reference's yaw, output's); expression_spread: distinct expressions seen per image."""
     groups: dict[str, list[np.ndarray]] = {"yaw_spread": [], "yaw_follows_reference": []}
     if seen is not None and "expression" in seen:
         groups["expression_spread"] = []
@@ -146,12 +140,14 @@ def metrics(
     return found
 
 
-def gains(stage: Values, base: Values, people: Sequence[str], rounds: int, seed: int) -> dict[str, Estimate]:
-    """Stage minus base, cell by cell (same prompt, same noise)."""
+def gains(
+    model: Values, other: Values, suffix: str, people: Sequence[str], rounds: int, seed: int
+) -> dict[str, Estimate]:
+    """One model minus another, cell by cell (same prompt, same noise)."""
     return {
-        f"{name}_gain": estimate(by_person(stage[name] - base[name], people), rounds, seed)
-        for name in GAINS
-        if name in stage
+        name + suffix: estimate(by_person(model[name] - other[name], people), rounds, seed)
+        for name in COMPARED
+        if name in model
     }
 
 

@@ -1,33 +1,27 @@
-"""The trade-off from stage to stage, as in the paper's Fig. 5, and copy-paste per stage; also as CSV for `dvc
-plots`."""
+"""The trade-off from stage to stage, as in the paper's Fig. 5, and measures per stage; as CSV and JSON for DVC too."""
 
 import csv
 from pathlib import Path
 from typing import Any
 
 from iy import report
+from iy.metrics import ALIGNMENT, headings
 from iy.storage import write_bytes, write_json
 
-MODELS = ("base", "stage1", "stage2", "stage3", "stage4")
+MODELS = ("base", "pretrained", "stage1", "stage2", "stage3", "stage4")
 CORNERS = {  # where a model's name stands beside its point, in points of type: near ones keep apart
     "base": (0, -30),
+    "pretrained": (0, 40),
     "stage1": (-38, 36),
     "stage2": (38, 20),
     "stage3": (-38, -20),
     "stage4": (38, -36),
 }
-CURVES = {
-    "identity": ("identity_judge", "identity_judge_other", "identity", "identity_other"),
-    "identification": ("top1", "top1_judge"),
-    "copy_paste": ("copy_paste", "copy_paste_judge"),
-    "alignment": (
-        "prompt_alignment",
-        "clip_score",
-        "probe_expression",
-        "probe_pose",
-        "probe_backdrop",
-        "probe_clothing",
-    ),
+CURVES = {  # measures drawn together, by the name of the picture
+    "identity": ("identity", "identity_other", "identity_filter", "identity_other_filter"),
+    "identification": ("top1", "top1_filter"),
+    "copy_paste": ("copy_paste", "copy_paste_filter"),
+    "alignment": headings()[ALIGNMENT],
 }
 
 
@@ -45,7 +39,7 @@ def write(folder: Path, metrics: dict[str, dict]) -> dict[str, bytes]:
             {
                 "model": model,
                 "prompt_alignment": metrics[model]["prompt_alignment"]["value"],
-                "identity_judge": metrics[model]["identity_judge"]["value"],
+                "identity": metrics[model]["identity"]["value"],
             }
             for model in MODELS
             if model in metrics
@@ -58,19 +52,18 @@ def write(folder: Path, metrics: dict[str, dict]) -> dict[str, bytes]:
 
 
 def bars(found: dict) -> list[list[float]]:
-    """Lengths of the interval below and above the value, for matplotlib. A percentile interval may leave its value
-    out."""
+    """Lengths of the interval below and above the value, for matplotlib: a percentile interval may leave it out."""
     return [[max(0.0, found["value"] - found["low"])], [max(0.0, found["high"] - found["value"])]]
 
 
 def trade_off(metrics: dict[str, dict]) -> bytes:
-    """Prompt alignment against identity (second recogniser), an arrow from each stage to the next."""
+    """Prompt alignment against identity (independent recogniser), an arrow from each stage to the next."""
 
     def draw(axes: Any) -> None:
         path = []
         for number, model in enumerate(model for model in MODELS if model in metrics):
-            x, y = metrics[model]["prompt_alignment"], metrics[model]["identity_judge"]
-            base = model == "base"
+            x, y = metrics[model]["prompt_alignment"], metrics[model]["identity"]
+            base = model in ("base", "pretrained")
             colour = "grey" if base else f"C{number - 1}"  # the name's too: a neighbour's point may lie nearer to it
             axes.errorbar(
                 x["value"],
@@ -98,12 +91,10 @@ def trade_off(metrics: dict[str, dict]) -> bytes:
         for start, end in zip(path, path[1:], strict=False):
             axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "grey", "lw": 1.2})
         if "real" in metrics:
-            axes.axhline(
-                metrics["real"]["identity_judge"]["value"], color="#1a7f37", linestyle="--", label="real photos"
-            )
+            axes.axhline(metrics["real"]["identity"]["value"], color="#1a7f37", linestyle="--", label="real photos")
             axes.legend(frameon=False, fontsize=8)
         axes.margins(0.08, 0.2)  # room for the names of the lowest and highest
-        axes.set(xlabel="prompt alignment", ylabel="identity (second recogniser's cosine)")
+        axes.set(xlabel="prompt alignment", ylabel="identity (independent recogniser's cosine)")
 
     return report.plot(draw, 7, 4.5)
 

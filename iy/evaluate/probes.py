@@ -126,7 +126,7 @@ def load_probes(folder: Path | str) -> Probes:
         state = load_file(Path(folder) / "probes.safetensors")
     except OSError as error:
         raise UserError(
-            f"evaluate.probes = {str(folder)!r} cannot be read ({error.strerror or error}): name a probes folder or null"
+            f"evaluate.probes = {str(folder)!r} cannot be read ({error.strerror or error}): name another, or null"
         ) from None
     net = ProbeNet()
     net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})

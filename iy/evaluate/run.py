@@ -1,87 +1,64 @@
-"""Base and stages 1 to 4 on held-out people: every model draws the same cells, and is measured on them."""
+"""Base, pretrained bundle and stages 1 to 4 on held-out people: all draw the same cells, and are measured on them."""
 
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from iy import metrics as table
 from iy import records
 from iy.device import choose_device
 from iy.diffusion import Base, load_base
 from iy.errors import UserError
 from iy.evaluate import draw, measure, page, plots, together
 from iy.evaluate.alignment import Clip, probe_scores
-from iy.evaluate.look import Look, Observer
-from iy.evaluate.prompts import Prompt, Subject, prompts, subjects
+from iy.evaluate.benchmark import STAGES, Benchmark, Place, Result, places
+from iy.evaluate.look import Observer
+from iy.evaluate.prompts import prompts, subjects
+from iy.model import ImagineYourselfPipeline
 from iy.params import Params
 from iy.storage import atomic_folder, write_json
 from iy.tracking import UNTRACKED, StageRun
 
-STAGES = (1, 2, 3, 4)
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Benchmark:
-    """Everything that is the same for all models."""
-
-    params: Params
-    subjects: list[Subject]
-    prompts: list[Prompt]
-    places: list[draw.Place]
-    observer: Observer
-    gallery: measure.Gallery
-    clip: Clip
-    probes: Any
-
-    @property
-    def people(self) -> list[str]:
-        """The person of every cell."""
-        return [self.subjects[place.subject].person for place in self.places]
-
-
-@dataclass
-class Result:
-    """One model's cells: measures (N,), looks, and the images that the report shows (by index of the cell)."""
-
-    values: measure.Values
-    looks: list[Look]
-    seen: dict[str, list[str]] | None
-    shown: dict[int, np.ndarray] = field(default_factory=dict)
-
-
 def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
-    """Write reports/<profile>/evaluate: metrics.json, index.html, cells.parquet, plots/ and images/."""
+    """Write reports/<profile>/evaluate: metrics, index.html, cells.parquet, plots/ and images/."""
     base = load_base(params.base, choose_device(params.device))
     benchmark = prepare(params, base)
     tracked.log_dataset("curate", params.data_dir("curate") / "photos.parquet")
-    results, works = {}, []
-    for name, stage in [("base", None), *((f"stage{stage}", stage) for stage in STAGES)]:
-        works.append(draw.work_folder(params, name, params.bundle_dir(stage) if stage else None))
-        results[name] = evaluate_model(benchmark, base, name, stage, works[-1])
-    pairs = (
-        together.evaluate(benchmark, draw.open_model(params, base, STAGES[-1])) if params.evaluate.together else None
-    )
-    metrics = all_metrics(benchmark, results)
-    if pairs:
-        metrics["stage4"] |= pairs.metrics(params.evaluate.bootstrap, params.seed)
-    folder = write(benchmark, results, metrics, works, pairs)
+    works = {name: draw.work_folder(params, name, folder) for name, folder in models(params).items()}
+    results = {
+        name: evaluate_model(benchmark, draw.open_model(params, base, folder), name, folder is not None, works[name])
+        for name, folder in models(params).items()
+    }
+    last = draw.open_model(params, base, params.bundle_dir(STAGES[-1]))
+    pairs = together.evaluate(benchmark, last) if params.evaluate.together else None
+    metrics = all_metrics(benchmark, results, pairs)
+    folder, grids = write(benchmark, results, metrics, works, pairs)
     tracked.log_metrics(
         {f"{model}/{name}": found["value"] for model, row in metrics.items() for name, found in row.items()}
     )
-    for number, path in enumerate(sorted(folder.glob("images/*.png"))):
-        tracked.log_image("people", number, page.read_png(path))
+    for number, grid in enumerate(grids):
+        tracked.log_image("people", number, grid)
     for path in (folder / "index.html", folder / "metrics.json", folder / "plots"):
         tracked.log_artifact(path, "report")
-    for work in works:
+    for work in works.values():
         shutil.rmtree(work)
     say(metrics, folder)
+
+
+def models(params: Params) -> dict[str, Path | None]:
+    """What is compared, and its bundle: the base without a reference, where stage 1 began, every stage."""
+    settings, found = params.finetune, {"base": None}
+    if settings.init == "pretrained" and settings.pretrained:
+        found["pretrained"] = Path(settings.pretrained)
+    return found | {f"stage{stage}": params.bundle_dir(stage) for stage in STAGES}
 
 
 def prepare(params: Params, base: Base) -> Benchmark:
@@ -98,7 +75,8 @@ def prepare(params: Params, base: Base) -> Benchmark:
         params,
         chosen,
         asked,
-        draw.places(len(chosen), len(asked), settings.seeds),
+        places(len(chosen), len(asked), settings.seeds),
+        [draw.reference_crop(params, subject.reference) for subject in chosen],
         observer,
         measure.know(chosen, observer, params),
         Clip(base, settings.clip, base.device),
@@ -106,31 +84,23 @@ def prepare(params: Params, base: Base) -> Benchmark:
     )
 
 
-def evaluate_model(benchmark: Benchmark, base: Base, name: str, stage: int | None, work: Path) -> Result:
+def evaluate_model(
+    benchmark: Benchmark, pipeline: ImagineYourselfPipeline, name: str, with_reference: bool, work: Path
+) -> Result:
     """Draw all cells of one model and measure them, a shard at a time."""
-    params = benchmark.params
-    wanted = draw.cells(
-        params, benchmark.subjects, benchmark.prompts, benchmark.places, with_reference=stage is not None
-    )
     parts, start = [], 0
-    for images in draw.images(params, draw.open_model(params, base, stage), wanted, work, name):
+    for images in draw.images(benchmark.params, pipeline, draw.cells(benchmark, with_reference), work, name):
         parts.append(measured(benchmark, images, benchmark.places[start : start + len(images)], start))
         start += len(images)
     values = {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values}
-    seen = (
-        None
-        if benchmark.probes is None
-        else {key: [value for part in parts for value in part.seen[key]] for key in parts[0].seen}
-    )
-    return Result(
-        values,
-        [look for part in parts for look in part.looks],
-        seen,
-        {i: image for part in parts for i, image in part.shown.items()},
-    )
+    seen = None
+    if parts[0].seen is not None:
+        seen = {key: [value for part in parts for value in part.seen[key]] for key in parts[0].seen}
+    shown = {i: image for part in parts for i, image in part.shown.items()}
+    return Result(values, [look for part in parts for look in part.looks], seen, shown)
 
 
-def measured(benchmark: Benchmark, images: list[np.ndarray], places: Sequence[draw.Place], start: int) -> Result:
+def measured(benchmark: Benchmark, images: list[np.ndarray], places: Sequence[Place], start: int) -> Result:
     asked = [benchmark.prompts[place.prompt] for place in places]
     people = [benchmark.subjects[place.subject].person for place in places]
     looks = benchmark.observer.look_all(images)
@@ -139,42 +109,49 @@ def measured(benchmark: Benchmark, images: list[np.ndarray], places: Sequence[dr
     values["prompt_alignment"] = values["clip_score"]
     seen = None
     if benchmark.probes is not None:
-        scores, seen = probe_scores(benchmark.probes, images, asked), benchmark.probes.read(images)
+        seen = benchmark.probes.read(images)
+        scores = probe_scores(seen, asked)
         values |= scores | {"prompt_alignment": np.mean(list(scores.values()), 0)}
     shown = {start + i: image for i, (image, place) in enumerate(zip(images, places, strict=True)) if page.shows(place)}
     return Result(values, looks, seen, shown)
 
 
-def all_metrics(benchmark: Benchmark, results: dict[str, Result]) -> dict[str, dict]:
+def all_metrics(benchmark: Benchmark, results: dict[str, Result], pairs: together.Together | None) -> dict[str, dict]:
     rounds, seed, people = benchmark.params.evaluate.bootstrap, benchmark.params.seed, benchmark.people
     found = {}
     for name, result in results.items():
         spread = measure.diversity(result.looks, people, benchmark.gallery, result.seen)
         found[name] = measure.metrics(result.values, people, spread, rounds, seed)
-        if name != "base":
-            found[name] |= measure.gains(result.values, results["base"].values, people, rounds, seed)
+        for other, suffix in (("base", "_gain"), ("pretrained", "_learnt")):
+            if other in results and name not in ("base", other):
+                found[name] |= measure.gains(result.values, results[other].values, suffix, people, rounds, seed)
+    if pairs:
+        found[f"stage{STAGES[-1]}"] |= pairs.metrics(rounds, seed)
     real = measure.real_values(benchmark.subjects, benchmark.gallery)
     if real:
         found["real"] = {name: measure.estimate([one[name] for one in real], rounds, seed) for name in real[0]}
-    return found
+    return table.checked(found)
 
 
 def write(
     benchmark: Benchmark,
     results: dict[str, Result],
     metrics: dict[str, dict],
-    works: Sequence[Path],
+    works: dict[str, Path],
     pairs: together.Together | None,
-) -> Path:
+) -> tuple[Path, list[np.ndarray]]:
+    """The report's folder, and the picture grids that it shows."""
     folder = benchmark.params.report_dir("evaluate")
     with atomic_folder(folder) as aside:
         write_json(aside / "metrics.json", metrics)
+        write_json(aside / "headline.json", table.headline(metrics))
         pictures = plots.write(aside / "plots", metrics)
         pq.write_table(cells_table(benchmark, results), aside / "cells.parquet")
         page.write(aside, benchmark, results, metrics, pictures, pairs)
-        for name, work in zip(results, works, strict=True):
+        grids = page.write_grids(aside / "images", benchmark, results)
+        for name, work in works.items():
             shutil.copytree(work, aside / "images" / name)
-    return folder
+    return folder, grids
 
 
 def cells_table(benchmark: Benchmark, results: dict[str, Result]) -> pa.Table:
@@ -199,10 +176,6 @@ def cells_table(benchmark: Benchmark, results: dict[str, Result]) -> pa.Table:
 
 def say(metrics: dict[str, dict], folder: Path) -> None:
     for name, row in metrics.items():
-        said = [
-            f"{key} {row[key]['value']:.3f}"
-            for key in ("identity_judge", "top1_judge", "prompt_alignment", "copy_paste")
-            if key in row
-        ]
-        log.info("%-7s %s", name, "  ".join(said))
+        said = [f"{key} {row[key]['value']:.3f}" for key in table.HEADLINE if key in row]
+        log.info("%-10s %s", name, "  ".join(said))
     log.info("report: %s", folder / "index.html")

@@ -3,24 +3,19 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from iy import report
 from iy.evaluate import identity
+from iy.evaluate.benchmark import Benchmark
 from iy.evaluate.bootstrap import Estimate, estimate
-from iy.evaluate.draw import reference_crop
 from iy.evaluate.look import Look
 from iy.evaluate.measure import RECOGNISERS
 from iy.generate import Cell, draw
 from iy.seeds import cell_seed
 
-if TYPE_CHECKING:
-    from iy.evaluate.run import Benchmark
-
 HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))  # left and right, in shares of the picture
-SHOWN = 12
 
 
 @dataclass
@@ -35,14 +30,14 @@ class Together:
         return {name: estimate(list(array[:, None]), rounds, seed) for name, array in self.values.items()}
 
 
-def evaluate(benchmark: "Benchmark", pipeline: Any) -> Together:
+def evaluate(benchmark: Benchmark, pipeline: Any) -> Together:
     """Draw and judge as many pairs as the settings ask."""
     params = benchmark.params
     pairs = choose(len(benchmark.subjects), params.evaluate.together, params.seed)
     images = pictures(benchmark, pipeline, pairs)
     known = [benchmark.gallery.people[subject.person].reference for subject in benchmark.subjects]
     rows = [
-        verdict(faces(benchmark, image), (known[left], known[right]))
+        resembles(faces(benchmark, image), (known[left], known[right]))
         for image, (left, right) in zip(images, pairs, strict=True)
     ]
     return Together(pairs, images, {name: np.array([row[name] for row in rows]) for name in rows[0]})
@@ -56,10 +51,10 @@ def choose(people: int, count: int, seed: int) -> list[tuple[int, int]]:
     return [(a, b) if rng.random() < 0.5 else (b, a) for a, b in rounds[:count]]
 
 
-def pictures(benchmark: "Benchmark", pipeline: Any, pairs: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+def pictures(benchmark: Benchmark, pipeline: Any, pairs: Sequence[tuple[int, int]]) -> list[np.ndarray]:
     """One picture (S, 2 S, 3) of each pair; the prompts take turns."""
     params, prompts = benchmark.params, benchmark.prompts
-    crops = [reference_crop(params, subject.reference) for subject in benchmark.subjects]
+    crops = benchmark.crops
     cells = []
     for i, (left, right) in enumerate(pairs):
         people = f"{benchmark.subjects[left].person}+{benchmark.subjects[right].person}"
@@ -80,14 +75,14 @@ def pictures(benchmark: "Benchmark", pipeline: Any, pairs: Sequence[tuple[int, i
     )
 
 
-def faces(benchmark: "Benchmark", image: np.ndarray) -> list[Look]:
+def faces(benchmark: Benchmark, image: np.ndarray) -> list[Look]:
     """The two biggest faces from left to right; fewer where fewer are found."""
     observer = benchmark.observer
     found = observer.analyser.detect(image)[:2]
     return [observer.read(image, face) for face in sorted(found, key=lambda face: float(face.box[0] + face.box[2]))]
 
 
-def verdict(seen: Sequence[Look], references: tuple[Look, Look]) -> dict[str, float]:
+def resembles(seen: Sequence[Look], references: tuple[Look, Look]) -> dict[str, float]:
     """1 where both faces are there, and nearer to their own reference than to the other's."""
     row = {"together_faces": float(len(seen) == 2)}
     for suffix, name in RECOGNISERS.items():
@@ -100,17 +95,3 @@ def verdict(seen: Sequence[Look], references: tuple[Look, Look]) -> dict[str, fl
             )
         )
     return row
-
-
-def block(benchmark: "Benchmark", found: Together) -> report.Block:
-    """For the report: the picture between its references, pair by pair."""
-    crops = [reference_crop(benchmark.params, subject.reference) for subject in benchmark.subjects]
-    rows = [
-        [
-            report.thumbnail(crops[left], "left reference"),
-            report.thumbnail(image, ", ".join(f"{name} {array[i]:.0f}" for name, array in found.values.items()), 192),
-            report.thumbnail(crops[right], "right reference"),
-        ]
-        for i, ((left, right), image) in enumerate(zip(found.pairs[:SHOWN], found.images, strict=False))
-    ]
-    return report.table(["left", "stage 4", "right"], rows)

@@ -55,9 +55,14 @@ def load_analyser(faces: params.Faces, usage: weights.Usage, device: str) -> Ana
     return Pack(faces, usage, device)
 
 
+def recogniser_name(analyser: Analyser) -> str:
+    """What embeddings are known by: only those of one name can be compared."""
+    return f"{analyser.recogniser.name}@{analyser.recogniser.version}"
+
+
 def require(settings: params.Params) -> None:
     """Refuse at once what a run would refuse when it gets there: weights that are missing, damaged or not allowed."""
-    names = [settings.evaluate.judge]
+    names = [settings.evaluate.second_recogniser]
     if settings.faces.analyser == "open":
         names = ["centerface", "dlib", *names]
     else:

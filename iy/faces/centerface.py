@@ -8,8 +8,8 @@ from iy.faces.face import Face, biggest_first
 from iy.faces.sessions import session
 
 STRIDE = 4
-# A portrait needs no more than the first look, at this shorter side: on 80 renders of 768 px (20 people) a tenth of the time
-# of looking at all of it, and landmarks that recognise better (AUC 0.998 against 0.992).
+# A portrait needs no more than the first look, at this shorter side: on 80 renders of 768 px (20 people) a tenth of
+# the time of looking at all of it, and landmarks that recognise better (AUC 0.998 against 0.992).
 FIRST_LOOK = 320
 CLEAR = 48  # pixels of a face there at and above which others of its kind were seen too
 LONG_SIDE = 1280  # larger images are reduced to this for the whole look
@@ -28,7 +28,7 @@ class CenterFace:
         self.network = session(weights.path("centerface"), device, free_sizes=True)
 
     def detect(self, image: np.ndarray, minimum_score: float) -> list[Face]:
-        """Faces in uint8 RGB (H, W, 3), biggest first; in a large photo of a large face, not those that are far smaller."""
+        """Faces in uint8 RGB (H, W, 3), biggest first; in a large photo of a large face, none that is far smaller."""
         side = min(image.shape[:2])
         if side > FIRST_LOOK:
             found = self.look(image, FIRST_LOOK / side, PADDING, minimum_score)

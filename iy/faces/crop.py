@@ -1,9 +1,23 @@
 """The reference that a model is given: a square around the face, everything outside it masked, as the paper does."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
+from iy.faces.face import Face
+from iy.params import Params
+from iy.storage import read_image
+
 GREY = 128
+
+
+def reference_crop(settings: Params, folder: Path, row: dict) -> np.ndarray:
+    """The masked face of a PHOTO row whose shards lie in `folder`, as the model is trained on it and drawn by it:
+    uint8 (S, S, 3)."""
+    face, model = Face.of(row), settings.model
+    image, size = read_image(folder, row), settings.base.image_size
+    return face_crop(image, face.box, face.landmarks, size, model.crop_margin, model.mask_face)
 
 
 def face_crop(

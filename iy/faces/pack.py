@@ -98,7 +98,7 @@ def checked_folder(pack: str | None) -> Path:
         )
     if not list(Path(pack).glob("*.onnx")):
         raise UserError(f"faces.pack: the folder {pack} holds no .onnx file: put a detector and a recogniser there")
-    return Path(pack)
+    return Path(pack).resolve()  # insightface looks for any other in its own folder, and on the network
 
 
 def allowed(folder: Path, usage: weights.Usage) -> str:

@@ -26,8 +26,8 @@ def opened(model: bytes, device: str) -> "onnxruntime.InferenceSession":
 
 
 def resized(path: Path) -> bytes:
-    """The weights no longer listed among the inputs, as old exporters did: constants, they are laid out for the processor
-    once, which more than halves CenterFace's time."""
+    """The network with its weights as constants, not among the inputs as old exporters listed them: they are laid out for
+    the processor once, which more than halves CenterFace's time."""
     import onnx
 
     model = onnx.load(str(path))

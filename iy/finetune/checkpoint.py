@@ -5,6 +5,7 @@ Batches, noise and dropout follow from (seed, step): the step is the data positi
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ def save_checkpoint(
     folder: Path,
     *,
     step: int,
-    weights: dict[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
     ema: list[torch.Tensor],
     ema_step: int,
     optimizer: torch.optim.Optimizer,
@@ -39,7 +40,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, *, weights: dict[str, torch.Tensor], ema: list[torch.Tensor], optimizer: torch.optim.Optimizer
+    folder: Path, *, weights: Mapping[str, torch.Tensor], ema: list[torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> dict | None:
     """Fill weights, averages and optimiser from the newest checkpoint and return its state.json; None without one."""
     found = sorted(folder.glob("step-*"))
@@ -54,7 +55,7 @@ def load_checkpoint(
     return json.loads((found[-1] / "state.json").read_text())
 
 
-def cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 

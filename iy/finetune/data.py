@@ -19,7 +19,7 @@ from rich.progress import track
 from iy import params, records, storage
 from iy.diffusion import Base, encode_images, encode_text, to_pixels
 from iy.errors import UserError
-from iy.faces.crop import face_crop
+from iy.faces.crop import reference_crop
 from iy.finetune.examples import Examples, Texts
 from iy.model.vision import resize
 from iy.params import Params
@@ -112,7 +112,7 @@ def encode(
     """Targets to latents, captions to text states, references (and other photos of their people) to face crops."""
     people = {photos[source.reference]["person"] for source in sources}
     shown = [row for row in photos.values() if row["person"] in people]
-    crops = torch.stack([reference_crop(settings, row, size) for row in shown])
+    crops = torch.stack([reference_pixels(settings, row, size) for row in shown])
     place = {row["id"]: i for i, row in enumerate(shown)}
     references = np.array([place[source.reference] for source in sources])
     captions = sorted({source.caption for source in sources} | {""}, key=lambda text: (len(text), text))
@@ -141,17 +141,9 @@ def other_photos(sources: list[Source], references: np.ndarray, shown: list[dict
     ]
 
 
-def reference_crop(settings: Params, row: dict, size: int) -> torch.Tensor:
+def reference_pixels(settings: Params, row: dict, size: int) -> torch.Tensor:
     """The face of a photo as uint8 (3, size, size), made exactly as a reference is when drawing."""
-    image = storage.read_image(settings.photos_dir, row)
-    crop = face_crop(
-        image,
-        np.array(row["box"]),
-        np.array(row["landmarks"]).reshape(5, 2),
-        settings.base.image_size,
-        settings.model.crop_margin,
-        settings.model.mask_face,
-    )
+    crop = reference_crop(settings, settings.photos_dir, row)
     return ((resize(to_pixels([crop]), size)[0] + 1) * 127.5).round().to(torch.uint8)
 
 

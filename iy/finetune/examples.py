@@ -68,8 +68,8 @@ class Examples:
     def batch(self, chosen: np.ndarray, references: np.ndarray, face_weight: float) -> Batch:
         """The examples `chosen` (B,), each conditioned on the crop in `references` (B,)."""
         crops = self.crops[torch.from_numpy(references)].float() / 127.5 - 1
-        size = self.latents.shape[-2:]
-        weights = torch.stack([face_map(box, size, face_weight) for box in self.box[chosen]])
+        height, width = self.latents.shape[-2:]
+        weights = torch.stack([face_map(box, (height, width), face_weight) for box in self.box[chosen]])
         return Batch(
             self.latents[torch.from_numpy(chosen)],
             self.texts.batch(self.caption[chosen].tolist()),

@@ -6,6 +6,7 @@ ships beside it; its makers are in `foundation/identity.py`.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ def load(folder: Path | str, latents: tuple[int, ...]) -> IdentityNet:
     return net.requires_grad_(False).eval()
 
 
-def clean(scheduler: object, noised: torch.Tensor, prediction: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def clean(scheduler: Any, noised: torch.Tensor, prediction: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The noiseless latents that a prediction stands for: x_0 from x_t and v, or from x_t and the noise."""
     share = scheduler.alphas_cumprod.to(noised.device)[t][:, None, None, None]
     if scheduler.config.prediction_type == "v_prediction":

@@ -1,12 +1,14 @@
 """The training loss: predict the noise (or v) of noised latents, weighted by Min-SNR and by where the face is."""
 
+from typing import Any
+
 import torch
 from diffusers.training_utils import compute_snr
 
 from iy.errors import UserError
 
 
-def target(scheduler: object, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def target(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """What the U-Net was trained to predict, as the base's scheduler says."""
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
@@ -16,7 +18,7 @@ def target(scheduler: object, latents: torch.Tensor, noise: torch.Tensor, t: tor
     raise UserError(f"base.scheduler: prediction_type {kind!r} cannot be finetuned: use epsilon or v_prediction")
 
 
-def snr_weight(scheduler: object, t: torch.Tensor, gamma: float | None) -> torch.Tensor:
+def snr_weight(scheduler: Any, t: torch.Tensor, gamma: float | None) -> torch.Tensor:
     """Min-SNR weights (B,) (arXiv 2303.09556): min(SNR, γ) / SNR for noise, min(SNR, γ) / (SNR + 1) for v.
 
     Without γ they are 1.

@@ -1,8 +1,10 @@
 """Pictures of validation people while training: reference beside drawing, from states that are already encoded."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
 from iy import params
 from iy.diffusion import Base, vae_decode
@@ -27,7 +29,8 @@ class Preview:
         }
         nobody = torch.ones(len(rows), dtype=torch.bool, device=base.device)
         self.blank = without_text(self.batch.text, empty, model.own, nobody)
-        self.scheduler = DPMSolverMultistepScheduler.from_config(base.scheduler.config, timestep_spacing="trailing")
+        solver: Any = DPMSolverMultistepScheduler  # `from_config` is annotated as giving one of two things
+        self.scheduler = solver.from_config(base.scheduler.config, timestep_spacing="trailing")
         noise = torch.randn(self.batch.latents.shape, generator=torch.Generator().manual_seed(seed))
         self.noise = noise.to(self.batch.latents)
 

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Trainer:
     def __init__(
         self,
         model: Personaliser,
-        scheduler: object,
+        scheduler: Any,
         examples: Examples,
         validation: Examples | None,
         settings: params.Finetune,
@@ -66,7 +67,8 @@ class Trainer:
         self.model, self.scheduler, self.settings, self.stage, self.seed = model, scheduler, settings, stage, seed
         self.examples, self.validation, self.resume, self.preview = examples, validation, resume, preview
         self.run = run or StageRun(None, None)
-        model.unet.to(memory_format=torch.channels_last)  # a fifth faster on CPUs; the numbers stay
+        unet: Any = model.unet
+        unet.to(memory_format=torch.channels_last)  # a fifth faster on CPUs; the numbers stay
         self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for weight in self.weights.values():
             weight.data = weight.data.float()  # AdamW's small steps vanish in half precision
@@ -125,11 +127,13 @@ class Trainer:
 
     def anywhere(self, stopped: bool) -> bool:
         """Whether any process was told to stop: all leave after the same step."""
-        return (
-            stopped
-            if self.accelerator.num_processes == 1
-            else bool(self.accelerator.reduce(torch.tensor(float(stopped), device=self.accelerator.device), "sum") > 0)
-        )
+        if self.accelerator.num_processes == 1:
+            return stopped
+        return bool(self.reduced(torch.tensor(float(stopped), device=self.accelerator.device), "sum") > 0)
+
+    def reduced(self, value: torch.Tensor, how: str) -> torch.Tensor:
+        """One tensor of those of all processes."""
+        return cast(torch.Tensor, self.accelerator.reduce(value, how))  # a tensor for a tensor
 
     def train_step(self, step: int) -> float:
         """One optimiser step over `accumulate` batches; the mean loss over all processes."""
@@ -146,7 +150,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.step(self.weights.values())
-        value = self.accelerator.reduce(total, "mean").item()
+        value = self.reduced(total, "mean").item()
         if not math.isfinite(value):
             raise UserError(
                 f"the loss became {value} at step {step + 1}: lower this stage's learning_rate, or set "
@@ -195,7 +199,7 @@ class Trainer:
         return error + self.settings.identity_weight * identity.loss(self.recogniser, drawn, batch.latents, clear)
 
     def move(self, batch: Batch) -> Batch:
-        return batch.to(self.accelerator.device, self.model.unet.dtype)
+        return batch.to(self.accelerator.device, self.model.dtype)
 
     def move_text(self, dtype: torch.dtype) -> dict:
         return {
@@ -206,14 +210,15 @@ class Trainer:
     @torch.no_grad()
     def validate(self, done: int) -> None:
         """Loss of the averaged weights on other people, always with the same noise and timesteps, and pictures."""
-        if not self.validation:
+        examples = self.validation
+        if not examples:
             return
         self.ema.store(self.weights.values())
         self.ema.copy_to(self.weights.values())
         self.model.eval()
         try:
-            count = min(self.settings.validation_batches, -(-len(self.validation) // self.settings.batch))
-            self.record("validation_loss", done, sum(self.validation_loss(k) for k in range(count)) / count)
+            count = min(self.settings.validation_batches, -(-len(examples) // self.settings.batch))
+            self.record("validation_loss", done, sum(self.validation_loss(examples, k) for k in range(count)) / count)
             if self.preview and self.accelerator.is_main_process:
                 with self.accelerator.autocast():
                     self.preview(done)
@@ -221,8 +226,8 @@ class Trainer:
             self.model.train()
             self.ema.restore(self.weights.values())
 
-    def validation_loss(self, k: int) -> float:
-        examples, count = self.validation, self.settings.batch
+    def validation_loss(self, examples: Examples, k: int) -> float:
+        count = self.settings.batch
         chosen = rows_at(self.seed, k * count, count, len(examples))
         rng = random(self.seed, VALIDATION, k)
         references = choose_references(examples, chosen, 1.0, rng)
@@ -259,7 +264,7 @@ class Trainer:
         if not state:
             return 0
         self.ema.optimization_step, self.curves = state["ema_step"], state["curves"]
-        if state["scaler"]:
+        if state["scaler"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         log.info("continuing after step %d", state["step"])
         return state["step"]

@@ -1,8 +1,8 @@
 """Rows in batches as large as memory holds: where it runs out, the batch is halved and the work goes on.
 
-Every batch is filled up to the same length, so that all of them run the same arithmetic. A batch that was halved stays so
-for the pipeline's life; the pictures drawn before are kept, and those drawn after may differ by rounding from what a larger
-batch would have given.
+Every batch is filled up to the same length, so that all of them run the same arithmetic. A batch that was halved stays
+so for the pipeline's life; the pictures drawn before are kept, and those drawn after may differ by rounding from what a
+larger batch would have given.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Cells to images, in batches whose composition never shows in the result.
 
 Every cell's noise comes from its own seed, prompts are padded to a fixed length, and the last batch is filled up, so
-that all batches run the same arithmetic: a cell's image is the same, bit for bit, whatever it is drawn beside. A batch that
-memory does not hold is halved (see `iy.generate.batches`).
+that all batches run the same arithmetic: a cell's image is the same, bit for bit, whatever it is drawn beside. A batch
+that memory does not hold is halved (see `iy.generate.batches`).
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def draw(
 ) -> list[np.ndarray]:
     """One uint8 image (H, W, 3) per cell, drawn from noise. `progress`: its name while it runs; None is silent.
 
-    width: in pixels, the model's own where None; regions: where each of a cell's people belongs, as the pipeline takes it.
+    width: in pixels, the model's own where None; regions: where each of a cell's people belongs, as in the pipeline.
     """
     return run(
         pipeline,

@@ -10,24 +10,26 @@ from iy.device import choose_device
 from iy.errors import UserError
 from iy.faces import load_analyser
 from iy.generate.draw import Cell, draw
-from iy.generate.reference import one_face, read_photo
+from iy.generate.reference import one_face, read_file, read_photo
 from iy.model import ImagineYourselfPipeline
 from iy.model.bundle import read_config
+from iy.pictures import Limits
 from iy.storage import png, write_bytes
 
 
 class Portraitist:
     """A bundle with the face analyser that its references need. Draws the person of a photograph."""
 
-    def __init__(self, bundle: Path, faces: params.Faces, usage: str, device: str) -> None:
+    def __init__(self, bundle: Path, faces: params.Faces, usage: str, limits: Limits, device: str) -> None:
         config = read_config(bundle)
         self.model, self.size = config["model"], config["base"].image_size
+        self.limits = limits
         self.analyser = load_analyser(faces, usage, device)
         self.pipeline = ImagineYourselfPipeline.from_pretrained(bundle, choose_device(device))
 
     def reference(self, photo: bytes, name: str) -> np.ndarray:
         """The masked face crop of a photograph's bytes; `name` stands for it in messages."""
-        return one_face(read_photo(photo, name), name, self.analyser, self.model, self.size)
+        return one_face(read_photo(photo, name, self.limits), name, self.analyser, self.model, self.size)
 
     def draw(
         self,
@@ -54,12 +56,9 @@ def draw_files(
     bundle: Path, settings: params.Params, photo: Path, prompt: str, seeds: Iterable[int], out: Path
 ) -> Iterator[Path]:
     """Draw a PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
-    try:
-        data = photo.read_bytes()
-    except OSError as error:
-        raise UserError(f"{photo}: {error.strerror}") from None
+    data, limits = read_file(photo), Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
     seeds, draws = list(seeds), settings.evaluate
-    artist = Portraitist(bundle, settings.faces, settings.usage, settings.device)
+    artist = Portraitist(bundle, settings.faces, settings.usage, limits, settings.device)
     crop = artist.reference(data, str(photo))
     images = artist.draw(
         [crop] * len(seeds), [prompt] * len(seeds), seeds, draws.steps, draws.guidance, draws.identity_guidance

@@ -2,10 +2,10 @@
 
     out = W_o Σ_b α_b · softmax(Q K_bᵀ/√d) V_b,   b ∈ {vision, clip, ul2, byt5}
 
-Q and W_o are the base's, and so are K and V of its own text branch. Every other branch has its own K and V; its V passes
-through a matrix per head that starts at zero (vision: paper; the other text branches: our choice), so that a fresh model
-is the base. A matrix per head can be taken into V, where it costs nothing: K and V do not depend on the timestep, and a
-`Context` holds them for all layers and serves all denoising steps.
+Q and W_o are the base's, and so are K and V of its own text branch. Every other branch has its own K and V; its V
+passes through a matrix per head that starts at zero (vision: paper; the other text branches: our choice), so that a
+fresh model is the base. A matrix per head can be taken into V, where it costs nothing: K and V do not depend on the
+timestep, and a `Context` holds them for all layers and serves all denoising steps.
 
 Shapes: B images, S spatial positions, L tokens of a branch, D width of its tokens, H heads, d head width, C = H·d.
 """

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from iy import params
-from iy.diffusion import Base, load_base
+from iy.diffusion import Base, Opening, load_base
 from iy.errors import UserError, one_line
 from iy.model.lora import PERSONAL
 from iy.model.personaliser import Personaliser
@@ -109,9 +109,11 @@ def fill(state: dict[str, torch.Tensor], path: Path) -> None:
         value.copy_(stored[name])
 
 
-def open_bundle(folder: Path | str, device: torch.device | str = "cpu") -> tuple[Personaliser, Base]:
+def open_bundle(
+    folder: Path | str, device: torch.device | str = "cpu", opening: Opening | None = None
+) -> tuple[Personaliser, Base]:
     """The bundle and the base that its config.json names."""
-    base = load_base(locate(read_config(folder)["base"], Path(folder)), device)
+    base = load_base(locate(read_config(folder)["base"], Path(folder)), device, opening)
     return load(folder, base), base
 
 

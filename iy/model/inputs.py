@@ -5,26 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from iy import pictures
 from iy.diffusion import to_pixels
 from iy.errors import UserError
 from iy.model.conditioning import Vision
 from iy.model.vision import resize
 
 Picture = Image.Image | np.ndarray | torch.Tensor | str | Path
+LIMITS = pictures.Limits(pixels=200_000_000, side=4096)  # of a file: more than any size that is drawn
 Cropper = Callable[[np.ndarray], np.ndarray]
 
 
 def to_array(picture: Picture) -> np.ndarray:
     """PIL, path, array (H, W, 3) uint8 or float in [0, 1], or tensor (3, H, W) in [0, 1], as uint8 RGB (H, W, 3)."""
-    if isinstance(picture, (str, Path)):
-        try:
-            picture = Image.open(picture)
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"reference or image {picture}: {error}") from None
-    if isinstance(picture, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    try:
+        if isinstance(picture, (str, Path)):
+            return pictures.decode(pictures.contents(Path(picture)), *LIMITS)
+        if isinstance(picture, Image.Image):
+            return pictures.pixels(picture)
+    except (pictures.Unreadable, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"reference or image {picture}: {error}") from None
     if isinstance(picture, torch.Tensor):
         picture = picture.detach().float().cpu().movedim(0, -1).numpy()
     if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
@@ -146,7 +148,7 @@ def per_reference(name: str, listed: Sequence, rows: list[list[Picture]]) -> lis
 def regions(asked: Sequence | None, rows: list[list[Picture]], height: int, width: int) -> torch.Tensor | None:
     """Where each reference belongs, bool (B, N, height, width) in latent cells; None when nothing is asked.
 
-    asked: per reference a box (x0, y0, x1, y1) in shares of the picture, 0 to 1, or a mask (H, W): array, tensor or PIL;
+    asked: per reference a box (x0, y0, x1, y1) in shares of the picture, 0 to 1, or a mask (H, W): array, tensor, PIL;
     for all prompts alike. A cell that a mask covers by half belongs to the person.
     """
     if asked is None:

@@ -1,22 +1,31 @@
-"""LoRA on the frozen U-Net (peft): the one that is trained, and others loaded beside it.
+"""LoRA on a frozen network (peft): the one that is trained, and others loaded beside it.
 
-Several personalisers can stand on one base, whose weights they share: merging adds the trained LoRA into copies, and
-unmerging gives the shared weights back, bit for bit.
+Several personalisers can stand on one base, whose weights they share: merging adds LoRAs into copies, and unmerging
+gives the shared weights back, bit for bit.
 """
 
-from pathlib import Path
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
 from torch import nn
 
-from iy.errors import UserError, one_line
-
 PERSONAL = "personal"  # the trained one
-SHARED = "shared_weight"
+MERGED = "merged_state"
+LEFT = "merged_and_deleted"
+
+
+@dataclass(slots=True)
+class Merged:
+    """What a layer was before LoRAs were merged into it, and how strongly each of them was, by name."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    strengths: dict[str, float]
 
 
 def add(unet: UNet2DConditionModel, targets: list[str], rank: int) -> None:
@@ -27,57 +36,115 @@ def add(unet: UNet2DConditionModel, targets: list[str], rank: int) -> None:
         inject_adapter_in_model(config, unet, adapter_name=PERSONAL)
 
 
-def layers(unet: UNet2DConditionModel) -> list[LoraLayer]:
-    return [module for module in unet.modules() if isinstance(module, LoraLayer)]
+def layers(network: nn.Module) -> list[LoraLayer]:
+    return [module for module in network.modules() if isinstance(module, LoraLayer)]
 
 
-def merge(unet: UNet2DConditionModel) -> None:
-    """Add every active LoRA into (copies of) the weights they adapt: drawing then costs what it costs without them."""
-    for layer in layers(unet):
-        if not layer.merged:
-            shared = layer.base_layer.weight
-            object.__setattr__(layer, SHARED, shared)  # not as a parameter of the layer
-            layer.base_layer.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
-            layer.merge()
+def others(network: nn.Module) -> list[str]:
+    """Names of the LoRAs beside the trained one, in the order in which they were loaded."""
+    return list(dict.fromkeys(name for layer in layers(network) for name in layer.lora_A if name != PERSONAL))
 
 
-def unmerge(unet: UNet2DConditionModel) -> None:
-    for layer in layers(unet):
-        if layer.merged:
-            layer.unmerge()
-            layer.base_layer.weight = getattr(layer, SHARED)
+def active(network: nn.Module) -> list[str]:
+    """Those of `others` that count."""
+    on = {name for layer in layers(network) for name in layer.active_adapters}
+    return [name for name in others(network) if name in on]
 
 
-def load(unet: UNet2DConditionModel, source: Path | str | dict[str, torch.Tensor], name: str, weight: float) -> None:
-    """Put another LoRA, a style's say, beside the trained one. source: a safetensors file in diffusers' or kohya's
-    layout for this U-Net, a folder or hub id of such, or its tensors.
+def merged(network: nn.Module) -> list[str]:
+    """Those of `others` that are merged, the deleted ones among them included."""
+    names = (name for layer in layers(network) for name in (*getattr(layer, LEFT, ()), *layer.merged_adapters))
+    return list(dict.fromkeys(name for name in names if name != PERSONAL))
+
+
+def activate(network: nn.Module, names: Iterable[str]) -> None:
+    """Let the trained LoRA and those in `names` count, and no other."""
+    chosen = (PERSONAL, *names)
+    for layer in layers(network):
+        layer.set_adapter([name for name in chosen if name in layer.lora_A], inference_mode=True)
+
+
+@contextmanager
+def steady(network: nn.Module) -> Iterator[None]:
+    """However the block ends: what was trainable before stays so, nothing else becomes so, and the trained LoRA counts.
+
+    peft makes trainable whatever it activates, freezes the rest, and takes the newest LoRA for the only one.
     """
-    if any(layer.merged for layer in layers(unet)):
-        raise UserError("a LoRA cannot be loaded while others are merged: call unmerge_lora() first")
-    if name == PERSONAL or name in others(unet):
-        raise UserError(f"LoRA name {name!r} is taken: choose another")
+    trained = {id(weight): weight.requires_grad for weight in network.parameters()}
     try:
-        unet.load_lora_adapter(source, prefix="unet", adapter_name=name)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"LoRA {name!r} does not fit this U-Net ({one_line(error)})") from None
-    if name not in others(unet):
-        raise UserError(f"LoRA {name!r}: no tensor of it is named unet.…, so none was loaded")
-    weigh(unet, {name: weight})
+        yield
+    finally:
+        activate(network, active(network))
+        for weight in network.parameters():
+            weight.requires_grad_(trained.get(id(weight), False))
 
 
-def others(unet: UNet2DConditionModel) -> set[str]:
-    return {name for layer in layers(unet) for name in layer.lora_A} - {PERSONAL}
+def merge(network: nn.Module, names: Sequence[str] | None = None, scale: float = 1.0, safe: bool = False) -> None:
+    """Add the trained LoRA and, `scale` times as strong, those in `names` (None: all that count) into copies of the
+    weights they adapt: drawing then costs what it costs without them. What is merged already stays. safe: refuse
+    weights that are not finite.
+    """
+    wanted = active(network) if names is None else names
+    for layer in layers(network):
+        strengths = unmerge_layer(layer) | {name: scale for name in wanted} | {PERSONAL: 1.0}
+        merge_layer(layer, {name: value for name, value in strengths.items() if name in layer.lora_A}, safe)
 
 
-def weigh(unet: UNet2DConditionModel, weights: dict[str, float]) -> None:
-    """Set how much loaded LoRAs count, 0 = not at all. The trained one stays as it is."""
-    if unknown := set(weights) - others(unet):
-        raise UserError(f"no LoRA {sorted(unknown)[0]!r} is loaded; loaded are {sorted(others(unet))}")
-    trained = {id(value): value.requires_grad for name, value in unet.named_parameters() if f".{PERSONAL}." in name}
-    for layer in layers(unet):
-        for name, weight in weights.items():
-            if name in layer.lora_A:
-                layer.set_scale(name, weight)
-        layer.set_adapter([name for name in (PERSONAL, *sorted(others(unet))) if name in layer.lora_A])
-        for value in (value for name, value in layer.named_parameters() if "lora_" in name):
-            value.requires_grad_(trained.get(id(value), False))  # set_adapter() would have all of them train
+def merge_layer(layer: LoraLayer, strengths: dict[str, float], safe: bool = False) -> None:
+    if not strengths:
+        return
+    base, scaling = layer.get_base_layer(), dict(layer.scaling)
+    setattr(layer, MERGED, Merged(base.weight, base.bias, strengths))
+    base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
+    if base.bias is not None:  # some LoRAs change it too
+        base.bias = nn.Parameter(base.bias.detach().clone(), requires_grad=False)
+    layer.scaling.update({name: scaling[name] * strength for name, strength in strengths.items()})
+    try:
+        layer.merge(safe_merge=safe, adapter_names=list(strengths))
+    finally:
+        layer.scaling.update(scaling)
+
+
+def unmerge(network: nn.Module) -> None:
+    for layer in layers(network):
+        unmerge_layer(layer)
+
+
+def unmerge_layer(layer: LoraLayer) -> dict[str, float]:
+    """Give the layer its weights back; what was merged, and how strongly."""
+    before = getattr(layer, MERGED, None)
+    if before is None:
+        return {}
+    base = layer.get_base_layer()
+    base.weight = like(before.weight, base.weight)
+    if before.bias is not None:
+        base.bias = like(before.bias, base.bias)
+    layer.merged_adapters.clear()
+    delattr(layer, MERGED)
+    return before.strengths
+
+
+def like(kept: nn.Parameter, now: nn.Parameter) -> nn.Parameter:
+    """`kept` itself, or, where the network has moved since to another device or dtype, a copy that has too."""
+    if kept.device == now.device and kept.dtype == now.dtype:
+        return kept
+    return nn.Parameter(kept.detach().to(now.device, now.dtype), requires_grad=False)
+
+
+def remove(network: nn.Module, names: Sequence[str]) -> None:
+    """Delete LoRAs. The effect of those that are merged stays in the weights, for good."""
+    for layer in layers(network):
+        strengths = unmerge_layer(layer)
+        gone = {name: strengths.pop(name) for name in names if name in strengths}
+        if gone:
+            merge_layer(layer, gone)
+            layer.merged_adapters.clear()
+            delattr(layer, MERGED)
+            setattr(layer, LEFT, [*getattr(layer, LEFT, ()), *gone])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that peft chose another one to count, which `steady` mends
+            for name in names:
+                layer.delete_adapter(name)
+        merge_layer(layer, strengths)
+    for name in names:
+        getattr(network, "peft_config", {}).pop(name, None)

@@ -2,27 +2,28 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
-from torch import nn
 
-from iy import params
-from iy.diffusion import POOLED, Base, TextEncoders, text_states, vae_decode, vae_encode
+from iy.diffusion import Base, TextEncoders, vae_decode, vae_encode
 from iy.errors import UserError
-from iy.model import bundle, inputs, lora
+from iy.model import inputs
 from iy.model.attention import Tokens
 from iy.model.conditioning import Vision
+from iy.model.encoding import Encoding, repeat
 from iy.model.guidance import Guide, plan
+from iy.model.loading import Loading
+from iy.model.loras import Loras
+from iy.model.memory import Memory
 from iy.model.personaliser import Personaliser
 
 
-class ImagineYourselfPipeline(DiffusionPipeline):
+class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipeline):
     """Portraits of the person on the reference, as the prompt says.
 
         pipeline = ImagineYourselfPipeline.from_pretrained("models/studio/finetune4")
@@ -31,13 +32,15 @@ class ImagineYourselfPipeline(DiffusionPipeline):
     References are face crops (as `iy.faces.crop` makes them), or whole photos together with a `face_cropper`.
     """
 
-    model_cpu_offload_seq = "text->model->vae"
-    _exclude_from_cpu_offload = [
-        "model"
-    ]  # its branches are more than modules with a forward: moved whole or not at all
     _callback_tensor_inputs = ["latents"]
 
-    def __init__(self, model: Personaliser, vae: nn.Module, text: TextEncoders, scheduler: Any):
+    def __init__(
+        self,
+        model: Personaliser,
+        vae: AutoencoderKL | AutoencoderTiny,
+        text: TextEncoders | None,
+        scheduler: Any,
+    ):
         super().__init__()
         self.register_modules(model=model, vae=vae, text=text, scheduler=scheduler)
         self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -51,28 +54,6 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         """
         scheduler = DPMSolverMultistepScheduler.from_config(base.scheduler.config, timestep_spacing="trailing")
         return cls(model, base.vae, base.text, scheduler)
-
-    @classmethod
-    def from_base(cls, base: Base, settings: params.Model) -> "ImagineYourselfPipeline":
-        """The base model unchanged: a fresh adapter has no effect."""
-        return cls.build(Personaliser(base, settings), base)
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: Path | str, device: torch.device | str = "cpu", torch_dtype: torch.dtype | None = None
-    ) -> "ImagineYourselfPipeline":
-        """Open a bundle folder and the base that its config.json names, ready to draw; `torch_dtype`: in another dtype."""
-        model, base = bundle.open_bundle(folder, device)
-        pipeline = cls.build(model.requires_grad_(False).eval(), base)
-        return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
-
-    def save_pretrained(
-        self, folder: Path | str, lineage: dict | None = None, fp16: bool = False, safe_serialization: bool = True
-    ) -> None:
-        """Write the adapter as a bundle; the base stays where its settings say."""
-        if not safe_serialization:
-            raise UserError("a bundle holds no pickles: leave safe_serialization at True")
-        bundle.save(self.model, folder, lineage or {}, fp16)
 
     @torch.no_grad()
     def __call__(
@@ -122,6 +103,7 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         """
         side = self.model.unet.config.sample_size * self.vae_scale
         height, width = height or side, width or side
+        check_scheduler(self.scheduler)
         self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
         inputs.check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         words, blank = self.read(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, fixed_length)
@@ -155,21 +137,6 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def load_lora(self, source: Path | str | dict[str, torch.Tensor], name: str, weight: float = 1.0) -> None:
-        """Draw with another LoRA, a style's say, beside the trained one; see `iy.model.lora.load`."""
-        lora.load(self.model.unet, source, name, weight)
-
-    def set_lora_weights(self, **weights: float) -> None:
-        """How much loaded LoRAs count, by name; 0 = not at all."""
-        lora.weigh(self.model.unet, weights)
-
-    def merge_lora(self) -> None:
-        """Add all LoRAs into the U-Net's weights, to draw faster; other pipelines on the same base do not change."""
-        lora.merge(self.model.unet)
-
-    def unmerge_lora(self) -> None:
-        lora.unmerge(self.model.unet)
-
     def guide(
         self,
         words: Tokens,
@@ -193,95 +160,6 @@ class ImagineYourselfPipeline(DiffusionPipeline):
             raise UserError(f"strength must lie above 0 and at most at 1, got {strength}")
         if output_type not in ("pil", "np", "pt", "latent"):
             raise UserError(f"output_type must be pil, np, pt or latent, got {output_type!r}")
-
-    def see(
-        self,
-        rows: list[list[inputs.Picture]],
-        cropper: inputs.Cropper | None,
-        weights: torch.Tensor | None,
-        regions: torch.Tensor | None,
-    ) -> Vision | None:
-        """Tokens and mask of each prompt's references, how strongly each is drawn (B, N), and where (B, N, h, w)."""
-        seen = inputs.reference_pixels(rows, self.model.vision.image_size, cropper)
-        if seen is None:
-            return None
-        pixels, present = seen
-        device = self._execution_device
-        vision = self.model.vision_tokens(pixels.to(device, self.model.dtype), present.to(device))
-        if weights is not None:
-            weights = weights.repeat_interleave(self.model.vision.tokens, 1).to(vision.tokens)
-        return vision._replace(weight=weights, regions=None if regions is None else regions.to(device))
-
-    def encode_prompt(self, prompt: str | Sequence[str], fixed_length: bool = False) -> Tokens:
-        """States and masks of the prompts for `prompt_embeds`: the text encoders need not run again."""
-        return self.states(inputs.prompts(prompt), fixed_length)
-
-    def encode_negative(
-        self, prompt: str | Sequence[str | None] | None, count: int = 1, fixed_length: bool = False
-    ) -> Tokens:
-        """What guidance leads away from, for `negative_prompt_embeds`: `count` negative prompts, or no text."""
-        texts = inputs.negatives(prompt, count)
-        return self.away(self.states([text or "" for text in texts], fixed_length), texts)
-
-    def away(self, states: Tokens, negatives: list[str | None]) -> Tokens:
-        written = torch.tensor([text is not None for text in negatives], device=self._execution_device)[:, None]
-        # Without a negative prompt the own branch reads "", as the base was trained to; the added ones nothing.
-        return {
-            name: (hidden, mask if name in (self.model.own, POOLED) else mask & written)
-            for name, (hidden, mask) in states.items()
-        }
-
-    def encode_reference(
-        self, reference: inputs.Picture | Sequence[inputs.Picture], face_cropper: inputs.Cropper | None = None
-    ) -> Vision:
-        """Tokens of one person's picture or pictures, for `reference_embeds`."""
-        return self.see(inputs.references(reference, True, 1), face_cropper, None, None)
-
-    def states(self, prompts: Sequence[str], fixed_length: bool) -> Tokens:
-        if self.text is None:
-            raise UserError("the text encoders were freed: give prompt_embeds and negative_prompt_embeds")
-        return text_states(self.text.ready(), prompts, fixed_length, self._execution_device)
-
-    def free_text(self) -> None:
-        """Give the text encoders' memory back; from here on prompts come as `prompt_embeds`."""
-        self.register_modules(text=None)
-
-    def read(
-        self,
-        prompt: str | Sequence[str] | None,
-        negative: str | Sequence | None,
-        embeds: Tokens | None,
-        negative_embeds: Tokens | None,
-        fixed_length: bool,
-    ) -> tuple[Tokens, Tokens]:
-        """States of the prompts and of what guidance leads away from, encoded or as they were given."""
-        if (prompt is None) == (embeds is None):
-            raise UserError("give prompt or prompt_embeds, and not both")
-        if negative is not None and negative_embeds is not None:
-            raise UserError("give negative_prompt or negative_prompt_embeds, not both")
-        if embeds is None and negative_embeds is None:  # one pass of the encoders for both
-            texts = inputs.prompts(prompt)
-            negatives = inputs.negatives(negative, len(texts))
-            both = self.states(texts + [text or "" for text in negatives], fixed_length)
-            first, second = (
-                {name: (hidden[rows], mask[rows]) for name, (hidden, mask) in both.items()}
-                for rows in (slice(len(texts)), slice(len(texts), None))
-            )
-            return first, self.away(second, negatives)
-        words = self.encode_prompt(prompt, fixed_length) if embeds is None else self.given("prompt_embeds", embeds)
-        count = len(words[self.model.own][1])
-        if negative_embeds is None:
-            return words, self.encode_negative(negative, count, fixed_length)
-        blank = self.given("negative_prompt_embeds", negative_embeds)
-        rows = len(blank[self.model.own][1])
-        if rows not in (1, count):
-            raise UserError(f"negative_prompt_embeds: {rows} rows for {count} prompts; give one, or one per prompt")
-        return words, blank if rows == count else repeat(blank, count)
-
-    def given(self, name: str, embeds: Tokens) -> Tokens:
-        """Embeddings of the caller, checked to be of this model's branches, on its device and in its dtype."""
-        inputs.check_embeds(name, embeds, self.model.own, self._execution_device, self.model.dtype)
-        return embeds
 
     def schedule(self, steps: int, strength: float) -> torch.Tensor:
         """Timesteps to run: all of them, or the last `strength` (at least one)."""
@@ -341,12 +219,18 @@ class ImagineYourselfPipeline(DiffusionPipeline):
         return latents
 
 
-def repeat(part: Any, times: int) -> Any:
-    """Every row of a token map, of a (tokens, mask) pair or of a `Vision`, `times` times in a row."""
-    if part is None or times == 1:
-        return part
-    if isinstance(part, dict):
-        return {name: repeat(pair, times) for name, pair in part.items()}
-    if isinstance(part, Vision):
-        return part.map(lambda x: x.repeat_interleave(times, 0))
-    return tuple(x.repeat_interleave(times, 0) for x in part)
+def check_scheduler(scheduler: Any) -> None:
+    """One sentence for a scheduler of another kind of model: of flow matching, or one that draws pixels or tokens."""
+    needed = ("set_timesteps", "step", "scale_model_input", "add_noise", "init_noise_sigma", "order")
+    lacking = [name for name in needed if not hasattr(scheduler, name)]
+    if not lacking:
+        taken = inspect.signature(scheduler.step).parameters.values()
+        given = ("model_output", "timestep", "sample")
+        lacking = [
+            p.name for p in taken if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given
+        ]
+    if lacking:
+        raise UserError(
+            f"{type(scheduler).__name__} does not fit this U-Net, which predicts noise ({lacking[0]} is between them): "
+            "choose another, such as DPMSolverMultistepScheduler or EulerDiscreteScheduler"
+        )

@@ -3,22 +3,21 @@
 What is fetched is kept in `.iy/` until the stage has read everything: killed, it goes on with what is missing.
 """
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
 from iy import params, s3
 from iy.errors import UserError
 from iy.photos import kept, sidecar
-from iy.photos.decode import Unreadable, decode
 from iy.photos.folder import is_photo
 from iy.photos.photo import Photo, read_all, readable, unreadable
+from iy.pictures import Unreadable, decode, refuse_large
 from iy.storage import sha256, write_bytes
 
 STREAMS = 16  # photos on their way at a time: what waits is the network
-LARGEST = 512 * 2**20  # bytes; a larger object is no photograph
 
 
 class Bucket:
@@ -36,7 +35,8 @@ class Bucket:
         here = kept.place(self.name, item)
         if here.exists():
             return here.read_bytes()
-        data = existing(self.store, self.name, item.key)
+        with existing(item.key):
+            data = s3.contents(self.store, self.name, item.key)
         write_bytes(here, data)
         return data
 
@@ -49,12 +49,13 @@ class Bucket:
         return self.contents(str(path))
 
 
-def existing(store: Any, bucket: str, key: str) -> bytes:
-    """An object; one that may not be read, or is not there, is `Unreadable`. A store that fails raises what boto3 says."""
+@contextlib.contextmanager
+def existing(key: str) -> Iterator[None]:
+    """An object that may not be read, or is not there, is `Unreadable`. A store that fails raises what boto3 says."""
     from botocore.exceptions import ClientError
 
     try:
-        return s3.contents(store, bucket, key)
+        yield
     except ClientError as error:
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (403, 404, 412):
             raise
@@ -79,7 +80,7 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
 
 
 def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
-    """One object as a photo. What is wrong with it is the reason of a rejected row; a store that fails ends the stage."""
+    """One object as a photo. What is wrong with it is a rejected row's reason; a store that fails ends the stage."""
     place = PurePosixPath(path)
     columns = {
         "id": sha256(path.encode()),
@@ -89,8 +90,7 @@ def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
         "label": place.parts[0] if len(place.parts) > 1 else None,
     }
     try:
-        if bucket.items[path].size > LARGEST:
-            raise Unreadable(f"{bucket.items[path].size} bytes: too large for a photograph")
+        refuse_large(bucket.items[path].size)
         data = bucket.contents(path)
         columns["id"] = sha256(data)  # first: it is known by it whatever its sidecar says
         columns |= sidecar.read(place, bucket.text)

@@ -1,7 +1,6 @@
 """Photographs in a folder: sub-folders are persons; files directly in it are unlabelled."""
 
 import os
-import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import NamedTuple
 from iy import params
 from iy.errors import UserError
 from iy.photos import sidecar
-from iy.photos.decode import Unreadable, decode
 from iy.photos.photo import Photo, read_all, readable, unreadable
+from iy.pictures import Unreadable, contents, decode
 from iy.storage import sha256
 
 
@@ -101,15 +100,6 @@ def beside(file: Path) -> bytes | None:
         return file.read_bytes()
     except OSError as error:
         raise Unreadable(f"its sidecar {file.name} cannot be read: {error.strerror}") from None
-
-
-def contents(path: Path) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Unreadable("not a regular file")
-        return path.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"the file cannot be read: {error.strerror}") from None
 
 
 def printable(path: Path) -> str:

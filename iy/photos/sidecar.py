@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import TypeVar
 
-from iy.photos.decode import Unreadable
+from iy.pictures import Unreadable
 
 P = TypeVar("P", bound=PurePath)
 SUFFIXES = (".txt", ".json")

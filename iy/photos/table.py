@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from iy import params, s3
 from iy.errors import UserError
-from iy.photos import folder, sidecar
+from iy.photos import sidecar
 from iy.photos.bucket import existing
-from iy.photos.decode import Unreadable, decode
 from iy.photos.photo import Photo, read_all, readable, unreadable
+from iy.pictures import Unreadable, contents, decode, refuse_large
 from iy.storage import sha256
 
 KINDS = (".csv", ".jsonl", ".parquet")
@@ -163,10 +163,13 @@ class Files:
             return self.object(uri)
         if "://" in uri:
             raise Unreadable(f"{uri.partition('://')[0]}:// is not fetched: list files, or objects s3://bucket/key")
-        path = (self.root / uri).resolve()
+        try:
+            path = (self.root / uri).resolve()
+        except (OSError, ValueError, RuntimeError):  # a zero byte, links in a circle
+            raise Unreadable("it names no file") from None
         if PurePosixPath(uri).is_absolute() or not path.is_relative_to(self.root):
             raise Unreadable("it names a file outside the table's folder")
-        return folder.contents(path)
+        return contents(path)
 
     def object(self, uri: str) -> bytes:
         try:
@@ -175,8 +178,9 @@ class Files:
             raise Unreadable(str(error)) from None
         if not key:
             raise Unreadable(f"{uri} names no object: list s3://bucket/key")
-        with s3.told(uri, "photos.path"):
-            return existing(self.store, bucket, key)
+        with s3.told(uri, "photos.path"), existing(key):
+            refuse_large(s3.size(self.store, bucket, key))
+            return s3.contents(self.store, bucket, key)
 
 
 def read(files: Files, settings: params.Photos, row: Row) -> Photo:

@@ -14,28 +14,12 @@ from pathlib import Path, PurePosixPath
 from iy import params, s3
 from iy.errors import UserError
 from iy.photos import kept, sidecar
-from iy.photos.decode import Unreadable, decode
 from iy.photos.photo import Photo, read_all, readable, unreadable
+from iy.pictures import Unreadable, decode, refuse_large
 from iy.storage import sha256
 
-PICTURES = {
-    "jpg",
-    "jpeg",
-    "png",
-    "webp",
-    "tif",
-    "tiff",
-    "bmp",
-    "gif",
-    "heic",
-    "heif",
-    "avif",
-    "ppm",
-    "pgm",
-    "jp2",
-    "tga",
-}
-LARGEST = 64 * 2**20  # bytes; a batch of pictures waits in memory
+PICTURES = frozenset("jpg jpeg jpe jfif png webp tif tiff bmp gif heic heif hif avif ppm pgm jp2 mpo".split())
+BATCH = 16  # pictures that wait in memory
 BROKEN = (tarfile.TarError, EOFError, OSError, ValueError)  # what tarfile says of bytes that are no tar
 
 
@@ -56,7 +40,7 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
         )
     tars = remote(settings.path) if settings.path.startswith(s3.SCHEME) else local(Path(settings.path).expanduser())
     found = (sample for name, path in tars for sample in samples(path, name))
-    return read_all(partial(read, settings), found, workers.count, batch=16)
+    return read_all(partial(read, settings), found, workers.count, batch=BATCH)
 
 
 def local(place: Path) -> Iterator[tuple[str, Path]]:
@@ -114,17 +98,27 @@ def gathered(tar: tarfile.TarFile, sample: Sample, members: Iterator[tarfile.Tar
         if (why := refused(member, key)) is not None:
             sample.reason = why
             continue
-        limit = LARGEST if kind in PICTURES else sidecar.MAXIMUM_BYTES
         if kind not in PICTURES and f".{kind}" not in sidecar.SUFFIXES:
             continue
-        if member.size > limit:
-            sample.reason = f"its {kind} file is larger than {limit} bytes"
+        if (why := too_large(member, kind)) is not None:
+            sample.reason = why
         elif (file := tar.extractfile(member)) is not None and sample.reason is None:
             data = file.read()
             if len(data) < member.size:
                 raise EOFError("unexpected end of data")
             sample.files.setdefault(kind, data)
     return sample
+
+
+def too_large(member: tarfile.TarInfo, kind: str) -> str | None:
+    try:
+        if kind in PICTURES:
+            refuse_large(member.size)
+        elif member.size > sidecar.MAXIMUM_BYTES:
+            return f"its {kind} file is larger than {sidecar.MAXIMUM_BYTES} bytes"
+    except Unreadable as reason:
+        return str(reason)
+    return None
 
 
 def refused(member: tarfile.TarInfo, key: str) -> str | None:

@@ -15,7 +15,7 @@ class Verdict(NamedTuple):
 
 
 def decide(candidate: Metrics, champion: Metrics | None, settings: params.Register) -> Verdict:
-    """`candidate` replaces `champion` (None: there is none yet) when it draws what is asked and is not clearly less alike."""
+    """`candidate` replaces `champion` (None: none yet) when it draws what is asked and is not clearly less alike."""
     aligned = value(candidate, settings.alignment, "value")
     if aligned < settings.minimum_prompt_alignment:
         return Verdict(

@@ -57,6 +57,7 @@ def pack(bundle: Path, settings: params.Params, folder: Path) -> Path:
         {
             "usage": settings.usage,
             "faces": faces,
+            "limits": {"pixels": settings.photos.maximum_pixels, "side": settings.photos.maximum_side},
             "sha256": settings.digest(),
             "draws": {"steps": draws.steps, "guidance": draws.guidance, "identity_guidance": draws.identity_guidance},
         },

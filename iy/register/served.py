@@ -17,6 +17,7 @@ import pandas
 from iy import params
 from iy.errors import UserError
 from iy.generate.portrait import Portraitist
+from iy.pictures import Limits
 from iy.storage import png
 
 
@@ -30,7 +31,9 @@ class Portraits(mlflow.pyfunc.PythonModel):
         if faces.pack:
             faces = faces.model_copy(update={"pack": str(package / faces.pack)})
         self.draws = settings["draws"]
-        self.artist = Portraitist(package / "bundle", faces, settings["usage"], context.model_config["device"])
+        limits = Limits(**settings["limits"])
+        device = context.model_config["device"]
+        self.artist = Portraitist(package / "bundle", faces, settings["usage"], limits, device)
 
     def predict(self, context, model_input, params=None):
         """A DataFrame with column `image`: one base64 PNG per row. `params`: steps, guidance, identity_guidance."""

@@ -67,8 +67,10 @@ class Things:
         ]
 
     def image(self, thing: Thing, beside: bool) -> bytes:
-        """PNG of the thing or of what stands beside it."""
+        """PNG of the thing, or of what stands beside it where something does."""
         row = thing.beside if beside else thing.row
+        if row is None:
+            raise ValueError(f"nothing stands beside {thing.row['id']}")
         folder = self.settings.photos_dir if beside or thing.kind == "photos" else self.settings.data_dir("synpairs")
         return png(np.asarray(read_image(folder, row)))
 

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iy.faces import Analyser, similarity
-from iy.faces.crop import face_crop
+from iy.faces import Analyser, recogniser_name, similarity
+from iy.faces.crop import reference_crop
 from iy.params import Params
 from iy.records import REJECTED
-from iy.storage import png, read_image, sha256
+from iy.storage import png, sha256
 from iy.synpairs.accept import Kind, choose
 from iy.synpairs.bounds import Bounds
 from iy.synpairs.generators import Generator
@@ -50,15 +50,7 @@ class Maker:
 
     def reference(self, photo: dict) -> np.ndarray:
         """The masked face crop of a PHOTO row, as the model was trained on."""
-        model, size = self.params.model, self.params.base.image_size
-        return face_crop(
-            read_image(self.params.photos_dir, photo),
-            np.array(photo["box"]),
-            np.array(photo["landmarks"]).reshape(5, 2),
-            size,
-            model.crop_margin,
-            model.mask_face,
-        )
+        return reference_crop(self.params, self.params.photos_dir, photo)
 
     def make(self, plans: Sequence[Plan]) -> list[Made]:
         """Draw, then refine towards the reference pass by pass, each time from the most similar image so far."""
@@ -118,7 +110,3 @@ def embed(analyser: Analyser, image: np.ndarray) -> np.ndarray | None:
     """Embedding of the biggest face in uint8 (H, W, 3), or None when there is none."""
     faces = analyser.detect(image)
     return analyser.embed(image, faces[0]) if faces else None
-
-
-def recogniser_name(analyser: Analyser) -> str:
-    return f"{analyser.recogniser.name}@{analyser.recogniser.version}"

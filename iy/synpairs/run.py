@@ -10,12 +10,13 @@ import numpy as np
 
 from iy import records
 from iy.errors import UserError
-from iy.faces import Analyser, load_analyser
+from iy.faces import Analyser, load_analyser, recogniser_name
+from iy.faces.face import reduced_image
 from iy.params import Params
 from iy.seeds import derived_seed
 from iy.storage import atomic_folder, read_image, write_json
 from iy.synpairs import accept, bounds, models, page, shards
-from iy.synpairs.make import embed, recogniser_name
+from iy.synpairs.make import embed
 from iy.synpairs.plan import chosen_photos, training_photos, whole
 from iy.tracking import UNTRACKED, StageRun
 
@@ -87,7 +88,7 @@ def known_similarities(table: Path, analyser: Analyser, params: Params) -> tuple
         )
     own, small, people = [], [], []
     for row in rows:
-        seen = embed(analyser, reduced(read_image(params.photos_dir, row), params.base.image_size))
+        seen = embed(analyser, reduced_image(read_image(params.photos_dir, row), params.base.image_size))
         if seen is not None:
             own.append(row["embedding"])
             small.append(seen)
@@ -97,14 +98,6 @@ def known_similarities(table: Path, analyser: Analyser, params: Params) -> tuple
             "synpairs: bounds need photos of at least two training people, whose faces are found at the model's size"
         )
     return bounds.similarities(np.array(own), np.array(small), people)
-
-
-def reduced(image: np.ndarray, side: int) -> np.ndarray:
-    """The photo with its shorter side at most `side` pixels."""
-    import cv2
-
-    scale = side / min(image.shape[:2])
-    return image if scale >= 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def say(rows: list[dict], passed: int, kept_below: int) -> None:
