@@ -6,11 +6,12 @@ The profile that params.yaml names runs in place; anything else runs in a worktr
 import os
 from collections.abc import Callable
 from typing import Any, Literal
+from uuid import UUID
 
-from prefect import Flow, flow, get_run_logger
+from prefect import Flow, State, flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from flows import artifacts, durations, experiment, graph, orphans, review
 from flows.place import DEFAULT, Place, called, place
@@ -41,7 +42,7 @@ def make(name: str, target: str | None, purpose: str) -> Flow:
     """A flow whose parameters become a form in Prefect's pages."""
 
     def one(
-        profile: Profile = DEFAULT,
+        profile: Profile = DEFAULT,  # pyright: ignore[reportInvalidTypeForm]  # the profiles that there are
         photos: str = "",
         overrides: dict[str, Any] = {},  # noqa: B006 (a form's default, never changed)
         force: bool = False,
@@ -103,6 +104,7 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     profile = where.params.profile
     get_run_logger().info(durations.expected(where.state, profile, stages))
     progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
+    assert isinstance(progress, UUID)  # a coroutine only where one is awaited
     states: dict[str, State] = {}
     for number, stage in enumerate(stages, 1):
         if stage == "select" and where.params.select.review == "required":
@@ -120,7 +122,7 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
             return states[stage]
         if seconds := states[stage].result():
             durations.note(where.state, profile, stage, seconds)
-        artifacts.publish(stage, where, states[stage].name)
+        artifacts.publish(stage, where, states[stage].name or "Completed")
         update_progress_artifact(progress, 100 * number / len(stages))
     return None
 

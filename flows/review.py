@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import get_run_logger
+from prefect import State, get_run_logger
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
-from prefect.states import Paused, Running, State
+from prefect.states import Paused, Running
 
 from flows import process
 from flows.stage import environment
@@ -67,7 +67,8 @@ def propose(state: State) -> None:
 def resumed() -> bool:
     """Did somebody press Resume?"""
     with get_client(sync_client=True) as client:
-        return client.read_flow_run(flow_run.id).state.is_running()
+        state = client.read_flow_run(flow_run.id).state
+    return state is not None and state.is_running()
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import get_run_logger, task
+from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from flows import process
 from flows.turn import turn
@@ -142,9 +142,11 @@ class Progress:
 
     def show(self, percent: float, now: float) -> None:
         if self.artifact is None:
-            self.artifact = create_progress_artifact(
+            made = create_progress_artifact(
                 percent, key=f"{self.stage}-progress", description=f"{self.stage}, steps done"
             )
+            assert isinstance(made, UUID)  # a coroutine only where one is awaited
+            self.artifact = made
         elif now - self.updated > 2 or percent >= 100:
             update_progress_artifact(self.artifact, percent)
         else:

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parsed = argparse.ArgumentParser(prog="python -m flows.ui", description=__doc__.splitlines()[0])
+    parsed = argparse.ArgumentParser(prog="python -m flows.ui", description=(__doc__ or "").splitlines()[0])
     for name, port in PORTS.items():
         variable = f"IY_{name.upper()}_PORT"
         parsed.add_argument(

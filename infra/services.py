@@ -38,7 +38,7 @@ S3_INNER = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parsed = argparse.ArgumentParser(prog="python -m infra.services", description=__doc__.splitlines()[0])
+    parsed = argparse.ArgumentParser(prog="python -m infra.services", description=(__doc__ or "").splitlines()[0])
     parsed.add_argument(
         "--folder",
         type=Path,
