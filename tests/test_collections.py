@@ -85,6 +85,7 @@ def test_a_hostile_tar_writes_nothing_and_loses_nothing(tmp_path, monkeypatch):
             tar.addfile(info, io.BytesIO(data))
         for name, data in (
             ("big.png", b"0" * 10_001),
+            ("bigger.png", picture(3) + bytes(10_000)),
             ("odd.json", b"{}"),
             ("said.png", picture(2)),
             ("said.json", b"{]"),
@@ -100,7 +101,8 @@ def test_a_hostile_tar_writes_nothing_and_loses_nothing(tmp_path, monkeypatch):
         "a.tar//etc/passwd": "its name leads out of the tar",
         "a.tar/link": "a link, a device or the like: only files are read",
         "a.tar/pipe": "a link, a device or the like: only files are read",
-        "a.tar/big": "10001 bytes: too large for a photograph, which has at most 10000",
+        "a.tar/big": "not an image, or of a kind that is not read",
+        "a.tar/bigger": f"{len(picture(3)) + 10_000} bytes: too large for a photograph, which has at most 10000",
         "a.tar/odd": "the sample has no picture",
         "a.tar/said": "its sidecar .json is not valid JSON",
     }
