@@ -196,8 +196,10 @@ def read(files: Files, settings: params.Photos, row: Row) -> Photo:
     try:
         if row.reason:
             raise Unreadable(row.reason)
-        data, named = picture(files, row)
-        kept["uri"] = named or row.where
+        found = picture(row)
+        if isinstance(found, str):
+            kept["uri"] = found.encode("utf-8", "backslashreplace").decode()  # JSON may hold halves of characters
+        data = files.contents(found) if isinstance(found, str) else found
         kept["id"] = sha256(data)  # first: it is known by it whatever its row says
         kept |= stated(said, row.where)
         if (wanted := said.get("sha256")) and wanted != kept["id"]:
@@ -207,18 +209,17 @@ def read(files: Files, settings: params.Photos, row: Row) -> Photo:
         return unreadable(str(reason), **kept)
 
 
-def picture(files: Files, row: Row) -> tuple[bytes, str | None]:
-    """The bytes that a row holds or names, and the name."""
+def picture(row: Row) -> bytes | str:
+    """The bytes that a row holds, or the place that it names."""
     image, uri = row.said.get("image"), row.said.get("uri")
     if isinstance(image, dict):  # as `datasets` writes them: {"bytes": …, "path": …}
         image, uri = image.get("bytes"), uri or image.get("path")
     if isinstance(image, bytes):
-        return image, None
+        return image
     uri = uri if isinstance(uri, str) else image
     if not isinstance(uri, str) or not uri.strip():
         raise Unreadable("the row names no picture")
-    uri = uri if "://" in uri else str(row.folder / uri)
-    return files.contents(uri), uri
+    return uri if "://" in uri else str(row.folder / uri)
 
 
 def stated(said: dict[str, Any], where: str) -> dict[str, str]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from iy import params, s3
 from iy.errors import UserError
 from iy.photos import kept, sidecar
 from iy.photos.photo import Photo, read_all, readable, unreadable
-from iy.pictures import Unreadable, decode, refuse_large
+from iy.pictures import Unreadable, decode, taken
 from iy.storage import sha256
 
 PICTURES = frozenset("jpg jpeg jpe jfif png webp tif tiff bmp gif heic heif hif avif ppm pgm jp2 mpo".split())
@@ -97,28 +98,33 @@ def gathered(tar: tarfile.TarFile, sample: Sample, members: Iterator[tarfile.Tar
         key, kind = split(member.name)
         if (why := refused(member, key)) is not None:
             sample.reason = why
-            continue
-        if kind not in PICTURES and f".{kind}" not in sidecar.SUFFIXES:
-            continue
-        if (why := too_large(member, kind)) is not None:
-            sample.reason = why
-        elif (file := tar.extractfile(member)) is not None and sample.reason is None:
-            data = file.read()
-            if len(data) < member.size:
-                raise EOFError("unexpected end of data")
-            sample.files.setdefault(kind, data)
+        elif (file := tar.extractfile(member)) is not None and sample.reason is None and kind not in sample.files:
+            try:
+                data = contents(file, member.size, kind)
+            except Unreadable as reason:
+                sample.reason = str(reason)
+                continue
+            if data is not None:
+                sample.files[kind] = data
     return sample
 
 
-def too_large(member: tarfile.TarInfo, kind: str) -> str | None:
-    try:
-        if kind in PICTURES:
-            refuse_large(member.size)
-        elif member.size > sidecar.MAXIMUM_BYTES:
-            return f"its {kind} file is larger than {sidecar.MAXIMUM_BYTES} bytes"
-    except Unreadable as reason:
-        return str(reason)
-    return None
+def contents(file: IO[bytes], size: int, kind: str) -> bytes | None:
+    """A sidecar or picture; None of what is neither. A picture is known by its first bytes, whatever it is called."""
+    if f".{kind}" in sidecar.SUFFIXES:
+        if size > sidecar.MAXIMUM_BYTES:
+            raise Unreadable(f"its {kind} file is larger than {sidecar.MAXIMUM_BYTES} bytes")
+        data = file.read()
+    else:
+        try:
+            data = taken(file, size)
+        except Unreadable:
+            if kind in PICTURES:
+                raise
+            return None
+    if len(data) < size:
+        raise EOFError("unexpected end of data")
+    return data
 
 
 def refused(member: tarfile.TarInfo, key: str) -> str | None:
@@ -151,14 +157,20 @@ def read(settings: params.Photos, sample: Sample) -> Photo:
     try:
         if sample.reason:
             raise Unreadable(sample.reason)
-        data = next((data for kind, data in sample.files.items() if kind in PICTURES), None)
-        if data is None:
-            raise Unreadable("the sample has no picture")
+        data = picture(sample)
         columns["id"] = sha256(data)  # first: it is known by it whatever its sidecar says
         columns |= stated(sample)
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)
+
+
+def picture(sample: Sample) -> bytes:
+    """The first of its pictures; those that are called so go first."""
+    kinds = [kind for kind in sample.files if f".{kind}" not in sidecar.SUFFIXES]
+    if not kinds:
+        raise Unreadable("the sample has no picture")
+    return sample.files[min(kinds, key=lambda kind: kind not in PICTURES)]
 
 
 def stated(sample: Sample) -> dict[str, str]:
