@@ -62,7 +62,8 @@ def load(folder: Path | str, latents: tuple[int, ...]) -> IdentityNet:
     if latents != (shape["channels"], shape["side"], shape["side"]):
         raise UserError(
             f"finetune.training.identity_model = {str(folder)!r} reads latents of {shape['channels']} x "
-            f"{shape['side']} x {shape['side']}, this base makes {' x '.join(map(str, latents))}: name one that fits, or null"
+            f"{shape['side']} x {shape['side']}, this base makes {' x '.join(map(str, latents))}: "
+            "name one that fits, or null"
         )
     return net.requires_grad_(False).eval()
 
