@@ -38,7 +38,7 @@ run: $(STAMP) ## the whole pipeline, photos to registered model [PROFILE=studio]
 lint: $(STAMP) ## style, layout and types of the code, as every commit must have them
 	@ruff check .
 	@ruff format --check .
-	@basedpyright --baselinemode=discard
+	@basedpyright
 
 test: lint ## lint, then every test, two files at a time [JOBS=n]
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
