@@ -1,0 +1,200 @@
+"""Nothing that people say of a photo's licence, consent and person is lost, however and wherever they say it."""
+
+import json
+import logging
+import unicodedata
+
+import pytest
+
+from iy import names, params, rights
+from iy.curate import filters
+from iy.photos import folder, persons, said, tars
+from iy.photos.own import own_photos
+from tests.photographs import picture, taken, tar_of
+
+JOSE = unicodedata.normalize("NFC", "José")
+
+
+def of_folder(root) -> dict[str, dict]:
+    return {row["uri"]: row for row in taken(folder.photos, source="folder", path=str(root))}
+
+
+def of_tars(root) -> dict[str, dict]:
+    return {row["uri"]: row for row in taken(tars.photos, source="webdataset", path=str(root))}
+
+
+def laid(root, *names_: str, **said_) -> None:
+    """Photos, each with its own shade, and sidecars by the bytes or JSON in `said_`."""
+    for shade, name in enumerate(names_):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(picture(shade))
+
+
+def say(root, name: str, value) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+@pytest.fixture
+def heard(caplog):
+    """What is logged, each time: messages that are said once are said again."""
+    said.warn_once.cache_clear()
+    persons.say.cache_clear()
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+SPELT = ["licence", "license", "License", " LICENCE ", "\ufeffLicense", "license_name", "licenses", "ｌｉｃｅｎｓｅ"]
+
+
+@pytest.mark.parametrize("key", SPELT)
+def test_a_licence_is_known_however_its_name_is_spelt(key, tmp_path):
+    laid(tmp_path, "a.png")
+    say(tmp_path, "a.json", {key: "CC-BY-NC-4.0"})
+    row = of_folder(tmp_path)["a.png"]
+    assert row["licence"] == "CC-BY-NC-4.0" and row["verdict"] is None
+    curate = params.load("smoke").curate
+    seen = {"faces": 1, "face_size": 500, "width": 900, "height": 900, "box": [0, 0, 900, 900], "clipped": 0}
+    good = row | seen | {"sharpness": 9e9, "yaw": 0, "pitch": 0}
+    assert "does not allow usage: commercial" in (filters.flaw(good, curate, "commercial") or "")
+    assert filters.flaw(good, curate, "research") is None
+    assert filters.flaw(good | {"licence": "CC-BY-4.0"}, curate, "commercial") is None
+
+
+NOT_FOR_BUSINESS = ["CC-BY-NC-4.0", "cc by nc", "cc_by_nc_sa", "CC BY\u2011NC", "Attribution-NonCommercial License"]
+NOT_FOR_BUSINESS += ["https://creativecommons.org/licenses/by-nc/4.0/", "ccbync4.0", "no commercial use", "ＣＣ－ＢＹ－ＮＣ"]
+NOT_FOR_BUSINESS += ["not for commercial use", "non commercial", "", "  ", "n/a", "research only", "CC BY 4.0; BY-NC"]
+
+
+def test_words_of_licences():
+    for words in NOT_FOR_BUSINESS:
+        assert not rights.commercial(words), words
+    for words in ("CC-BY-4.0", "CC0-1.0", "MIT", "commercial licence no 7", "Nanca agency"):
+        assert rights.commercial(words), words
+
+
+def test_words_of_consent():
+    for words in ("withdrawn", "Withdrawn 2024-03-01", "REVOKED", "opt-out", "opted_out", "no", "No.", "signed; none"):
+        assert rights.withdrawn(words), words
+    for words in ("not yet given", "consent withdrawn", "no consent", "refused", "false", "expired 2023", "pending"):
+        assert rights.withdrawn(words), words
+    for words in ("synthetic", "unknown", "not stated", "signed", "not withdrawn", "signed release no. 4"):
+        assert not rights.withdrawn(words), words
+
+
+@pytest.mark.parametrize("words", ["withdrawn", "Revoked", "no", "opted out"])
+def test_a_consent_that_was_taken_back_refuses_the_photo(words, tmp_path):
+    laid(tmp_path, "a.png")
+    say(tmp_path, "a.json", {"Consent": words})
+    row = of_folder(tmp_path)["a.png"]
+    assert row["reason"] == f"its sidecar a.json says consent = {words!r}: the photo is not used"
+
+
+@pytest.mark.parametrize("key", ["licnse", "liscense", "consnet", "consent_withdrawn", "my licence", "concent"])
+def test_a_name_that_is_nearly_licence_or_consent_refuses_and_is_told(key, tmp_path):
+    laid(tmp_path, "a.png")
+    say(tmp_path, "a.json", {key: "something"})
+    reason = of_folder(tmp_path)["a.png"]["reason"]
+    assert reason and key in reason and "a.json" in reason and "which is nearly" in reason
+
+
+def test_a_name_that_is_nearly_another_is_told_with_its_file(tmp_path, heard):
+    laid(tmp_path, "a.png")
+    say(tmp_path, "a.json", {"persn": "Ada", "content": "x", "status": "success", "exif": "{}", "width": 3})
+    assert of_folder(tmp_path)["a.png"]["verdict"] is None
+    (line,) = [line for line in heard.messages if "is not read" in line]
+    assert "'persn'" in line and "a.json" in line and "call it person" in line
+
+
+def test_two_that_say_different_things_are_both_heard(tmp_path):
+    laid(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    say(tmp_path, "a.json", b'{"consent": "withdrawn", "consent": "signed"}')
+    say(tmp_path, "b.json", {"license": "CC-BY-4.0", "Licence": "CC-BY-NC-4.0", "caption": " ", "person": ""})
+    say(tmp_path, "c.json", {"consent": "withdrawn"})
+    say(tmp_path, "c.png.json", {"consent": "signed"})
+    say(tmp_path, "d.json", {"rights": {"License": "CC-BY-NC-4.0"}})
+    rows = of_folder(tmp_path)
+    assert "withdrawn" in rows["a.png"]["reason"] and "withdrawn" in rows["c.png"]["reason"]
+    assert rows["b.png"]["licence"] == "CC-BY-NC-4.0; CC-BY-4.0" or not rights.commercial(rows["b.png"]["licence"])
+    assert rows["b.png"]["verdict"] is None and rows["b.png"]["label"] is None
+    assert "inside 'rights'" in rows["d.png"]["reason"]
+
+
+WITHDRAWN = {"consent": "withdrawn"}
+JOINED = [("a.JPG", "a.JSON"), ("a.jpg", "A.json"), ("a.jpg", "a.jpg.json"), ("a.JPG", "a.jpg.Json")]
+JOINED += [("a.jpg", "a.jpg.supplemental-metadata.json"), ("a.b.jpg", "a.b.json"), (JOSE + ".jpg", "Jose\u0301.json")]
+
+
+@pytest.mark.parametrize(("photo", "file"), JOINED)
+def test_sidecars_are_joined_whatever_their_case_and_suffix(photo, file, tmp_path):
+    laid(tmp_path, photo)
+    say(tmp_path, file, WITHDRAWN)
+    (row,) = of_folder(tmp_path).values()
+    assert "the photo is not used" in row["reason"]
+
+
+@pytest.mark.parametrize("file", ["a (1).json", "a_info.json", "a .json", "json/a.json", "a-meta.JSON"])
+def test_a_sidecar_that_may_be_but_is_not_known_to_be_the_photos_refuses_it(file, tmp_path):
+    laid(tmp_path, "in/a.jpg", "in/b.jpg")
+    say(tmp_path, file if "/" in file else f"in/{file}", WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert "may speak of it" in rows["in/a.jpg"]["reason"] and rows["in/b.jpg"]["verdict"] is None
+
+
+def test_one_sidecar_of_two_pictures_speaks_of_both(tmp_path):
+    laid(tmp_path, "a.jpg", "a.png", "__MACOSX/a.jpg")
+    say(tmp_path, "a.json", WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert len(rows) == 2 and all("not used" in row["reason"] for row in rows.values())
+
+
+ENCODED = [("utf-8-sig", True), ("utf-16", True), ("utf-16-le", False), ("latin-1", False)]
+
+
+@pytest.mark.parametrize(("encoding", "read"), ENCODED)
+def test_a_sidecar_of_another_encoding_is_read_or_refused(encoding, read, tmp_path):
+    laid(tmp_path, "a.jpg")
+    say(tmp_path, "a.json", f'{{"person": "{JOSE}", "licence": "CC-BY-NC-4.0"}}'.encode(encoding))
+    row = of_folder(tmp_path)["a.jpg"]
+    assert (row["label"] == JOSE and row["licence"] == "CC-BY-NC-4.0") if read else row["reason"]
+
+
+def test_a_list_is_no_sidecar(tmp_path):
+    laid(tmp_path, "a.jpg")
+    say(tmp_path, "a.json", [WITHDRAWN])
+    assert "must hold a JSON object" in of_folder(tmp_path)["a.jpg"]["reason"]
+
+
+def test_members_of_a_tar_need_not_be_side_by_side(tmp_path):
+    one, two = json.dumps(WITHDRAWN).encode(), json.dumps({"License": "CC-BY-NC-4.0"}).encode()
+    parts = [("1.png", picture(1)), ("2.png", picture(2)), ("1.json", one), ("2.json", two)]
+    tar_of(tmp_path / "apart.tar", *parts)
+    mac = [("3.png", picture(3)), ("._3.json", b"\0\5\x16\7"), ("__MACOSX/._3.png", b"\0\5\x16\7"), ("3.JSON", one)]
+    tar_of(tmp_path / "mac.tar", *mac)
+    rows = of_tars(tmp_path)
+    assert list(rows) == ["apart.tar/1", "apart.tar/2", "mac.tar/3"]
+    assert "not used" in rows["apart.tar/1"]["reason"] and "not used" in rows["mac.tar/3"]["reason"]
+    assert rows["apart.tar/2"]["licence"] == "CC-BY-NC-4.0"
+
+
+def test_what_may_speak_of_a_tars_picture_is_joined_or_refuses_it(tmp_path):
+    no = json.dumps(WITHDRAWN).encode()
+    parts = [("1.jpg", picture(1)), ("1.jpg.json", no), ("2.jpg", picture(2)), ("2_info.json", no)]
+    parts += [("3.jpg", picture(3)), ("3.rights.json", no), ("4.jpg", picture(4)), ("4.boxes.json", b"[1, 2]")]
+    parts += [("5.jpg", picture(5)), ("5.png", picture(6)), ("5.json", no), ("6.jpg", picture(7)), ("6.png", picture(8))]
+    tar_of(tmp_path / "a.tar", *parts)
+    rows = of_tars(tmp_path)
+    good = {uri for uri, row in rows.items() if row["verdict"] is None}
+    assert good == {"a.tar/4", "a.tar/6", "a.tar/6.png"}
+    assert "may speak of it" in rows["a.tar/2"]["reason"] and "not used" in rows["a.tar/5.png"]["reason"]
+
+
+def test_a_tar_that_was_cut_before_a_sidecar_gives_no_picture_that_it_may_have_had(tmp_path):
+    no = json.dumps(WITHDRAWN).encode()
+    data = tar_of(tmp_path / "a.tar", ("1.png", picture(1)), ("1.json", no), ("2.png", picture(2)), ("2.json", no))
+    (tmp_path / "a.tar").write_bytes(data[: 6 * 512])  # between two members
+    rows = of_tars(tmp_path)
+    assert "a.tar/2" not in rows and "cannot be read after 1 samples" in rows["a.tar"]["reason"]
+    data = tar_of(tmp_path / "a.tar", ("1.png", picture(1)), ("2.png", picture(2)), ("2.json", no), ("1.json", no))
+    (tmp_path / "a.tar").write_bytes(data[: 6 * 512])
+    assert "in the part of the tar that is missing" in of_tars(tmp_path)["a.tar/1"]["reason"]
