@@ -9,7 +9,7 @@ from tests.sources import OURS, circles, files_imported, imported, sources
 LEVELS = [
     {"errors"},
     {"storage", "s3", "pictures"},
-    {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process"},
+    {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process", "names", "rights"},
     {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},
     {"model", "faces", "stage"},

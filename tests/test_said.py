@@ -4,12 +4,14 @@ import json
 import logging
 import unicodedata
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from iy import names, params, rights
+from iy import params, rights
 from iy.curate import filters
-from iy.photos import folder, persons, said, tars
-from iy.photos.own import own_photos
+from iy.photos import folder, persons, said, table, tars
+from iy.select import decisions
 from tests.photographs import picture, taken, tar_of
 
 JOSE = unicodedata.normalize("NFC", "José")
@@ -62,7 +64,12 @@ def test_a_licence_is_known_however_its_name_is_spelt(key, tmp_path):
 
 
 NOT_FOR_BUSINESS = ["CC-BY-NC-4.0", "cc by nc", "cc_by_nc_sa", "CC BY\u2011NC", "Attribution-NonCommercial License"]
-NOT_FOR_BUSINESS += ["https://creativecommons.org/licenses/by-nc/4.0/", "ccbync4.0", "no commercial use", "ＣＣ－ＢＹ－ＮＣ"]
+NOT_FOR_BUSINESS += [
+    "https://creativecommons.org/licenses/by-nc/4.0/",
+    "ccbync4.0",
+    "no commercial use",
+    "ＣＣ－ＢＹ－ＮＣ",
+]
 NOT_FOR_BUSINESS += ["not for commercial use", "non commercial", "", "  ", "n/a", "research only", "CC BY 4.0; BY-NC"]
 
 
@@ -181,7 +188,13 @@ def test_what_may_speak_of_a_tars_picture_is_joined_or_refuses_it(tmp_path):
     no = json.dumps(WITHDRAWN).encode()
     parts = [("1.jpg", picture(1)), ("1.jpg.json", no), ("2.jpg", picture(2)), ("2_info.json", no)]
     parts += [("3.jpg", picture(3)), ("3.rights.json", no), ("4.jpg", picture(4)), ("4.boxes.json", b"[1, 2]")]
-    parts += [("5.jpg", picture(5)), ("5.png", picture(6)), ("5.json", no), ("6.jpg", picture(7)), ("6.png", picture(8))]
+    parts += [
+        ("5.jpg", picture(5)),
+        ("5.png", picture(6)),
+        ("5.json", no),
+        ("6.jpg", picture(7)),
+        ("6.png", picture(8)),
+    ]
     tar_of(tmp_path / "a.tar", *parts)
     rows = of_tars(tmp_path)
     good = {uri for uri, row in rows.items() if row["verdict"] is None}
@@ -198,3 +211,86 @@ def test_a_tar_that_was_cut_before_a_sidecar_gives_no_picture_that_it_may_have_h
     data = tar_of(tmp_path / "a.tar", ("1.png", picture(1)), ("2.png", picture(2)), ("2.json", no), ("1.json", no))
     (tmp_path / "a.tar").write_bytes(data[: 6 * 512])
     assert "in the part of the tar that is missing" in of_tars(tmp_path)["a.tar/1"]["reason"]
+
+
+def of_table(path) -> list[dict]:
+    return taken(table.photos, source="table", path=str(path))
+
+
+def test_a_header_with_spaces_and_other_spellings_says_the_same(tmp_path):
+    laid(tmp_path, "1.png", "2.png")
+    text = '\ufeffFile Name, Person ,"License",CONSENT \n1.png, Ada, CC-BY-NC-4.0, signed\n2.png,Ada,CC0,withdrawn\n'
+    for encoding, between in (("utf-8", ","), ("utf-8", ";"), ("utf-16", "\t")):
+        (tmp_path / "people.csv").write_bytes(text.replace(",", between).encode(encoding))
+        one, two = of_table(tmp_path / "people.csv")
+        assert [one[key] for key in ("label", "licence", "consent")] == ["Ada", "CC-BY-NC-4.0", "signed"]
+        assert "the row people.csv#2 says consent = 'withdrawn'" in two["reason"]
+
+
+@pytest.mark.parametrize("key", ["consnet", "consent_withdrawn", "Licnse"])
+def test_a_column_that_is_nearly_known_refuses_the_rows_that_fill_it(key, tmp_path):
+    laid(tmp_path, "1.png", "2.png")
+    (tmp_path / "people.csv").write_text(f"uri,{key}\n1.png,x\n2.png, \n")
+    pq.write_table(pa.table({"uri": ["1.png", "2.png"], key: ["x", None]}), tmp_path / "people.parquet")
+    nested = pa.table({"uri": ["1.png", "2.png"], "meta": [{key: "x"}, None]})
+    pq.write_table(nested, tmp_path / "nested.parquet")
+    (tmp_path / "people.jsonl").write_text(json.dumps({"uri": "1.png", key: "x"}) + '\n{"uri": "2.png"}\n')
+    for name in ("people.csv", "people.parquet", "people.jsonl", "nested.parquet"):
+        one, two = of_table(tmp_path / name)
+        assert key in one["reason"] and name in one["reason"] and two["verdict"] is None
+
+
+def test_a_row_that_is_shifted_is_refused_and_empty_cells_say_nothing(tmp_path):
+    laid(tmp_path, "1.png", "2.png", "3.png")
+    (tmp_path / "people.csv").write_text("uri,caption,consent\n1.png,hello, world,withdrawn\n2.png,,\n3.png,cut off\n")
+    one, two, three = of_table(tmp_path / "people.csv")
+    assert "the row has 4 values, the header 3" in one["reason"] and "has 2 values" in three["reason"]
+    assert two["verdict"] is None and two["consent"] == "test"
+
+
+def test_latin_1_is_refused_with_the_remedy(tmp_path):
+    laid(tmp_path, "1.png")
+    (tmp_path / "people.csv").write_bytes(f"uri,person\n1.png,{JOSE}\n".encode("latin-1"))
+    assert "save it as UTF-8" in of_table(tmp_path / "people.csv")[-1]["reason"]
+
+
+def test_a_table_says_no_more_than_the_sidecars_of_its_files_allow(tmp_path):
+    laid(tmp_path, "in/1.png", "in/2.png", "in/3.png")
+    say(tmp_path, "in/1.json", WITHDRAWN)
+    say(tmp_path, "in/2.json", {"licence": "CC-BY-NC-4.0", "person": "a"})
+    (tmp_path / "people.csv").write_text(
+        "uri,licence,consent,person\nin/1.png,CC0,signed,Ada\nin/2.png,CC0,signed,Ada\n"
+    )
+    one, two = of_table(tmp_path / "people.csv")
+    assert "not used" in one["reason"] and two["label"] == "Ada" and not rights.commercial(two["licence"])
+
+
+def test_pictures_that_no_row_names_are_told(tmp_path, heard):
+    laid(tmp_path, "1.png", "2.png", "deep/3.png")
+    (tmp_path / "metadata.csv").write_text("file_name\n1.png\n")
+    assert len(of_table(tmp_path)) == 1
+    assert "2 pictures are named by no row, and left out: 2.png, deep/3.png" in heard.text
+
+
+def test_a_folder_whose_photos_a_table_may_speak_of_is_not_read_without_it(tmp_path):
+    laid(tmp_path, "old/1.png", "2.png")
+    (tmp_path / "old/metadata.csv").write_text("file_name,consent\n1.png,withdrawn\n")
+    rows = of_folder(tmp_path)
+    assert "old/metadata.csv may speak of it" in rows["old/1.png"]["reason"] and rows["2.png"]["verdict"] is None
+
+
+def test_a_person_has_one_spelling_in_every_source(tmp_path):
+    other = "Jose\u0301"
+    laid(tmp_path / "in", f"{JOSE}/1.png", f"{other}/2.png", f" {JOSE}/3.png", "x/4.png")
+    say(tmp_path / "in", "x/4.json", {"person": f" {other} "})
+    assert {row["label"] for row in of_folder(tmp_path / "in").values()} == {JOSE}
+    tar_of(tmp_path / "a.tar", (f"{JOSE}/1.png", picture(1)), (f"{other}/2.png", picture(2)))
+    assert {row["label"] for row in of_tars(tmp_path / "a.tar").values()} == {JOSE}
+    (tmp_path / "a.csv").write_text(f"uri,person\nin/{JOSE}/1.png,{JOSE}\nin/{other}/2.png,{other}\n")
+    assert [(row["label"], row["verdict"]) for row in of_table(tmp_path / "a.csv")] == [(JOSE, None)] * 2
+
+
+def test_decisions_name_columns_and_reviewers_in_any_spelling(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"\ufeffID, Verdict ,reviewer,Reason\nab,rejected,Jose\u0301,\n ab ,rejected,{JOSE}  P.,blurred\n")
+    assert decisions.read(path)["ab"].reviewer == f"{JOSE}, {JOSE} P."

@@ -7,7 +7,7 @@ from typing import Any
 
 from iy import s3
 from iy.errors import UserError
-from iy.photos import table, tars
+from iy.photos import kinds
 from iy.storage import sha256
 
 # The profile speaks of its own photographs. Nobody has said so of others: `usage: commercial` refuses what is unknown.
@@ -65,8 +65,8 @@ def kind(names: Collection[str], remote: bool) -> str:
     paths = [PurePath(name) for name in names]
     if any(path.suffix == ".tar" for path in paths):
         return "webdataset"
-    tables = [path for path in paths if path.suffix.lower() in table.KINDS]
-    pictures = any(path.suffix.lower()[1:] in tars.PICTURES for path in paths)
-    if any(path.name in table.METADATA for path in tables) or (tables and not pictures):
+    tables = [path for path in paths if path.suffix.lower() in kinds.TABLES]
+    pictures = any(path.suffix.lower()[1:] in kinds.PICTURES for path in paths)
+    if any(path.name in kinds.METADATA for path in tables) or (tables and not pictures):
         return "table"
     return "s3" if remote else "folder"
