@@ -11,6 +11,7 @@ import pytest
 from iy import params, rights
 from iy.curate import filters
 from iy.photos import folder, persons, said, table, tars
+from iy.photos.own import own_photos
 from iy.select import decisions
 from tests.photographs import picture, taken, tar_of
 
@@ -294,3 +295,47 @@ def test_decisions_name_columns_and_reviewers_in_any_spelling(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(f"\ufeffID, Verdict ,reviewer,Reason\nab,rejected,Jose\u0301,\n ab ,rejected,{JOSE}  P.,blurred\n")
     assert decisions.read(path)["ab"].reviewer == f"{JOSE}, {JOSE} P."
+
+
+TEN = tuple(f"ada/{i}.jpg" for i in range(10))
+COLLECTIONS = [
+    ((*TEN, "backup.tar"), "folder", "1 tars are left out: backup.tar"),
+    ((*TEN, "old/metadata.csv"), "folder", "1 tables are left out: old/metadata.csv"),
+    ((*TEN, "old/metadata.csv", "old/1.jpg"), "folder", "1 tables are left out"),
+    ((*TEN, "__MACOSX/x.tar", ".trash/metadata.csv"), "folder", ""),
+    (("00000.tar", "00000.parquet", "preview.jpg", "second.jpg"), "webdataset", "2 pictures are left out"),
+    (("backup.TAR",), "webdataset", ""),
+    (("train/1.jpg", "train/metadata.jsonl", "test/2.jpg", "test/Metadata.csv"), "table", ""),
+    (("metadata.csv", "a/1.jpg", "b/2.jpg"), "table", ""),
+]
+
+
+@pytest.mark.parametrize(("files", "source", "left"), COLLECTIONS)
+def test_a_stray_tar_or_table_does_not_turn_a_folder_of_photos_into_one(files, source, left, tmp_path, heard):
+    for name in files:
+        say(tmp_path, name, b"x")
+    assert own_photos(str(tmp_path))["photos.source"] == source
+    assert left in heard.text and bool(left) == ("left out" in heard.text)
+
+
+LEVELS = [
+    (("train/ada/1.png", "test/bob/1.png", "train/2.png"), ["ada", "bob", None], "level 2, below test, train"),
+    (("2019/ada/1.png", "2020/bob/1.png", "2020/bob/05/2.png"), ["ada", "bob", "bob"], "level 2, below 2019, 2020"),
+    (("2019/05/1.png", "2020-01-02/2.png", "2019/ada/3.png"), [None, None, "ada"], "level 2, below 2019"),
+    (("images/train/ada/1.png", "images/val/bob/1.png"), ["ada", "bob"], "level 3, below images, train, val"),
+    (("2001/1.png", "n7/2.png"), ["2001", "n7"], "2 persons are called by the folders of level 1 in"),
+    (("train/1.png", "test/2.png"), [None, None], "no folder in"),
+    (("Jose\u0301/1.png", "jose/2.png"), [JOSE, "jose"], f"{JOSE}, jose are different persons here"),
+]
+
+
+@pytest.mark.parametrize(("files", "people", "told"), LEVELS)
+def test_folders_above_the_persons_are_no_persons_and_the_level_is_told(files, people, told, tmp_path, heard):
+    laid(tmp_path / "in", *files)
+    rows = of_folder(tmp_path / "in")
+    assert [rows[name]["label"] for name in files] == people and told in heard.text
+    heard.clear()
+    persons.say.cache_clear()
+    tar_of(tmp_path / "a.tar", *((name, picture(i)) for i, name in enumerate(files)))
+    rows = of_tars(tmp_path / "a.tar")
+    assert [rows[f"a.tar/{name[:-4]}"]["label"] for name in files] == people and told in heard.text

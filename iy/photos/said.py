@@ -130,6 +130,6 @@ def checked(said: dict[str, Any], where: str) -> dict[str, str]:
 
 
 def joined(columns: dict[str, str], more: dict[str, str]) -> dict[str, str]:
-    """`columns` with what another place says of the same photo: it goes before, but takes no licence or consent back."""
+    """`columns` with what another place says of the same photo: it goes before, but no licence or consent is lost."""
     both = {ours: together(ours, [columns[ours], more[ours]]) for ours in RIGHTS if ours in columns and ours in more}
     return {**columns, **more, **both}

@@ -125,7 +125,7 @@ def passed_over(name: str) -> bool:
 
 
 def ends(tar: tarfile.TarFile) -> bool:
-    """Whether a tar is closed by a block of zeros: one that was cut between two members is not, and tarfile is silent."""
+    """Whether a tar is closed by a block of zeros. One that was cut between two members is not; tarfile says nothing."""
     tar.fileobj.seek(tar.offset)
     return tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
