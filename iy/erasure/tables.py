@@ -56,7 +56,7 @@ def here(root: Path = Path()) -> Iterator[Table]:
 
 
 def named(wanted: Iterable[str], tables: list[Table]) -> set[str]:
-    """Ids of the photos that `wanted` mean: an id or its beginning, a source, a person as source or curate name them."""
+    """Ids of the photos that are `wanted`: by id or its beginning, source, or person as source or curate name them."""
     found: set[str] = set()
     for name in wanted:
         meant = {one for table in tables for one, row in table.photos.items() if means(name, row)}

@@ -24,6 +24,7 @@ class Bucket:
     """The objects below one folder of a bucket, by their path within it."""
 
     def __init__(self, url: str):
+        self.url = url.rstrip("/")
         self.name, self.folder = s3.place(url, "photos.path")
         self.store = s3.client(STREAMS)
         start = len(self.folder) + 1 if self.folder else 0
@@ -88,7 +89,7 @@ def read(bucket: Bucket, sidecars: Sidecars, by_date: bool, settings: params.Pho
     """One object as a photo. What is wrong with it is a rejected row's reason; a store that fails ends the stage."""
     columns = {
         "id": sha256(path.encode()),
-        "uri": f"{settings.path.rstrip('/')}/{path}",
+        "uri": f"{bucket.url}/{path}",
         "licence": settings.licence,
         "consent": settings.consent,
         "label": persons.person(PurePosixPath(path).parts[:-1], by_date),

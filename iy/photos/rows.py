@@ -72,7 +72,7 @@ def from_csv(path: Path) -> Iterator[Said | str]:
         check(names, path)
         for row in table:
             if row and len(row) != len(names):
-                yield f"the row has {len(row)} values, the header {len(names)}: put text with {between!r} between quotes"
+                yield f"the row has {len(row)} values, the header {len(names)}: quote text that has {between!r}"
             elif row:
                 yield list(zip(names, row, strict=True))
 

@@ -103,7 +103,7 @@ def listed(tar: tarfile.TarFile) -> tuple[Members, str, str | None]:
     key, broken = "", None
     try:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # or it keeps them all
+            tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # not in the stubs; it would keep them all
             if member.isdir() or passed_over(member.name):
                 continue
             key = sidecar.folded(split(member.name)[0])
@@ -125,7 +125,7 @@ def passed_over(name: str) -> bool:
 
 
 def ends(tar: tarfile.TarFile) -> bool:
-    """Whether a tar is closed by a block of zeros. One that was cut between two members is not; tarfile says nothing."""
+    """Whether a tar is closed by a block of zeros. One that was cut between members is not, and tarfile is silent."""
     tar.fileobj.seek(tar.offset)
     return tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
