@@ -15,11 +15,12 @@ from prefect.artifacts import (
 from prefect.runtime import flow_run
 
 from flows import environment
+from flows.place import Place
 
 FACTS = ("metrics.json", "calibration.json", "bounds.json", "training.json", "registration.json")
 
 
-def publish(stage: str, where, state: str) -> None:
+def publish(stage: str, where: Place, state: str) -> None:
     """Artifacts of one stage that is up to date, from what it wrote under data/, models/ and reports/."""
     profile = where.params.profile
     for kind in ("data", "models", "reports"):
@@ -36,14 +37,14 @@ def publish(stage: str, where, state: str) -> None:
         return
     if (report / "index.html").exists():
         create_link_artifact(
-            address(report / "index.html", where.root),
+            address(report / "index.html", where.state),
             link_text=f"{stage}: report",
             key=f"{stage}-report",
             description=f"The report of {stage} as this run left it",
         )
     if picture := best_picture(report):
         create_image_artifact(
-            address(picture, where.root), key=f"{stage}-pictures", description=f"{stage}: {picture.stem}"
+            address(picture, where.state), key=f"{stage}-pictures", description=f"{stage}: {picture.stem}"
         )
 
 
@@ -95,12 +96,12 @@ def short(value: Any) -> Any:
     )
 
 
-def keep_report(stage: str, where) -> Path | None:
+def keep_report(stage: str, where: Place) -> Path | None:
     """This run's own copy of a stage's report: the next run replaces the one under reports/."""
     source = where.folder / "reports" / where.params.profile / stage
     if not source.is_dir():
         return None
-    target = where.root / ".iy" / "reports" / str(flow_run.id) / stage
+    target = where.state / "reports" / str(flow_run.id) / stage
     shutil.copytree(source, target, dirs_exist_ok=True)
     return target
 
@@ -111,25 +112,25 @@ def best_picture(report: Path) -> Path | None:
     return max(pictures, key=lambda path: (path.stat().st_size, path.name), default=None)
 
 
-def address(path: Path, root: Path) -> str:
+def address(path: Path, state: Path) -> str:
     """Served over HTTP under `make ui`, else the file itself."""
-    services = environment.running(root)
+    services = environment.running()
     if services and "reports" in services:
-        return f"{services['reports']}/{path.relative_to(root / '.iy' / 'reports').as_posix()}"
+        return f"{services['reports']}/{path.relative_to(state / 'reports').as_posix()}"
     return path.as_uri()
 
 
-def summary(where, pipeline: str, home: bool) -> dict[str, str]:
-    """Where to look, as an artifact and as {name: place}. `home`: the outputs lie in the main checkout too."""
-    kept = where.root / ".iy" / "reports" / pipeline
+def summary(where: Place, pipeline: str, home: bool) -> dict[str, str]:
+    """Where to look, as an artifact and as {name: place}. `home`: the outputs lie in the project too."""
+    kept = where.state / "reports" / pipeline
     report = next(
         (path for stage in ("evaluate", "synpairs", "curate") if (path := kept / stage / "index.html").exists()), None
     )
     places = {}
     if report:
-        own = where.root / "reports" / where.params.profile / report.relative_to(kept)
+        own = where.home / "reports" / where.params.profile / report.relative_to(kept)
         places["Report"] = str(own if home else report)
-    if link := mlflow_run(where.root, pipeline):
+    if link := mlflow_run(where.state, pipeline):
         places["MLflow run"] = link
         create_link_artifact(
             link,
@@ -137,8 +138,8 @@ def summary(where, pipeline: str, home: bool) -> dict[str, str]:
             key="mlflow-run",
             description="Settings, curves, pictures and the model in MLflow",
         )
-    places["Prefect run"] = prefect_run(where.root)
-    links = places | ({"Report": f"[{report.parent.name}]({address(report, where.root)})"} if report else {})
+    places["Prefect run"] = prefect_run()
+    links = places | ({"Report": f"[{report.parent.name}]({address(report, where.state)})"} if report else {})
     create_markdown_artifact(
         "# Where to look\n" + "".join(f"- **{name}** {place}\n" for name, place in links.items()),
         key="where-to-look",
@@ -147,12 +148,12 @@ def summary(where, pipeline: str, home: bool) -> dict[str, str]:
     return places
 
 
-def mlflow_run(root: Path, pipeline: str) -> str | None:
+def mlflow_run(state: Path, pipeline: str) -> str | None:
     """The address of the MLflow run that holds this pipeline's stages; None when every stage was cached."""
     import mlflow
 
-    services = environment.running(root)
-    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / '.iy' / 'mlflow.db'}"
+    services = environment.running()
+    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state / 'mlflow.db'}"
     if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
         return None
     client = mlflow.MlflowClient(store)
@@ -170,6 +171,7 @@ def mlflow_run(root: Path, pipeline: str) -> str | None:
     return f"{server}/{page}" if server else f"http://127.0.0.1:5000/{page}"
 
 
-def prefect_run(root: Path) -> str:
-    server = (environment.running(root) or {}).get("prefect") or "http://127.0.0.1:4200"
+def prefect_run() -> str:
+    named = os.environ["PREFECT_API_URL"].removesuffix("/api") if environment.shared_server() else None
+    server = named or (environment.running() or {}).get("prefect") or "http://127.0.0.1:4200"
     return f"{server}/runs/flow-run/{flow_run.id}"

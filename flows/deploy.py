@@ -4,9 +4,8 @@ import logging
 import os
 import sys
 
-from flows import graph
+from flows import environment, graph, turn
 from iy.errors import UserError
-from iy.process import die_with_parent
 
 
 def main() -> None:
@@ -15,16 +14,15 @@ def main() -> None:
     from prefect.types.entrypoint import EntrypointType
 
     from flows import pipeline
-    from flows.command import limit_training
 
-    die_with_parent()
     if "PREFECT_API_URL" not in os.environ:
         raise UserError(
             "PREFECT_API_URL names no server: start one with `make ui`, or export the address of yours (http://host:4200/api)"
         )
     logging.getLogger("prefect.flow_runs.runner").setLevel(logging.INFO)
-    with get_client(sync_client=True) as client:
-        limit_training(client)
+    if environment.shared_server():
+        with get_client(sync_client=True) as client:
+            turn.limit_training(client)
     flows = [getattr(pipeline, name) for name in ("pipeline", *graph.names())]
     # Flows are found again by module, in the folder that this runs in: flow runs start there.
     serve(

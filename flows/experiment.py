@@ -1,12 +1,11 @@
 """Another profile or other settings without touching the working tree: a worktree per run, which becomes an experiment.
 
-The worktree shares DVC's cache and the main checkout's `.iy/` (MLflow store, weights, resume states), starts from the
+The worktree shares DVC's cache and the project's `.iy/` (MLflow store, weights, resume states), starts from the
 last commit plus whatever is not committed yet, and is removed when its run is done. A cancelled one stays, and a rerun
 finishes it.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -16,17 +15,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flows import graph
+from flows import graph, locks
+from iy import git, project
 from iy import params as settings
 from iy.errors import UserError
-from iy.storage import sha256
+from iy.storage import file_sha256, sha256
 
 UNTRACKED_LIMIT = 200 * 2**20  # bytes of files that git does not know: more is a data set, not an edit
 
 
-def chosen(profile: str | None, overrides: dict[str, Any], root: Path) -> settings.Params:
+def chosen(profile: str | None, overrides: dict[str, Any], home: Path) -> settings.Params:
     """The settings of `profile` (None: params.yaml's) with `overrides` applied; a mistake is one sentence."""
-    with contextlib.chdir(root):
+    with contextlib.chdir(home):
         params = settings.load(profile)
         if not overrides:
             return params
@@ -56,68 +56,67 @@ def title(profile: str, overrides: dict[str, Any]) -> str:
     return f"{profile}-{sha256(json.dumps([sorted(overrides.items())], default=str).encode())[:8]}"
 
 
-def git(root: Path, *arguments: str, data: bytes | None = None) -> bytes:
-    done = subprocess.run(["git", "-C", str(root), *arguments], input=data, capture_output=True)
-    if done.returncode:
-        raise UserError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
-    return done.stdout
+def alone(home: Path, what: str, say: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+    """Wait for other runs in the same folder, or at git's references: two at once would write the same files."""
+    return locks.held(project.state(home) / "locks" / f"{what}.lock", repr(what), say)
 
 
-@contextlib.contextmanager
-def alone(root: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Wait for other runs in the same folder: two at once would write the same files."""
-    path = root / ".iy" / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another run is working on {name!r}: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def quietly(line: str) -> None:
+    """For waits of less than a second."""
 
 
 @contextlib.contextmanager
 def worktree(
-    root: Path, name: str, profile: str, overrides: dict[str, Any], say: Callable[[str], None]
+    home: Path, name: str, profile: str, overrides: dict[str, Any], say: Callable[[str], None]
 ) -> Iterator[Path]:
     """The folder to run in; removed when the block ends well, kept for a rerun when it does not."""
-    with alone(root, name, say):
-        folder = root / ".iy" / "experiments" / name
-        start = beginning(root, profile, overrides)
+    with alone(home, name, say):
+        top = project.state(home) / "experiments" / name
+        folder = top / inside(home)
+        start = beginning(home, profile, overrides)
         if not resumable(folder, start):
-            create(root, folder, profile, overrides, start)
+            create(home, top, profile, overrides, start)
         else:
-            say(f"continuing in {folder.relative_to(root)}, left by a run that did not finish")
+            say(f"continuing in {top.name}, left by a run that did not finish ({folder})")
         try:
             yield folder
         except BaseException:
-            say(f"kept {folder.relative_to(root)}: run the same again and it continues there")
+            say(f"kept {folder}: run the same again and it continues there")
             raise
-        remove(root, folder)
+        remove(home, top)
 
 
-def beginning(root: Path, profile: str, overrides: dict[str, Any]) -> str:
+def possible(home: Path) -> None:
+    """Refuse what no worktree can be made of."""
+    if git.ask("rev-parse", "--is-inside-work-tree", folder=home) != "true":
+        raise UserError(
+            f"{home} is not a git checkout: another profile or other settings run in a git worktree, "
+            "so `git init` and commit first"
+        )
+    if project.in_submodule(home):
+        raise UserError(
+            f"{home} is a git submodule, and DVC keeps no experiments of one: another profile or other settings need a "
+            "clone of its own; or write them into params.yaml and profiles/, which run in place"
+        )
+    if not git.commit(home):
+        raise UserError(f"{home} has no commit yet: another profile or other settings start from one, so commit first")
+
+
+def inside(home: Path) -> str:
+    """Where the project lies in its repository: "." unless it is a sub-folder of a larger one."""
+    return git.ask("rev-parse", "--show-prefix", folder=home) or "."
+
+
+def beginning(home: Path, profile: str, overrides: dict[str, Any]) -> str:
     """A hash of all that a worktree starts from: commit, uncommitted changes, choice."""
-    untracked = [(path, sha256((root / path).read_bytes())) for path in untracked_files(root) if path != "dvc.lock"]
-    return sha256(
-        json.dumps(
-            [
-                git(root, "rev-parse", "HEAD").decode(),
-                sha256(git(root, "diff", "HEAD", "--binary")),
-                untracked,
-                profile,
-                sorted(overrides.items()),
-            ],
-            default=str,
-        ).encode()
-    )
+    untracked = [(path, file_sha256(home / path)) for path in untracked_files(home) if path != "dvc.lock"]
+    parts = [git.commit(home), git.tree(home), untracked, profile, sorted(overrides.items())]
+    return sha256(json.dumps(parts, default=str).encode())
 
 
-def untracked_files(root: Path) -> list[str]:
-    listed = git(root, "ls-files", "--others", "--exclude-standard", "-z").decode().split("\0")
-    files = sorted(path for path in listed if path and (root / path).is_file() and not path.startswith(".iy"))
-    if (size := sum((root / path).stat().st_size for path in files)) > UNTRACKED_LIMIT:
+def untracked_files(home: Path) -> list[str]:
+    files = [path for path in git.untracked(home) if (home / path).is_file() and path.split("/")[0] != project.STATE]
+    if (size := sum((home / path).stat().st_size for path in files)) > UNTRACKED_LIMIT:
         raise UserError(
             f"{size / 2**20:.0f} MB of files here are unknown to git ({files[0]} ...): commit them, name them in "
             ".gitignore or move them out, then run again"
@@ -130,38 +129,41 @@ def resumable(folder: Path, start: str) -> bool:
     return mark.exists() and mark.read_text() == start
 
 
-def create(root: Path, folder: Path, profile: str, overrides: dict[str, Any], start: str) -> None:
-    """A fresh worktree at HEAD with the main checkout's uncommitted changes and the chosen settings."""
-    if not (root / ".git").exists():
-        raise UserError(
-            f"{root} is not a git checkout: another profile or other settings run in a git worktree, "
-            "so `git init` and commit first"
-        )
-    remove(root, folder)
-    with alone(root, "git", lambda line: None):
-        git(root, "worktree", "prune")
-        git(root, "worktree", "add", "--force", "--detach", str(folder), "HEAD")
-    if difference := git(root, "diff", "HEAD", "--binary"):
-        git(folder, "apply", "--whitespace=nowarn", "-", data=difference)
-    for path in untracked_files(root):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / path, folder / path)
-    (folder / ".iy").symlink_to(root / ".iy")
-    share_cache(root, folder)
-    edit(folder, profile, overrides, root)
-    link(root, folder, settings.read_yaml(folder / "profiles" / f"{profile}.yaml"))
+def create(home: Path, top: Path, profile: str, overrides: dict[str, Any], start: str) -> None:
+    """A fresh worktree at HEAD with the checkout's uncommitted changes and the chosen settings."""
+    remove(home, top)
+    check_out(home, top)
+    folder = top / inside(home)
+    (folder / project.STATE).symlink_to(project.state(home))
+    share_cache(home, folder)
+    edit(folder, profile, overrides, home)
+    link(home, folder, settings.read_yaml(folder / "profiles" / f"{profile}.yaml"))
     mark = folder / ".dvc" / "tmp" / "started-from"
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.write_text(start)
 
 
-def share_cache(root: Path, folder: Path) -> None:
-    """Same cache, same remotes and secrets as the main checkout."""
+def check_out(home: Path, top: Path) -> None:
+    """A worktree at HEAD whose files are as they are in the checkout."""
+    now = git.tree(home)
+    with alone(home, "git", quietly):
+        git.run("worktree", "prune", folder=home)
+        git.run("worktree", "add", "--force", "--detach", str(top), "HEAD", folder=home)
+    git.run("read-tree", "-m", "-u", "HEAD", now, folder=top)  # files as they are in the checkout …
+    git.run("read-tree", "HEAD", folder=top)  # … and, as there, uncommitted
+    for path in untracked_files(home):
+        target = top / inside(home) / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(home / path, target)
+
+
+def share_cache(home: Path, folder: Path) -> None:
+    """Same cache, same remotes and secrets as the project."""
     from dvc.repo import Repo
 
-    with Repo(str(root)) as repo:
+    with Repo(str(home)) as repo:
         cache = repo.cache.local_cache_dir
-    if (local := root / ".dvc" / "config.local").exists():
+    if (local := home / ".dvc" / "config.local").exists():
         shutil.copy2(local, folder / ".dvc" / "config.local")
     subprocess.run(
         [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache],
@@ -171,7 +173,7 @@ def share_cache(root: Path, folder: Path) -> None:
     )
 
 
-def edit(folder: Path, profile: str, overrides: dict[str, Any], root: Path) -> None:
+def edit(folder: Path, profile: str, overrides: dict[str, Any], home: Path) -> None:
     """Write the choice into the worktree's params.yaml and profile, keeping comments and order."""
     from ruamel.yaml import YAML
 
@@ -179,7 +181,7 @@ def edit(folder: Path, profile: str, overrides: dict[str, Any], root: Path) -> N
     yaml.preserve_quotes, yaml.width = True, 4096
     for path, changes in (
         (folder / "params.yaml", {"profile": profile}),
-        (folder / "profiles" / f"{profile}.yaml", absolute(overrides, root)),
+        (folder / "profiles" / f"{profile}.yaml", absolute(overrides, home)),
     ):
         value = yaml.load(path)
         before = json.dumps(value, default=str)
@@ -188,32 +190,34 @@ def edit(folder: Path, profile: str, overrides: dict[str, Any], root: Path) -> N
                 yaml.dump(value, file)
 
 
-def link(root: Path, folder: Path, values: Any) -> None:
-    """Weights and photos that the settings name and git ignores: seen from the worktree as from the main checkout."""
+def link(home: Path, folder: Path, values: Any) -> None:
+    """Weights and photos that the settings name and git ignores: seen from the worktree as from the project."""
     if isinstance(values, dict):
         for value in values.values():
-            link(root, folder, value)
+            link(home, folder, value)
     elif isinstance(values, str) and "/" in values and ".." not in values and not values.startswith("/"):
-        if (root / values).exists() and not (folder / values).exists():
+        if (home / values).exists() and not (folder / values).exists():
             (folder / values).parent.mkdir(parents=True, exist_ok=True)
-            (folder / values).symlink_to(root / values)
+            (folder / values).symlink_to(home / values)
 
 
-def absolute(overrides: dict[str, Any], root: Path) -> dict[str, Any]:
-    """A relative folder of photographs means one seen from the main checkout."""
+def absolute(overrides: dict[str, Any], home: Path) -> dict[str, Any]:
+    """A relative folder of photographs means one seen from the project."""
     path = overrides.get("photos.path")
     return (
         overrides
         if not isinstance(path, str) or "://" in path
-        else {**overrides, "photos.path": str((root / Path(path).expanduser()).resolve())}
+        else {**overrides, "photos.path": str((home / Path(path).expanduser()).resolve())}
     )
 
 
-def save(root: Path, folder: Path, name: str) -> None:
-    """Record the finished worktree as DVC experiment `name` on the main checkout's commit."""
-    with alone(root, "git", lambda line: None):  # git's references are shared between worktrees
+def save(home: Path, folder: Path, name: str) -> None:
+    """Record the finished worktree as DVC experiment `name` on the checkout's commit."""
+    # DVC adds a dvc.lock that git does not know by itself, but not in a sub-folder of a larger repository.
+    lock = ["--include-untracked", "dvc.lock"] if inside(home) != "." and "dvc.lock" in git.untracked(folder) else []
+    with alone(home, "git", quietly):  # git's references are shared between worktrees
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name],
+            [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name, *lock],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -222,13 +226,13 @@ def save(root: Path, folder: Path, name: str) -> None:
         raise UserError(f"dvc exp save: {(done.stderr.strip() or 'failed').splitlines()[0]}")
 
 
-def bring(root: Path, folder: Path) -> list[str]:
-    """Move outputs that the main checkout has none of (another profile's folders) there; its own stay as they are."""
-    own, moved = set(graph.outputs(root)), []
+def bring(home: Path, folder: Path) -> list[str]:
+    """Move outputs that the project has none of (another profile's folders) there; its own stay as they are."""
+    own, moved = set(graph.outputs(home)), []
     for out in graph.outputs(folder):
         if out in own or not (folder / out).exists():
             continue
-        target = root / out
+        target = home / out
         target.parent.mkdir(parents=True, exist_ok=True)
         discard(target)
         os.replace(folder / out, target)
@@ -240,11 +244,13 @@ def discard(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def remove(root: Path, folder: Path) -> None:
-    if (link := folder / ".iy").is_symlink():
-        link.unlink()  # never follow it: it is the main checkout's own
-    with alone(root, "git", lambda line: None):
-        subprocess.run(["git", "-C", str(root), "worktree", "remove", "--force", str(folder)], capture_output=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-        git(root, "worktree", "prune")
+def remove(home: Path, top: Path) -> None:
+    link = top / inside(home) / project.STATE
+    if link.is_symlink():
+        link.unlink()  # never follow it: it is the project's own
+    with alone(home, "git", quietly):
+        # Twice --force: one that was killed while it was made is locked.
+        git.ask("worktree", "remove", "--force", "--force", str(top), folder=home)
+        if top.exists():
+            shutil.rmtree(top)
+        git.run("worktree", "prune", folder=home)

@@ -1,28 +1,26 @@
-"""`python -m flows.pipeline [--profile P] [--set key=value] [--photos DIR] [--force]`: every stage, seen in Prefect.
+"""The flows: every stage of dvc.yaml in the order of what it needs, and one flow for each stage.
 
-Without a server Prefect's own temporary one is started (10 to 20 s); under `make ui` the run shows up there. The
-profile that params.yaml names runs in place; anything else runs in a worktree and becomes a DVC experiment.
+The profile that params.yaml names runs in place; anything else runs in a worktree and becomes a DVC experiment.
 """
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Callable
 from typing import Any, Literal
+from uuid import UUID
 
-from prefect import Flow, flow, get_run_logger
+from prefect import Flow, State, flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
-from flows import artifacts, environment, experiment, graph, review
+from flows import artifacts, durations, experiment, graph, orphans, review
+from flows.place import DEFAULT, Place, called, place
 from flows.stage import repro
 from iy import params as settings
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
 from iy.process import die_with_parent
 
-DEFAULT = "params.yaml"  # the choice that leaves the profile to params.yaml
 Profile = Literal[tuple([DEFAULT, *settings.profiles()])]
 FORM = """
 
@@ -34,31 +32,20 @@ Args:
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a run works: `folder` (the project or a worktree), its settings, the experiment it becomes (or None)."""
-
-    root: Path
-    folder: Path
-    params: settings.Params
-    name: str | None
-
-
 def what() -> str:
-    """The run's name in Prefect: the profile and the overrides."""
+    """The run's name in Prefect."""
     given = flow_run.parameters
-    changes = [f"{key}={value}" for key, value in given["overrides"].items()]
-    return " ".join([given["profile"].removesuffix(".yaml"), *filter(None, [given["photos"]]), *changes])[:200]
+    return called(given["profile"], given["photos"], given["overrides"])
 
 
 def make(name: str, target: str | None, purpose: str) -> Flow:
     """A flow whose parameters become a form in Prefect's pages."""
 
     def one(
-        profile: Profile = DEFAULT,
+        profile: Profile = DEFAULT,  # pyright: ignore[reportInvalidTypeForm]  # the profiles that there are
         photos: str = "",
-        overrides: dict[str, Any] = {},
-        force: bool = False,  # noqa: B006
+        overrides: dict[str, Any] = {},  # noqa: B006 (a form's default, never changed)
+        force: bool = False,
     ) -> State:
         return follow(target, None if profile == DEFAULT else profile, photos, overrides, force)
 
@@ -89,8 +76,10 @@ def __getattr__(name: str) -> Flow:
 
 def follow(target: str | None, profile: str | None, photos: str, overrides: dict[str, Any], force: bool) -> State:
     """Run `target` (None: all) and what it needs, one task each; the state tells the first failure in one line."""
-    die_with_parent()
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # started by a runner; a run from a shell may outlive its terminal
+        die_with_parent()
     log = get_run_logger()
+    orphans.sweep(log.warning)
     try:
         changes = stated({**(own_photos(photos) if photos else {}), **overrides})
         with place(profile, changes, log.info) as where:
@@ -108,24 +97,14 @@ class Stopped(Exception):
     """A stage failed; the worktree, if any, is kept."""
 
 
-@contextlib.contextmanager
-def place(profile: str | None, overrides: dict[str, Any], say) -> Iterator[Place]:
-    root = environment.main_root()
-    params = experiment.chosen(profile, overrides, root)
-    if not overrides and params.profile == experiment.chosen(None, {}, root).profile:
-        with experiment.alone(root, "workspace", say):
-            yield Place(root=root, folder=root, params=params, name=None)
-        return
-    name = experiment.title(params.profile, overrides)
-    with experiment.worktree(root, name, params.profile, overrides, say) as folder:
-        yield Place(root=root, folder=folder, params=params, name=name)
-
-
 def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     """The first state that is not Completed, or None."""
     needs = graph.upstream(where.folder)
     stages = [stage for stage in needs if target is None or stage in needed(needs, target)]
+    profile = where.params.profile
+    get_run_logger().info(durations.expected(where.state, profile, stages))
     progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
+    assert isinstance(progress, UUID)  # a coroutine only where one is awaited
     states: dict[str, State] = {}
     for number, stage in enumerate(stages, 1):
         if stage == "select" and where.params.select.review == "required":
@@ -133,6 +112,7 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
         states[stage] = repro(
             stage,
             str(where.folder),
+            str(where.state),
             force and target in (None, stage),
             run_id(),
             wait_for=[states[before] for before in needs[stage]],
@@ -140,7 +120,9 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
         )
         if not states[stage].is_completed():
             return states[stage]
-        artifacts.publish(stage, where, states[stage].name)
+        if seconds := states[stage].result():
+            durations.note(where.state, profile, stage, seconds)
+        artifacts.publish(stage, where, states[stage].name or "Completed")
         update_progress_artifact(progress, 100 * number / len(stages))
     return None
 
@@ -159,21 +141,15 @@ def run_id() -> str:
     return str(flow_run.id)
 
 
-def finish(where: Place, say) -> dict[str, str]:
+def finish(where: Place, say: Callable[[str], None]) -> dict[str, str]:
     """Save the experiment, bring another profile's outputs home, and say where to look."""
     home = where.name is None
     if where.name:
-        experiment.save(where.root, where.folder, where.name)
-        moved = experiment.bring(where.root, where.folder)
+        experiment.save(where.home, where.folder, where.name)
+        moved = experiment.bring(where.home, where.folder)
         home = bool(moved)
         say(
             f"saved as DVC experiment {where.name!r}: `dvc exp show` lists it, `dvc exp apply {where.name}` restores it"
             + (f"; outputs are in {', '.join(moved)}" if moved else "")
         )
     return artifacts.summary(where, run_id(), home)
-
-
-if __name__ == "__main__":
-    from flows.command import main
-
-    main()

@@ -2,28 +2,42 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-# Becomes the wanted user (0: stays), asks the kernel to end this process with its parent (Linux), becomes the command.
+from flows import orphans
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+STARTED: list[subprocess.Popen] = []
+# Becomes the wanted user (0: stays), asks the kernel to end this process with its parent (Linux), ends if that is gone
+# already (the kernel tells only of what comes later), becomes the command.
 BECOME = (
-    "import ctypes, os, sys; uid, gid = map(int, sys.argv[1:3]); "
+    "import ctypes, os, sys; uid, gid, parent = map(int, sys.argv[1:4]); "
     "uid and (os.setgroups([]), os.setgid(gid), os.setuid(uid)); "
-    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[3], sys.argv[3:])"
+    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == parent or sys.exit(1); os.execvp(sys.argv[4], sys.argv[4:])"
 )
 
 
-def start(command: list[str], user: tuple[int, int] = (0, 0), **options) -> subprocess.Popen:
-    """Run `command` in its own process group, as `user` (uid, gid; zeros: as now), ending when this process ends."""
-    return subprocess.Popen(
-        [sys.executable, "-ISc", BECOME, *map(str, user), *command], start_new_session=True, **options
-    )
+def start(
+    command: list[str], user: tuple[int, int] = (0, 0), env: dict[str, str] | None = None, **options: Any
+) -> subprocess.Popen:
+    """Run `command` in its own process group, as `user` (uid, gid; zeros: as now), ending when this process ends.
+
+    It carries this process's mark, by which the next run knows it should it stay behind nevertheless.
+    """
+    words = [sys.executable, "-ISc", BECOME, *map(str, user), str(os.getpid()), *command]
+    marked = {**(os.environ if env is None else env), **orphans.mark()}
+    STARTED.append(subprocess.Popen(words, start_new_session=True, env=marked, **options))
+    return STARTED[-1]
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -64,6 +78,13 @@ def stop(process: subprocess.Popen, grace: float = 15.0) -> None:
     process.wait()
 
 
+def stop_all() -> None:
+    """End whatever this process started that still works, the last first."""
+    for process in reversed(STARTED):
+        if process.poll() is None:
+            stop_work(process)
+
+
 def gone(process: subprocess.Popen, seconds: float) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -75,9 +96,9 @@ def gone(process: subprocess.Popen, seconds: float) -> bool:
 
 
 def lines(process: subprocess.Popen) -> Iterator[str]:
-    """What the process prints, line by line as it comes; a progress bar's redraws count as lines."""
-    for line in process.stdout:
-        if line := line.rstrip():
+    """What the process prints, line by line as it comes, without colours; a progress bar's redraws count as lines."""
+    for line in process.stdout or ():
+        if line := COLOUR.sub("", line).rstrip():
             yield line
 
 

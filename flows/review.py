@@ -1,48 +1,47 @@
-"""`select.review: required`: the run stops before stage select, Paused in Prefect, until people have judged its photos and pairs.
+"""`select.review: required`: the run stops before stage select, Paused in Prefect, until people have judged.
 
-The page is served meanwhile, on this machine; the run goes on by itself with the last judgement. It may be cancelled, or
-killed and started again: judgements are kept.
+The page with its photos and pairs is served meanwhile, on this machine; the run goes on by itself with the last
+judgement. It may be cancelled, or killed and started again: judgements are kept.
 """
 
 import contextlib
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from prefect import get_run_logger
+from prefect import State, get_run_logger
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
-from prefect.states import Paused, Running, State
+from prefect.states import Paused, Running
 
 from flows import process
 from flows.stage import environment
 from iy.errors import UserError
 from iy.params import Params
+from iy.review.place import address, log_path
 
-PAGE = "http://127.0.0.1:4290"
 SECONDS = 2.0  # between looks at the log
 PATIENCE = 365 * 86400  # seconds until Prefect calls a paused run failed
 
 
 def wait(folder: Path, params: Params) -> None:
     """Until nothing is left to judge; then write the decisions, which select reads."""
-    if params.select.decisions is None:
-        raise UserError("select.review: required needs select.decisions: name the file, such as decisions/studio.csv")
-    said = ask(folder, params, "left")
+    file, said = params.select.decided(), ask(folder, params, "left")
     if said.returncode:
         with served(folder, params):
             pause(said.stdout.strip())
             until_judged(folder, params)
             propose(Running())
-    exported = ask(folder, params, "export", str(params.select.decisions))
+    exported = ask(folder, params, "export", file)
     if exported.returncode:
         raise UserError(exported.stderr.strip().removeprefix("error: "))
     get_run_logger().info(exported.stdout.strip())
 
 
 def until_judged(folder: Path, params: Params) -> None:
-    log, seen = folder / "reviews" / params.profile / "log.jsonl", None
+    log, seen = folder / log_path(params.profile), None
     while True:
         changed = log.stat().st_mtime_ns if log.exists() else None
         if changed != seen:
@@ -55,7 +54,7 @@ def until_judged(folder: Path, params: Params) -> None:
 
 
 def pause(left: str) -> None:
-    words = f"waiting for people: {left}; judge them on {PAGE}"
+    words = f"waiting for people: {left}; judge them on {address()}"
     get_run_logger().info(words)
     propose(Paused(timeout_seconds=PATIENCE, message=words))
 
@@ -68,14 +67,15 @@ def propose(state: State) -> None:
 def resumed() -> bool:
     """Did somebody press Resume?"""
     with get_client(sync_client=True) as client:
-        return client.read_flow_run(flow_run.id).state.is_running()
+        state = client.read_flow_run(flow_run.id).state
+    return state is not None and state.is_running()
 
 
 @contextlib.contextmanager
-def served(folder: Path, params: Params):
+def served(folder: Path, params: Params) -> Iterator[None]:
     """The review's page, unless somebody has it open already."""
     create_link_artifact(
-        PAGE, link_text="judge photos and pairs", key="review", description="Stage select waits for this"
+        address(), link_text="judge photos and pairs", key="review", description="Stage select waits for this"
     )
     page = process.start(
         process.python("iy", "review", "--profile", params.profile), cwd=folder, env=environment(folder, None)

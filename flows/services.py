@@ -14,6 +14,7 @@ from flows import process
 from iy.errors import UserError
 
 HOST = "127.0.0.1"
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # a server that starts again still knows who had a turn
 START_SECONDS = 240.0  # a first start makes databases, and machines are busy
 
 
@@ -27,6 +28,7 @@ class Service:
     variables: dict[str, str] = field(default_factory=dict)
     user: tuple[int, int] = (0, 0)
     child: subprocess.Popen | None = None
+    stopping: bool = False
 
     def start(self, logs: Path) -> None:
         logs.mkdir(parents=True, exist_ok=True)
@@ -100,6 +102,7 @@ def some_ports(count: int) -> list[int]:
 def stop_all(services: list[Service]) -> None:
     """The last started first, so that nothing loses what it talks to."""
     for one in reversed(services):
+        one.stopping = True
         if one.child:
             process.stop(one.child)
 
@@ -112,14 +115,13 @@ def watch(services: list[Service], logs: Path) -> None:
         time.sleep(1)
 
 
-def prefect(port: int, variables: dict[str, str]) -> Service:
+def prefect(port: int, variables: dict[str, str], pages: bool = True) -> Service:
     """A Prefect server; its pages read the address of its API from its environment."""
     address = f"http://{HOST}:{port}"
+    command = process.python("prefect", "server", "start", "--host", HOST, "--port", str(port))
+    own = {"PREFECT_API_URL": f"{address}/api", "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES}
     return Service(
-        "prefect",
-        process.python("prefect", "server", "start", "--host", HOST, "--port", str(port)),
-        answers(f"{address}/api/health"),
-        {"PREFECT_API_URL": f"{address}/api", **variables},
+        "prefect", [*command, "--ui" if pages else "--no-ui"], answers(f"{address}/api/health"), own | variables
     )
 
 

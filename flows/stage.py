@@ -1,30 +1,43 @@
 """One Prefect task: `dvc repro --single-item STAGE`, its output live in the task's log, an unchanged stage *Cached*."""
 
-import contextlib
+import json
 import os
 import re
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
-from prefect import get_run_logger, task
+from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.concurrency.sync import concurrency
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from flows import process
+from flows.turn import turn
+from iy.stage import ENDING
+from iy.stage import UNREACHABLE as LATER
 
 UNCHANGED = ("didn't change, skipping", "is cached - skipping run")  # dvc's words: dvc is pinned
-NOISE = re.compile(
-    r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage|Use `dvc push`)"
+KILLED = re.compile(r"exited with -(\d+)$")  # likewise
+UNREACHABLE = "Unreachable"  # the state of a stage that the same command may bring further later
+NOISE = re.compile(  # hints that are for somebody who types dvc, and what MLflow, pip and Warp say of themselves
+    r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage|Use `dvc push`"
+    r"|.*Warp CUDA warning: |Warp \d"
+    r"|   CUDA |   Devices:|     \"(cpu|cuda)|   Kernel cache:|     /.*/warp/|Module .* load on device "
+    r"|WARNING: 'erasures/erased\.txt' is empty|\s*color_warning\($|.*INFO mlflow\.pyfunc: "
+    r"|WARNING: Process .* in RWLock-file "
+    r"|\[notice\] |.*INFO +\[?alembic\.|.*INFO mlflow\.store\.db\.utils: |.*WARNING mlflow\.utils\.environment: "
+    r"|.*WARNING mlflow\.utils\.requirements_utils: |.*INFO mlflow\.tracking\."
+    r"|.*UserWarning: Add type hints to the `predict`)"
 )
-NETWORK = r"(timed? ?out|connection|temporar|unreachable|name resolution|\b50[234]\b)"
 STEP = re.compile(r"\b(\d+)(?: ?/ ?| of )(\d+)\b")
 
 
-def unreachable(task, run, state: State) -> bool:
-    """Only a failing network is worth another try, and only fetching photos needs one."""
-    return bool(re.match("photos: .*" + NETWORK, state.message or "", re.I))
+def unreachable(task: Any, run: Any, state: State) -> bool:
+    """Only what did not answer is worth another try."""
+    return state.name == UNREACHABLE
 
 
 @task(
@@ -34,27 +47,39 @@ def unreachable(task, run, state: State) -> bool:
     retry_condition_fn=unreachable,
     persist_result=False,
 )
-def repro(stage: str, folder: str = ".", force: bool = False, pipeline: str | None = None) -> State:
-    """Bring one stage up to date in `folder`. A failing one is a Failed state with its own last words, no traceback."""
-    with turn(stage):
-        code, unchanged, said = run(stage, Path(folder), force, pipeline)
-    if code == 0:
-        return Completed(name="Cached" if unchanged else "Completed", message="nothing changed" if unchanged else None)
-    return Failed(message=f"{stage}: {said or f'dvc repro ended with exit code {code}'}")
+def repro(stage: str, folder: str, state: str, force: bool = False, pipeline: str | None = None) -> State:
+    """Bring one stage up to date in `folder`; the seconds that took are the result, None where nothing had to run.
+
+    A failing one is a Failed state with its own last words, no traceback.
+    """
+    with turn(stage, Path(state), get_run_logger().warning):
+        began = time.monotonic()
+        ended = run(stage, Path(folder), force, pipeline)
+    if ended.code == 0 and ended.unchanged:
+        return Completed(name="Cached", message="nothing changed")
+    if ended.code == 0:
+        return Completed(data=time.monotonic() - began)
+    return Failed(name=UNREACHABLE if ended.unreachable else "Failed", message=f"{stage}: {ended.said}")
 
 
-def turn(stage: str):
-    """One training at a time on this server: the global concurrency limit `training`."""
-    return concurrency("training", occupy=1) if stage.startswith("finetune") else contextlib.nullcontext()
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How `dvc repro` ended: its exit code, whether nothing had to run, what went wrong, whether it may work later."""
+
+    code: int
+    unchanged: bool
+    said: str
+    unreachable: bool = False
 
 
-def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> tuple[int, bool, str | None]:
-    """(exit code, whether nothing had to run, the line that says what went wrong)."""
-    log, unchanged, said, shown = get_run_logger(), False, None, Progress(stage)
+def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> Ended:
+    log, unchanged, complaint, shown = get_run_logger(), False, None, Progress(stage)
+    ending = folder / ".dvc" / "tmp" / "iy-ending.json"
+    ending.unlink(missing_ok=True)
     child = process.start(
         process.python("dvc", "repro", "--single-item", stage, *["--force"] * force),
         cwd=folder,
-        env=environment(folder, pipeline),
+        env={**environment(folder, pipeline), ENDING: str(ending.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -65,13 +90,29 @@ def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> tuple[in
     try:
         for line in process.lines(child):
             unchanged |= any(words in line for words in UNCHANGED)
-            if line.startswith(("error:", "ERROR: ", "interrupted:")) and not (said or "").startswith("error:"):
-                said = line
+            if line.startswith(("ERROR: ", "interrupted:")):
+                complaint = line
             if not NOISE.match(line) and shown.take(line):
                 log.info(line)
-        return child.wait(), unchanged, said.removeprefix("error: ") if said else None
+        return how(child.wait(), unchanged, complaint, ending)
     finally:  # cancelled from the UI, Ctrl-C, or done
         process.stop_work(child)
+
+
+def how(code: int, unchanged: bool, complaint: str | None, ending: Path) -> Ended:
+    """The stage's own reason if it left one, else what dvc says of it."""
+    try:
+        left = json.loads(ending.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        said = complaint or f"dvc repro ended with exit code {code}"
+        if killed := KILLED.search(said):
+            said = (
+                f"its process was ended from outside (signal {killed[1]}), as the kernel does when memory runs out: "
+                "free some, then run the same command again and it continues"
+            )
+        return Ended(code=code, unchanged=unchanged, said=said)
+    ending.unlink()
+    return Ended(code=code, unchanged=unchanged, said=left["message"], unreachable=left["code"] == LATER)
 
 
 def environment(folder: Path, pipeline: str | None) -> dict[str, str]:
@@ -84,8 +125,9 @@ def environment(folder: Path, pipeline: str | None) -> dict[str, str]:
 class Progress:
     """Turns `12/80` in what a stage prints into a progress artifact; lets a progress bar into the log every 5 s."""
 
-    def __init__(self, stage: str):
-        self.stage, self.artifact, self.updated, self.logged = stage, None, 0.0, 0.0
+    def __init__(self, stage: str) -> None:
+        self.stage, self.updated, self.logged = stage, 0.0, 0.0
+        self.artifact: UUID | None = None
 
     def take(self, line: str) -> bool:
         """Whether the line belongs in the log."""
@@ -100,9 +142,11 @@ class Progress:
 
     def show(self, percent: float, now: float) -> None:
         if self.artifact is None:
-            self.artifact = create_progress_artifact(
+            made = create_progress_artifact(
                 percent, key=f"{self.stage}-progress", description=f"{self.stage}, steps done"
             )
+            assert isinstance(made, UUID)  # a coroutine only where one is awaited
+            self.artifact = made
         elif now - self.updated > 2 or percent >= 100:
             update_progress_artifact(self.artifact, percent)
         else:

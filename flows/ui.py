@@ -13,8 +13,9 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows import environment, graph, process, services
+from flows import environment, graph, locks, orphans, process, server, services
 from flows.services import HOST, Service
+from iy import project
 from iy.errors import UserError
 from iy.storage import write_json
 
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parsed = argparse.ArgumentParser(prog="python -m flows.ui", description=__doc__.splitlines()[0])
+    parsed = argparse.ArgumentParser(prog="python -m flows.ui", description=(__doc__ or "").splitlines()[0])
     for name, port in PORTS.items():
         variable = f"IY_{name.upper()}_PORT"
         parsed.add_argument(
@@ -49,42 +50,42 @@ def parser() -> argparse.ArgumentParser:
 
 def serve(ports: dict[str, int]) -> None:
     """Start everything, say where it is, and stay until interrupted or until one of them ends."""
-    root = environment.main_root()
+    state = project.state()
     graph.names()  # a clear error outside a project
-    if other := environment.running(root):
+    orphans.sweep(locks.to_terminal)
+    if other := environment.running():
         raise UserError(f"already running at {other['prefect']}: open it, or stop it first")
     for name, port in ports.items():
         services.free(name, port)
     addresses = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
-    logs, children = root / ".iy" / "logs", servers(root, ports)
+    logs, children = state / "logs", servers(state, ports)
     try:
-        for one in children:
-            one.start(logs)
-        for one in children:
-            one.wait(logs)
-        announce(root, addresses)
+        with server.database():
+            for one in children:
+                one.start(logs)
+            for one in children:
+                one.wait(logs)
+        announce(addresses)
         offer(children, logs, addresses["prefect"] + "/api")
         services.watch(children, logs)
     finally:
         services.stop_all(children)
-        environment.services_file(root).unlink(missing_ok=True)
+        environment.services_file().unlink(missing_ok=True)
 
 
-def servers(root: Path, ports: dict[str, int]) -> list[Service]:
-    reports = root / ".iy" / "reports"
+def servers(state: Path, ports: dict[str, int]) -> list[Service]:
+    reports = state / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     page = process.python("http.server", str(ports["reports"]), "--bind", HOST, "--directory", str(reports))
     return [
         services.prefect(ports["prefect"], {}),
-        services.mlflow(
-            ports["mlflow"], f"sqlite:///{root / '.iy' / 'mlflow.db'}", str(root / ".iy" / "mlartifacts"), {}
-        ),
+        services.mlflow(ports["mlflow"], f"sqlite:///{state / 'mlflow.db'}", str(state / "mlartifacts"), {}),
         Service("reports", page, services.answers(f"http://{HOST}:{ports['reports']}/")),
     ]
 
 
-def announce(root: Path, addresses: dict[str, str]) -> None:
-    write_json(environment.services_file(root), addresses)  # flows link to these; `make run` reports to this server
+def announce(addresses: dict[str, str]) -> None:
+    write_json(environment.services_file(), addresses)  # flows link to these; `make run` reports to this server
     print(
         f"Prefect  {addresses['prefect']}   run the flows, watch them\n"
         f"MLflow   {addresses['mlflow']}   compare runs, models\n"
@@ -97,7 +98,7 @@ def offer(children: list[Service], logs: Path, api: str) -> None:
     """Start the process that runs flows; wait until it has registered each (earlier starts left theirs)."""
     began, expected = datetime.now(UTC), {"pipeline", *graph.names()}
     flows = Service(
-        "flows", process.python("flows.deploy"), lambda: expected <= registered(api, began), {"PREFECT_API_URL": api}
+        "flows", process.python("flows.deploy"), lambda: expected <= registered(api, began), environment.own_server(api)
     )
     children.append(flows)
     flows.start(logs)

@@ -43,6 +43,8 @@ def settings(steps: int) -> params.Params:
         "init": "none",
         "pretrained": None,
         "checkpoint_every": 250,
+    }
+    value["finetune"]["training"] |= {
         "validate_every": 500,
         "ema_decay": 0.998,
         "batch": 16,

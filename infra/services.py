@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flows import process, services
 from flows.services import HOST, Service
+from iy import project
 from iy.errors import UserError
 from iy.storage import write_json
 
@@ -37,9 +38,12 @@ S3_INNER = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parsed = argparse.ArgumentParser(prog="python -m infra.services", description=__doc__.splitlines()[0])
+    parsed = argparse.ArgumentParser(prog="python -m infra.services", description=(__doc__ or "").splitlines()[0])
     parsed.add_argument(
-        "--folder", type=Path, default=Path(".iy/services"), help="where they keep their state (default: .iy/services)"
+        "--folder",
+        type=Path,
+        default=project.state() / "services",
+        help="where they keep their state (default: the project's .iy/services)",
     )
     parsed.add_argument("--without-s3", action="store_true", help="keep MLflow's artifacts in the folder instead")
     for name, port in PORTS.items():

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -29,17 +30,19 @@ Profile = Annotated[
 ]
 
 
-def main() -> None:
-    """A mistake of the user is one line and exit code 2; Ctrl-C is 130; anything else is a bug and shows its traceback."""
-    from iy.process import QUIET
+def main(arguments: list[str] | None = None) -> None:
+    """A mistake of the user is one line and exit code 2; Ctrl-C is 130; anything else is a bug and shows its traceback.
 
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
+    `arguments`: those of the shell if not given.
+    """
+    from iy.process import set_environment
+
+    set_environment()
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)  # the flows of this folder, when `iy` is installed elsewhere
     try:
-        app()
+        app(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -54,30 +57,33 @@ def run(
     photos: Annotated[
         str | None,
         typer.Option(
-            help="Your own photographs: a folder (a sub-folder per person, or none), s3://bucket/folder, tars, or a table."
+            metavar="PLACE",
+            help="Your own photographs: a folder (a sub-folder per person, or none), s3://bucket/folder, tars, or a "
+            "table. Sets photos.source, .path and .snapshot.",
         ),
     ] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting for this run only.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting for this run only, such as finetune.stages.4.steps=40.",
+        ),
     ] = None,
     stage: Annotated[str | None, typer.Option(help="Only this stage and what it needs.")] = None,
     force: Annotated[bool, typer.Option(help="Run also what has not changed.")] = False,
 ) -> None:
-    """Photos to registered model: every stage that is not up to date. Another profile or settings become a DVC experiment."""
+    """Photos to registered model: every stage that is not up to date. Another profile or settings become a DVC
+    experiment."""
     from iy import params
 
     params.load(profile)  # a wrong setting is told before anything starts
     flows = project_flows()
-    options = [*pair("--profile", profile), *pair("--photos", photos), *pair("--stage", stage), *["--force"] * force]
     flows.environment.prepare()
-    flows.command.main([*options, *(part for one in change or [] for part in ("--set", one))])
+    sys.exit(flows.command.run(profile, photos, change or [], stage, force))
 
 
-def pair(name: str, value: str | None) -> list[str]:
-    return [] if value is None else [name, value]
-
-
-def project_flows():
+def project_flows() -> ModuleType:
     """The Prefect side, which lives in the project's own folder."""
     try:
         import flows.command
@@ -156,7 +162,10 @@ def params(
 
 @app.command()
 def doctor() -> None:
-    """What this machine and this folder have, what is missing, and what to do about it. Exit code 1 when something needed is."""
+    """What this machine and this folder have, what is missing, and what to do about it.
+
+    Exit code 1 when something needed is missing.
+    """
     from iy.doctor import examine, show
 
     sys.exit(show(examine()))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from iy import params, tracking
+from iy import params, project, tracking
 from iy.device import gpu_name
 from iy.errors import UserError
 
@@ -154,7 +154,7 @@ def services() -> Iterator[Finding]:
     """MLflow and Prefect servers, if any were named or started by `iy ui`; without them local ones are used."""
     started = {}
     try:
-        started = json.loads(Path(".iy/ui.json").read_text(encoding="utf-8"))
+        started = json.loads((project.state() / "ui.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         pass
     prefect = os.environ.get("PREFECT_API_URL") or (started.get("prefect", "") and started["prefect"] + "/api")

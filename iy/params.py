@@ -219,8 +219,16 @@ class Select(Section):
     decisions: str | None
     review: Literal["optional", "required"]
 
+    def decided(self) -> str:
+        """The file of people's decisions, which `review: required` needs."""
+        if self.decisions is None:
+            raise UserError(
+                "select.review: required needs select.decisions: name the file, such as decisions/studio.csv"
+            )
+        return self.decisions
 
-class Stage(Section):
+
+class Finetuning(Section):
     data: Literal["real", "pairs"]
     set: Literal["all", "selected"]
     steps: PositiveInt
@@ -228,9 +236,9 @@ class Stage(Section):
     warmup: int = Field(ge=0)
 
 
-class Finetune(Section):
-    init: Literal["pretrained", "none"]
-    pretrained: str | None
+class Training(Section):
+    """What all stages share."""
+
     batch: PositiveInt
     accumulate: PositiveInt
     precision: Literal["no", "bf16", "fp16"]
@@ -245,20 +253,31 @@ class Finetune(Section):
     face_weight: PositiveFloat
     identity_model: str | None
     identity_weight: NonNegativeFloat
-    checkpoint_every: PositiveInt
     validate_every: PositiveInt
     validation_images: PositiveInt
     validation_batches: PositiveInt
-    stages: dict[Literal["1", "2", "3", "4"], Stage]
+
+
+class Finetune(Section):
+    init: Literal["pretrained", "none"]
+    pretrained: str | None
+    checkpoint_every: PositiveInt
+    training: Training
+    stages: dict[Literal["1", "2", "3", "4"], Finetuning]
+
+
+class Draw(Section):
+    """How a picture is drawn wherever one is: the benchmark, previews, `iy generate`, the served model."""
+
+    steps: PositiveInt
+    guidance: float
+    identity_guidance: float
 
 
 class Evaluate(Section):
     people: PositiveInt
     prompts: PositiveInt
     seeds: PositiveInt
-    steps: PositiveInt
-    guidance: float
-    identity_guidance: float
     batch: PositiveInt
     second_recogniser: Literal["fr_feature", "dlib"]
     probes: str | None
@@ -288,6 +307,7 @@ class Params(Section):
     synpairs: SynPairs
     select: Select
     finetune: Finetune
+    draw: Draw
     evaluate: Evaluate
     register_: Register = Field(alias="register")
 
@@ -387,7 +407,7 @@ def known_names(place: tuple) -> list[str]:
         model = fields.get(part)
     if not (isinstance(model, type) and issubclass(model, Section)):
         above, key = ("", "", *map(str, place))[-2:]
-        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Stage, "classifiers": Classifier}.get(
+        model = OPTIONAL.get(key) or {"text": TextBranch, "stages": Finetuning, "classifiers": Classifier}.get(
             above, Section
         )
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,18 +1,22 @@
 """Untrusted files to upright sRGB pixels, or one clear reason why not: the one decoder for every entrance."""
 
 import io
+import re
 import stat
+import struct
 import threading
 import warnings
+import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from iy.errors import one_line
 
+HEAD = 512  # bytes of a file that say what it is
 LARGEST = 256 * 2**20  # bytes of a file; what is larger is no photograph, and is never read
 GAP = 3  # a JPEG is decoded at no less than this times the wanted side, then reduced with care
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel of more than 8 bits
@@ -41,16 +45,23 @@ BEGINNINGS = {
     b"BM": "BMP",
     **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"), "PPM"),
 }
+# TGA begins with numbers only: a colour map or none, how it is packed, width and height, bits of a pixel.
+TGA = re.compile(rb".[\0\1][\1-\3\x09-\x0b].{9}(?!\0\0)..(?!\0\0)..[\1\x08\x10\x18\x20]", re.DOTALL)
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2")
 AVIF_BRANDS = (b"avif", b"avis")
 
 pillow_heif.register_heif_opener()
 Image.init()
-# A telephone's colour profile, an editor's history: legitimate, and larger than PIL's own limit of 1 MiB.
-PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 16 * 2**20)
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files: they are judged here
 OPENING = threading.Lock()  # PIL's limit of pixels, which is switched off while one is opened, belongs to all threads
 SRGB = ImageCms.createProfile("sRGB")
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")  # of a PNG
+ORIENTING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # such texts that may say which way is up
+SHORT = 2**16  # bytes of one
+PROFILE = 2**24  # bytes of an unpacked colour profile
+EVERY_COLOUR = Image.fromarray(
+    np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(6, 36, 3)
+)
 
 
 class Unreadable(Exception):
@@ -65,18 +76,24 @@ class Limits(NamedTuple):
 
 
 def contents(path: Path) -> bytes:
-    """A file's bytes. Nothing of a film or a pipe is read."""
+    """A picture file's bytes. Of a film or a pipe they are not read."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable("not a regular file")
-        refuse_large(found.st_size)
         with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)  # it may have grown
+            return taken(file, found.st_size)
     except OSError as error:
         raise Unreadable(f"the file cannot be read: {error.strerror}") from None
-    refuse_large(len(data))
-    return data
+
+
+def taken(file: IO[bytes], size: int) -> bytes:
+    """The `size` bytes of an open file; of what is no picture, or too large for one, only the first are read."""
+    head = file.read(min(HEAD, size))
+    if head:
+        kind(head)
+    refuse_large(size)
+    return head + file.read(size - len(head))
 
 
 def refuse_large(size: int) -> None:
@@ -89,10 +106,13 @@ def decode(data: bytes, maximum_pixels: int, maximum_side: int) -> np.ndarray:
     if not data:
         raise Unreadable("the file is empty")
     refuse_large(len(data))
-    image = opened(data)
+    name, profile = kind(data), None
+    if name == "PNG":
+        data, profile = without_texts(data)
+    image = opened(data, name)
     try:
-        refuse_wide(image, maximum_pixels, maximum_side)
-        return pixels(image, maximum_side)
+        refuse_wide(image, name == "JPEG" and held_whole(data), maximum_pixels, maximum_side)
+        return pixels(image, maximum_side, profile)
     except Unreadable:
         raise
     except Exception as error:  # decoders of broken files raise nearly every kind
@@ -112,12 +132,13 @@ def kind(data: bytes) -> str:
     for beginning, name in BEGINNINGS.items():
         if data.startswith(beginning):
             return name
+    if TGA.match(data):
+        return "TGA"
     raise Unreadable("not an image, or of a kind that is not read")
 
 
-def opened(data: bytes) -> Image.Image:
+def opened(data: bytes, name: str) -> Image.Image:
     """The image with only its header read, at its main picture: of a HEIC the primary, else the first frame."""
-    name = kind(data)
     with OPENING:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `refuse_wide` knows what will be decoded
         try:
@@ -130,20 +151,66 @@ def opened(data: bytes) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def refuse_wide(image: Image.Image, maximum_pixels: int, maximum_side: int) -> None:
-    """Judge what memory will hold: of a JPEG, which is reduced while it is decoded, less than its size says. But a
-    progressive one is held whole."""
+def refuse_wide(image: Image.Image, held: bool, maximum_pixels: int, maximum_side: int) -> None:
+    """Judge what memory will hold: of a JPEG, which is reduced while it is decoded, less than its size says; but not
+    where its decoder has to hold it whole."""
     whole, share = image.size, GAP * maximum_side / max(image.size)
     image.draft(None, (max(1, int(whole[0] * share)), max(1, int(whole[1] * share))))
-    width, height = whole if "progressive" in image.info else image.size
+    width, height = whole if held else image.size
     if width * height > maximum_pixels:
         raise Unreadable(f"{width} x {height} pixels to decode, photos.maximum_pixels is {maximum_pixels}")
 
 
-def pixels(image: Image.Image, maximum_side: int | None = None) -> np.ndarray:
-    """An opened image as upright uint8 sRGB (H, W, 3); None: as large as it is."""
+def held_whole(jpeg: bytes) -> bool:
+    """Does a JPEG's decoder hold it all before there are pixels? One that is not written from top to bottom in one
+    scan of all its colours, a few hundred bytes of which may claim four gigapixels; or is too odd to tell."""
+    at, colours = 2, 0
+    while at + 10 <= len(jpeg) and jpeg[at] == 0xFF:
+        marker, length = jpeg[at + 1], int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker in (0xC0, 0xC1):  # a frame, sequential
+            colours = jpeg[at + 9]
+        elif marker == 0xDA:  # a scan
+            return not 0 < colours <= jpeg[at + 4]
+        elif marker not in (0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE):  # neither tables nor what programs say
+            return True
+        at += 2 + length
+    return True
+
+
+def without_texts(png: bytes) -> tuple[bytes, bytes | None]:
+    """A PNG without its texts and colour profile, and the profile: PIL refuses a picture for the length of those."""
+    whole, profile, at = memoryview(png), None, 8
+    kept = [whole[:8]]
+    while at + 12 <= len(png):
+        length, name = struct.unpack_from(">I4s", png, at)
+        body, end = png[at + 8 : at + 8 + length] if name in (*TEXTS, b"iCCP") else b"", at + 12 + length
+        if name == b"iCCP":
+            profile = unpacked(body)
+        elif name not in TEXTS or (length < SHORT and body.startswith(ORIENTING)):
+            kept.append(whole[at:end])
+        at = end
+    kept.append(whole[at:])
+    return png if sum(map(len, kept)) == len(png) else b"".join(kept), profile
+
+
+def unpacked(chunk: bytes) -> bytes | None:
+    """The profile in a PNG's chunk of a name, how it is packed and the packed bytes; None where broken or endless."""
+    unpack = zlib.decompressobj()
+    try:
+        profile = unpack.decompress(chunk.partition(b"\0")[2][1:], PROFILE)
+    except zlib.error:
+        return None
+    return None if unpack.unconsumed_tail else profile
+
+
+def pixels(image: Image.Image, maximum_side: int | None = None, profile: bytes | None = None) -> np.ndarray:
+    """An opened image as upright uint8 sRGB (H, W, 3). maximum_side: None is as large as it is; profile: of its
+    colours, where the image itself does not say."""
     image.load()
-    turn, profile = TURNS.get(image.getexif().get(ORIENTATION)), image.info.get("icc_profile")
+    turn, profile = TURNS.get(orientation(image) or 1), profile or image.info.get("icc_profile")
     if image.mode in DEEP:
         image = eight_bits(image)
     elif image.has_transparency_data:
@@ -154,6 +221,14 @@ def pixels(image: Image.Image, maximum_side: int | None = None) -> np.ndarray:
         image.thumbnail((maximum_side, maximum_side), Image.Resampling.LANCZOS, reducing_gap=GAP)
     image = in_srgb(image, profile)
     return np.asarray(image if turn is None else image.transpose(turn))
+
+
+def orientation(image: Image.Image) -> int | None:
+    """What its EXIF or XMP says of which way is up; where they are broken, nothing."""
+    try:
+        return image.getexif().get(ORIENTATION)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, OverflowError, struct.error):
+        return None
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -172,12 +247,20 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """The colours that a profile means, as sRGB. One that is broken or of another kind of picture says nothing."""
-    if image.mode == "LAB":
-        return ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), SRGB, outputMode="RGB")
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else None
-        if source is not None and "srgb" not in ImageCms.getProfileDescription(source).lower():
-            return ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB")
+        if image.mode == "LAB":
+            own = ImageCms.createProfile("LAB")
+        elif profile:
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        else:
+            return image.convert("RGB")
+        meant = ImageCms.buildTransform(own, SRGB, image.mode, "RGB")
+        return image if image.mode == "RGB" and is_identity(meant) else meant.apply(image)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        pass
-    return image.convert("RGB")
+        return image.convert("RGB")
+
+
+def is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Does it only round? So do the profiles of sRGB, whose pixels then stay what they are."""
+    seen = np.asarray(transform.apply(EVERY_COLOUR), int)
+    return bool(np.abs(seen - np.asarray(EVERY_COLOUR, int)).max() <= 2)

@@ -17,8 +17,10 @@ from iy.storage import file_sha256, folder_digest, sha256
 WITHOUT_EFFECT = (
     "iy/device.py",
     "iy/errors.py",
+    "iy/git.py",
     "iy/imports.py",
     "iy/process.py",
+    "iy/project.py",
     "iy/resume.py",
     "iy/stage.py",
     "iy/tracking/",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from iy.errors import UserError, one_line
+from iy.errors import Unreachable, UserError, one_line
 
 SCHEME = "s3://"
 ATTEMPTS = 10  # of one request: the store may be busy, or away for half a minute
@@ -64,7 +64,14 @@ def told(url: str, setting: str, doing: str = "fetch") -> Iterator[None]:
     except (Boto3Error, BotoCoreError, ClientError) as error:
         why, refused = one_line(error), isinstance(error, (ClientError, NoCredentialsError))
         check = "the bucket and your keys" if refused else "the connection and AWS_ENDPOINT_URL"
-        raise UserError(f"{setting}: cannot {doing} {url}: {why}: check {check}") from None
+        kind = UserError if refused and not busy(error) else Unreachable
+        raise kind(f"{setting}: cannot {doing} {url}: {why}: check {check}") from None
+
+
+def busy(error: Exception) -> bool:
+    """Whether the store refused for want of itself: it asks to come later, or is broken now."""
+    answer = getattr(error, "response", None) or {}
+    return answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) in (429, 500, 502, 503, 504)
 
 
 def listed(store: Any, bucket: str, folder: str, below: bool = True) -> Iterator[Item]:

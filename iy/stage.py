@@ -7,9 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from iy.errors import UserError
-from iy.process import QUIET, die_with_parent
+from iy.errors import Unreachable, UserError
+from iy.process import die_with_parent, set_environment
+
+ENDING = "IY_ENDING"  # environment variable: the file in which a stage leaves the reason why it failed
+UNREACHABLE = 75  # exit code, sysexits' EX_TEMPFAIL: the same may work later
 
 
 def main(stage: str, **options: Sequence[str]) -> None:
@@ -43,18 +47,25 @@ def attend(work: Callable[[], None]) -> None:
         die_with_parent()
     # a cancelled stage ends as after Ctrl-C: MLflow hears of it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
+    set_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         work()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        fail(str(error), UNREACHABLE if isinstance(error, Unreachable) else 1)
     except KeyboardInterrupt:
         sys.exit("interrupted: run the same command again to continue")
     except OSError as error:
         if error.errno not in (13, 28):
             raise
-        sys.exit(
-            f"error: {error.filename or 'disk'}: {error.strerror}; free space or change permissions, then run again"
-        )
+        fail(f"{error.filename or 'disk'}: {error.strerror}; free space or change permissions, then run again", 1)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say it in one line, and leave it to whoever started this stage: `dvc` between them passes neither on."""
+    from iy.storage import write_json  # numpy: `iy --help` needs none of it
+
+    print(f"error: {message}", file=sys.stderr)
+    if place := os.environ.get(ENDING):
+        write_json(place, {"message": message, "code": code})
+    sys.exit(code)

@@ -23,6 +23,12 @@ def taken(photos_of: Callable, **photos) -> list[dict]:
     return [photo.row for photo in photos_of(chosen.photos, chosen.workers)]
 
 
+def gradient(height: int = 40, width: int = 60) -> np.ndarray:
+    """Dark on the left, red grows to the right, green grows downwards."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 60)], -1).astype(np.uint8)
+
+
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.command import overrides, parser
+from flows.command import overrides
 from iy import cli, doctor, params
 from iy.errors import UserError
 from iy.photos.own import own_photos
@@ -99,15 +99,12 @@ def test_own_photos_are_noticed_when_they_change(tmp_path):
 
 def test_nobody_has_said_that_own_photos_are_free_to_use_unless_the_user_does(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"x")
-    asked = ["--photos", str(tmp_path), "--set", "photos.licence=CC-BY-4.0"]
-    found = overrides(parser().parse_args(asked))
+    found = overrides(str(tmp_path), ["photos.licence=CC-BY-4.0"])
     assert found["photos.licence"] == "CC-BY-4.0" and found["photos.consent"] == "not stated"
-    assert overrides(parser().parse_args(asked[:2]))["photos.licence"] == "unknown"
-    by_hand = ["--set", "photos.source=folder", "--set", f"photos.path={tmp_path}"]
-    assert overrides(parser().parse_args(by_hand))["photos.licence"] == "unknown"
-    assert "photos.licence" not in overrides(parser().parse_args(["--set", "photos.people=9"])), (
-        "the studio's are its own"
-    )
+    assert overrides(str(tmp_path), [])["photos.licence"] == "unknown"
+    by_hand = ["photos.source=folder", f"photos.path={tmp_path}"]
+    assert overrides(None, by_hand)["photos.licence"] == "unknown"
+    assert "photos.licence" not in overrides(None, ["photos.people=9"]), "the studio's are its own"
 
 
 def test_doctor_names_the_remedy(project, monkeypatch):
@@ -142,7 +139,7 @@ def studio_with_a_model(project, tmp_path):
     from iy.model import Personaliser, bundle
 
     value = tiny_settings(tiny_base(tmp_path / "base"))
-    value["evaluate"]["steps"] = 2
+    value["draw"]["steps"] = 2
     del value["profile"]
     (project / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     settings = params.load("tiny")

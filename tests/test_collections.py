@@ -85,6 +85,7 @@ def test_a_hostile_tar_writes_nothing_and_loses_nothing(tmp_path, monkeypatch):
             tar.addfile(info, io.BytesIO(data))
         for name, data in (
             ("big.png", b"0" * 10_001),
+            ("bigger.png", picture(3) + bytes(10_000)),
             ("odd.json", b"{}"),
             ("said.png", picture(2)),
             ("said.json", b"{]"),
@@ -100,7 +101,8 @@ def test_a_hostile_tar_writes_nothing_and_loses_nothing(tmp_path, monkeypatch):
         "a.tar//etc/passwd": "its name leads out of the tar",
         "a.tar/link": "a link, a device or the like: only files are read",
         "a.tar/pipe": "a link, a device or the like: only files are read",
-        "a.tar/big": "10001 bytes: too large for a photograph, which has at most 10000",
+        "a.tar/big": "not an image, or of a kind that is not read",
+        "a.tar/bigger": f"{len(picture(3)) + 10_000} bytes: too large for a photograph, which has at most 10000",
         "a.tar/odd": "the sample has no picture",
         "a.tar/said": "its sidecar .json is not valid JSON",
     }
@@ -192,6 +194,7 @@ def test_a_table_lists_photographs(suffix, tmp_path):
     reasons = [row["reason"] for row in rows[1:]]
     assert reasons[0] == f"its bytes are not those that the table names: sha256 is {sha256(picture(2))}"
     assert reasons[1:4] == ["it names a file outside the table's folder"] * 3
+    assert [row["uri"] for row in rows[2:4]] == ["../outside.png", "link.png"], "a refused row is known by its file"
     assert reasons[4].startswith("file:// is not fetched") and reasons[5].startswith("http:// is not fetched")
     assert "cannot be read" in reasons[6] and reasons[7] == "the row names no picture"
     assert len({row["id"] for row in rows}) == len(rows)
@@ -250,6 +253,12 @@ def test_a_broken_table_gives_what_it_holds(tmp_path):
     (tmp_path / "d.csv").write_text("name,age\nada,7\n")
     with pytest.raises(UserError, match="neither a column image nor one of uri, file_name, path: it has name, age"):
         rows_of_table(tmp_path / "d.csv")
+
+
+def test_half_a_character_in_a_tables_name_is_written_out(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"uri": "\ud800.png"}))
+    [row] = rows_of_table(tmp_path / "a.jsonl")
+    assert row["uri"] == "\\ud800.png" and row["verdict"] == "rejected"
 
 
 @given(st.sampled_from(kinds.TABLES), st.binary(max_size=600))

@@ -240,12 +240,12 @@ def tiny_project(folder, tmp_path, monkeypatch):
     settings["evaluate"] |= {
         "people": 3,
         "prompts": 2,
-        "steps": 2,
         "batch": 4,
         "bootstrap": 20,
         "probes": None,
         "together": 4,
     }
+    settings["draw"]["steps"] = 2
     settings = params.parse(settings, "tiny")
     att_faces.write(settings, {"s1": "train", "s2": "train", "s3": "test", "s4": "test", "s5": "test"})
     model = Personaliser(load_base(settings.base), settings.model)

@@ -57,10 +57,11 @@ def here(project, monkeypatch):
 
 def tiny(folder: Path, **changes: object) -> Params:
     settings = tiny_settings(folder / "base")
-    settings["finetune"] |= {"batch": 3, "checkpoint_every": 2, "validate_every": 3, "validation_images": 2, **changes}
+    settings["finetune"]["checkpoint_every"] = 2
+    settings["finetune"]["training"] |= {"batch": 3, "validate_every": 3, "validation_images": 2, **changes}
     for stage in settings["finetune"]["stages"].values():
         stage |= {"steps": 6, "warmup": 2, "learning_rate": 1e-3}
-    settings["evaluate"]["steps"] = 2
+    settings["draw"]["steps"] = 2
     return parse(settings, "tiny")
 
 
@@ -237,7 +238,7 @@ def test_accumulated_batches_are_one_large_batch(here):
     for p in engine.weights.values():
         p.grad = None
     (sum(engine.batch_loss(3, part) for part in range(2)) / 2).backward()
-    torch.nn.utils.clip_grad_norm_(engine.weights.values(), settings.finetune.clip_norm)
+    torch.nn.utils.clip_grad_norm_(engine.weights.values(), settings.finetune.training.clip_norm)
     for got, wanted in zip(summed, engine.weights.values(), strict=True):
         torch.testing.assert_close(got, wanted.grad, rtol=1e-3, atol=1e-6)
 
@@ -349,5 +350,6 @@ def test_bad_starts_are_refused_in_one_sentence(here):
 
 def test_settings_that_change_the_result_change_the_digest_and_others_do_not(here):
     settings = tiny(here)
-    assert run.stage_digest(tiny(here, checkpoint_every=5), "1") == run.stage_digest(settings, "1")
+    kept_often = settings.model_copy(update={"finetune": settings.finetune.model_copy(update={"checkpoint_every": 5})})
+    assert run.stage_digest(kept_often, "1") == run.stage_digest(settings, "1")
     assert run.stage_digest(tiny(here, face_weight=5.0), "1") != run.stage_digest(settings, "1")

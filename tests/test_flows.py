@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from flows import artifacts, experiment, graph, process, services
-from flows.stage import unreachable
+from flows.stage import how, unreachable
 from iy.errors import UserError
 from tests import toy_project
 
-RUN = (sys.executable, "-m", "flows.pipeline")
+RUN = (sys.executable, "-m", "flows")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,7 @@ def test_a_failing_stage_is_one_line_and_its_worktree_stays_for_the_rerun(projec
     "given, told",
     [
         (["--set", "seeed=5"], "unknown key 'seeed': did you mean 'seed'?"),
+        (["--set", "select.review=required"], "required needs select.decisions: name the file"),
         (["--set", "finetune.stages.1.stepz=5"], "did you mean 'steps'?"),
         (["--set", "seed=abc"], "seed = 'abc'"),
         (["--set", "seed"], "write KEY=VALUE"),
@@ -106,28 +107,23 @@ def test_a_failing_stage_is_one_line_and_its_worktree_stays_for_the_rerun(projec
         (["--stage", "curat"], "no such stage"),
     ],
 )
-def test_a_bad_argument_is_one_line_before_anything_starts(project, given, told, capsys):
-    from flows import command
+def test_a_bad_argument_is_one_line_before_anything_starts(project, given, told, capsys, monkeypatch):
+    from iy import cli
 
-    folder, _ = project
-    previous = os.getcwd()
-    os.chdir(folder)
-    try:
-        with pytest.raises(SystemExit, match="2"):
-            command.main(given)
-    finally:
-        os.chdir(previous)
+    monkeypatch.chdir(project[0])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["run", *given])
     said = capsys.readouterr().err
     assert told in said and said.startswith("error: ") and said.count("\n") == 1
 
 
 def test_missing_face_weights_are_told_before_anything_starts(project, tmp_path, monkeypatch, capsys):
-    from flows import command
+    from iy import cli
 
     monkeypatch.setenv("IY_WEIGHTS", str(tmp_path))
     monkeypatch.chdir(project[0])
     with pytest.raises(SystemExit, match="2"):
-        command.main(["--set", "seed=5"])
+        cli.main(["run", "--set", "seed=5"])
     said = capsys.readouterr().err
     assert "face weights 'fr_feature' are not at" in said and said.count("\n") == 1
 
@@ -189,18 +185,14 @@ def test_a_run_that_is_ended_from_outside_leaves_no_stage_behind(project, number
             break
     stage, servers = int((folder / ".iy" / "toy.pid").read_text()), []
     for one in psutil.Process(child.pid).children():
-        servers += [one.pid] if "uvicorn" in one.cmdline() else []
+        servers += [one.pid] if "server" in one.cmdline() else []
     child.send_signal(number)
     child.wait(60)
-    left = [stage, *servers] if number == signal.SIGTERM else [stage]
     end = time.monotonic() + 30
-    while any(map(alive, left)) and time.monotonic() < end:
+    while any(map(alive, [stage, *servers])) and time.monotonic() < end:
         time.sleep(0.2)
-    gone = not any(map(alive, left))
-    for pid in filter(alive, servers):  # of a run that was killed: Prefect's own, which nothing tells
-        os.kill(pid, signal.SIGTERM)
     child.stdout.close()
-    assert len(servers) == 1 and gone
+    assert len(servers) == 1 and not any(map(alive, [stage, *servers]))
 
 
 def alive(pid: int) -> bool:
@@ -233,12 +225,42 @@ def test_every_stage_has_a_flow_with_a_form():
         _ = pipeline.curat
 
 
-def test_only_a_failing_network_while_fetching_photos_is_tried_again():
+def test_only_what_did_not_answer_is_tried_again():
     from prefect.states import Failed
 
-    assert unreachable(None, None, Failed(message="photos: Connection reset by peer"))
-    assert not unreachable(None, None, Failed(message="photos: folder x is empty"))
-    assert not unreachable(None, None, Failed(message="curate: Connection reset by peer"))
+    assert unreachable(None, None, Failed(name="Unreachable", message="photos: the store is away"))
+    assert not unreachable(None, None, Failed(message="photos: Connection reset by peer"))
+
+
+@pytest.mark.parametrize(
+    "raised, code, kept",
+    [
+        ("Unreachable('s3://a: timed out')", 75, {"message": "s3://a: timed out", "code": 75}),
+        ("UserError('folder x is empty: connection')", 1, {"message": "folder x is empty: connection", "code": 1}),
+        (
+            "OSError(28, 'No space left', 'x')",
+            1,
+            {"message": "x: No space left; free space or change permissions, then run again", "code": 1},
+        ),
+    ],
+)
+def test_a_stage_leaves_the_kind_of_its_failure_to_whoever_started_it(tmp_path, raised, code, kept):
+    text = f"from iy import stage\nfrom iy.errors import Unreachable, UserError\ndef run():\n    raise {raised}\n"
+    (tmp_path / "fails.py").write_text(text + "stage.attend(run)\n")
+    environment = {**os.environ, "PYTHONPATH": str(toy_project.HERE), "IY_ENDING": str(tmp_path / "ending.json")}
+    command = [sys.executable, str(tmp_path / "fails.py")]
+    done = subprocess.run(command, cwd=toy_project.HERE, env=environment, capture_output=True, text=True)
+    assert done.returncode == code and done.stderr == f"error: {kept['message']}\n"
+    ending = tmp_path / "ending.json"
+    assert json.loads(ending.read_text()) == kept
+    ended = how(255, False, "ERROR: failed to reproduce", ending)
+    assert (ended.said, ended.unreachable) == (kept["message"], code == 75) and not ending.exists()
+
+
+def test_a_stage_that_was_killed_is_told_as_such(tmp_path):
+    ended = how(255, False, "ERROR: failed to reproduce 'a': failed to run: a.py, exited with -9", tmp_path / "no")
+    assert "ended from outside (signal 9), as the kernel does when memory runs out" in ended.said
+    assert how(255, False, "ERROR: the lock is broken", tmp_path / "no").said == "ERROR: the lock is broken"
 
 
 def test_relative_weights_and_photos_of_the_settings_are_seen_from_the_worktree(tmp_path):

@@ -9,6 +9,8 @@ from tests.sources import OURS, circles, files_imported, imported, sources
 LEVELS = [
     {"errors"},
     {"storage", "s3", "pictures"},
+    {"git"},
+    {"project"},
     {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process", "names", "rights"},
     {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},
@@ -19,7 +21,7 @@ LEVELS = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
-ROOMS = LEVELS[7]
+ROOMS = next(names for names in LEVELS if "photos" in names)
 STUDIO_USERS = {"studio", "photos", "cli"}
 
 

@@ -122,7 +122,7 @@ def test_a_unet_and_its_text_must_fit(shaped, opened):
 
 
 def formula(attention, query_states, tokens, own):
-    """METHOD §2, image by image, on the unmasked tokens alone: W_o Σ_b α_b softmax(Q K_bᵀ/√d) V_b M_b, plus a bias."""
+    """docs/method.md §2, image by image, on unmasked tokens: W_o Σ_b α_b softmax(Q K_bᵀ/√d) V_b M_b, plus a bias."""
     processor, rows = attention.processor, []
     for i in range(len(query_states)):
         total = 0

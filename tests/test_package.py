@@ -33,7 +33,7 @@ def made(folder: Path, like: str) -> tuple[Path, params.Params]:
         (folder / "second").mkdir()
         (folder / "base" / "text_second").rename(folder / "second" / "text_second")
         value["base"]["text"]["clip"]["second"]["path"] = str(folder / "second")
-    value["evaluate"] |= {"probes": None, "steps": 2}
+    value["evaluate"]["probes"], value["draw"]["steps"] = None, 2
     settings = params.parse(value, "test")
     bundle.save(Personaliser(load_base(settings.base), settings.model), folder / "bundle", {"stage": 4})
     return folder / "bundle", settings
@@ -141,8 +141,8 @@ json.dump({"images": list(drawn["image"]), "code": iy.params.__file__}, open(sys
 def shipped(folder: Path) -> tuple[Path, params.Params]:
     """The studio's own pretrained bundle and settings."""
     settings = params.load("studio")
-    evaluate = settings.evaluate.model_copy(update={"steps": 2})
-    return Path(settings.finetune.pretrained), settings.model_copy(update={"evaluate": evaluate, "device": "cpu"})
+    draw = settings.draw.model_copy(update={"steps": 2})
+    return Path(settings.finetune.pretrained), settings.model_copy(update={"draw": draw, "device": "cpu"})
 
 
 @pytest.mark.parametrize(

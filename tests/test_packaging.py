@@ -58,6 +58,7 @@ def used(folders: tuple[str, ...] = ("iy", "flows", "infra")) -> set[str]:
 
 
 THROUGH = {
+    "alembic": "mlflow",
     "botocore": "boto3",
     "markupsafe": "jinja2",
     "starlette": "fastapi",

@@ -56,7 +56,10 @@ def edit(project, change):
 @pytest.mark.parametrize(
     "change, says",
     [
-        (lambda v: v["finetune"].update(bach=3), r"unknown key 'finetune.bach': did you mean 'batch'\?"),
+        (
+            lambda v: v["finetune"]["training"].update(bach=3),
+            r"unknown key 'finetune.training.bach': did you mean 'batch'\?",
+        ),
         (lambda v: v.update(phtos={}), r"unknown key 'phtos': did you mean 'photos'\?"),
         (
             lambda v: v["finetune"]["stages"]["4"].update(step=3),
@@ -78,9 +81,9 @@ def edit(project, change):
             lambda v: v["curate"]["classifiers"].update(nsfw=NSFW | {"maximum": 50}),
             r"curate.classifiers.nsfw.maximum = 50",
         ),
-        (lambda v: v["finetune"].update(batch="many"), r"finetune.batch = 'many'"),
-        (lambda v: v["finetune"].update(batch=0), r"finetune.batch = 0"),
-        (lambda v: v["finetune"].pop("batch"), r"key 'finetune.batch' is missing"),
+        (lambda v: v["finetune"]["training"].update(batch="many"), r"finetune.training.batch = 'many'"),
+        (lambda v: v["finetune"]["training"].update(batch=0), r"finetune.training.batch = 0"),
+        (lambda v: v["finetune"]["training"].pop("batch"), r"key 'finetune.training.batch' is missing"),
         (lambda v: v.update(seed=None), r"seed = None"),
         (
             lambda v: v["photos"].update(source="bucket"),

@@ -20,15 +20,9 @@ from iy.photos import folder, studio
 from iy.photos.run import run
 from iy.pictures import Unreadable, decode
 from iy.storage import read_image
-from tests.photographs import encoded, settings, taken
+from tests.photographs import encoded, gradient, settings, taken
 
 ROOT = Path(__file__).parents[1]
-
-
-def gradient(height: int = 40, width: int = 60) -> np.ndarray:
-    """Dark on the left, red grows to the right, green grows downwards."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 60)], -1).astype(np.uint8)
 
 
 def huge_png() -> bytes:

@@ -58,7 +58,7 @@ def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     value = tiny_settings(tiny_base(root / "base"))
     value["register"] = {**REGISTER.model_dump()}
-    value["evaluate"]["steps"] = 2
+    value["draw"]["steps"] = 2
     settings = params.parse(value, "test")
     base = load_base(settings.base, "cpu")
     bundle.save(

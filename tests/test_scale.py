@@ -108,17 +108,28 @@ def seconds_of_models() -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_hundred_thousand_photos_need_the_memory_of_ten_thousand(tmp_path, monkeypatch):
-    found, models = {}, seconds_of_models()
-    for count in (NONE, FEW, MANY):
-        monkeypatch.chdir((tmp_path / str(count)).mkdir() or tmp_path / str(count))
-        found[count] = curated(Path(), count)
-        table = records.batches("data/tried/curate/photos.parquet", records.PHOTO, ["reason", "verdict"])
-        said = [row["reason"] for some in table for row in some if row["verdict"] == "rejected"]
-        assert len(said) == 3 * count // 100, "the copies are found, and nobody else is accused"
-    logging.getLogger(__name__).info("peak memory in KB and CPU seconds by photos: %s", found)
-    assert found[MANY]["peak"] <= 1.2 * found[FEW]["peak"], found
-    each = {
-        more: (found[more]["seconds"] - found[less]["seconds"]) / (more - less)
-        for less, more in ((NONE, FEW), (FEW, MANY))
-    }
-    assert models + each[MANY] <= 1.2 * (models + each[FEW]), (models, each)
+    """Other work on the machine adds to what is measured, never takes from it: the least of up to three counts."""
+    models, least = seconds_of_models(), {}
+    for tried in range(3):
+        for count in (NONE, FEW, MANY):
+            folder = tmp_path / f"{count}-{tried}"
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            found = curated(Path(), count)
+            table = records.batches("data/tried/curate/photos.parquet", records.PHOTO, ["reason", "verdict"])
+            said = [row["reason"] for some in table for row in some if row["verdict"] == "rejected"]
+            assert len(said) == 3 * count // 100, "the copies are found, and nobody else is accused"
+            least[count] = {name: min(value, least.get(count, found)[name]) for name, value in found.items()}
+        logging.getLogger(__name__).info("peak memory in KB and CPU seconds by photos: %s", least)
+        slower = slowdown(models, {count: one["seconds"] for count, one in least.items()})
+        if slower <= 1.2:
+            break
+    assert slower <= 1.2, (models, least)
+    assert least[MANY]["peak"] <= 1.2 * least[FEW]["peak"], least
+
+
+def slowdown(models: float, seconds: dict[int, float]) -> float:
+    """How much longer each of many photos takes than each of few, the face models' part included."""
+    few = (seconds[FEW] - seconds[NONE]) / (FEW - NONE)
+    many = (seconds[MANY] - seconds[FEW]) / (MANY - FEW)
+    return (models + many) / (models + few)

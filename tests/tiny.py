@@ -83,7 +83,8 @@ def tiny_settings(folder: Path) -> dict:
             "subfolder": "text_second",
             "int8": False,
         }
-    settings["finetune"] |= {"init": "none", "pretrained": None, "identity_model": None}
+    settings["finetune"] |= {"init": "none", "pretrained": None}
+    settings["finetune"]["training"]["identity_model"] = None
     return {"profile": "tiny", **settings}
 
 

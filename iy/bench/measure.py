@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from iy import git
 from iy.device import torch_has_gpu
-from iy.tracking.store import git
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2) -> dict[str, float]:
@@ -50,7 +50,7 @@ def against_all(name: str, measured: dict[str, float], unit: str) -> list[Case]:
 def report(cases: list[Case], device: torch.device, **details: object) -> dict[str, object]:
     """What every benchmark gives: its comparisons, on what, when and of which code they were made, and the details."""
     compared = [case._asdict() | {"ratio": round(case.ratio, 4)} for case in cases]
-    made = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "commit": git("rev-parse", "HEAD")}
+    made = {"machine": machine(device), "date": time.strftime("%Y-%m-%d"), "commit": git.commit()}
     return {"cases": compared} | made | details
 
 

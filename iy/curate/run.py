@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from iy import records, resume
-from iy.curate import calibrate, captions, classify, collection, duplicates, group, report, split
+from iy.curate import calibrate, captions, classify, collection, duplicates, group, page, split
 from iy.curate.collection import Collection
 from iy.curate.measure import PART, measure
 from iy.errors import UserError
@@ -45,7 +45,7 @@ def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
         )
         write_json(aside / "calibration.json", calibration)
         params.write(aside)
-    report.write(params, calibration, genuine, impostor)
+    page.write(params, calibration, genuine, impostor)
     for old in work.parent.glob("curate-*"):  # of other settings too: they hold faces
         shutil.rmtree(old)
     kept = photos.kept()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from iy import erased
+from iy import erased, project
 from iy.erasure import decisions, runs, versions
 from iy.erasure.find import Found, find
 from iy.errors import UserError
@@ -20,7 +20,7 @@ from iy.tracking import connect
 
 JOURNAL = Path(".iy", "erasing.json")
 # Copies of reports; what was fetched, and unfinished stages; captions that language models wrote.
-KEPT = (Path(".iy", "reports"), Path(".iy", "resume"), Path(".iy", "answers"))
+KEPT = ("reports", "resume", "answers")
 
 
 LEFT = (
@@ -99,8 +99,15 @@ def steps(found: Found) -> Iterator[Step]:
     for profile in found.profiles:
         for folder in (Path("data", profile), Path("reports", profile)):
             yield Step(f"{folder}: removed, `iy run` makes it again", lambda folder=folder: clear(folder))
-    for folder in KEPT:
+    for folder in kept():
         yield Step(f"{folder}: removed", lambda folder=folder: clear(folder))
+
+
+def kept() -> list[Path]:
+    """Here, and where this is a worktree in the project that it belongs to too."""
+    here, shared = Path(project.STATE), project.state()
+    places = [here] if here.resolve() == shared.resolve() else [here, shared]
+    return [place / name for place in places for name in KEPT]
 
 
 def clear(folder: Path) -> None:

@@ -42,16 +42,16 @@ def images(
     params: Params, pipeline: ImagineYourselfPipeline, wanted: Sequence[Cell], folder: Path, name: str
 ) -> Iterator[list[np.ndarray]]:
     """uint8 images of `wanted`, SHARD at a time; drawn ones are kept as <folder>/<number>.tar and read from there."""
-    settings = params.evaluate
+    settings, how = params.evaluate, params.draw
     for number, start in enumerate(range(0, len(wanted), SHARD)):
         path = folder / f"{number:05d}.tar"
         if not path.exists():
             drawn = draw(
                 pipeline,
                 wanted[start : start + SHARD],
-                steps=settings.steps,
-                guidance=settings.guidance,
-                identity_guidance=settings.identity_guidance,
+                steps=how.steps,
+                guidance=how.guidance,
+                identity_guidance=how.identity_guidance,
                 batch=settings.batch,
                 progress=name,
             )
@@ -67,7 +67,7 @@ def read_shard(path: Path) -> list[np.ndarray]:
 def work_folder(params: Params, model: str, made: Path | None) -> Path:
     """Where the images of `model` are kept until all are there."""
     sections, table = (
-        ("seed", "usage", "base", "model", "faces", "evaluate"),
+        ("seed", "usage", "base", "model", "faces", "draw", "evaluate"),
         params.data_dir("curate") / "photos.parquet",
     )
     return resume.work_folder(params, f"evaluate-{model}", sections, [table, made], [__name__])

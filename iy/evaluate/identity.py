@@ -26,7 +26,7 @@ def angle(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def copy_paste(g: np.ndarray | None, r: np.ndarray, t: np.ndarray) -> float:
-    """(theta_gt - theta_gr) / max(theta_tr, eps), METHOD §5: +1 copies the reference, -1 sits on the other photo."""
+    """(theta_gt - theta_gr) / max(theta_tr, eps), docs/method.md §5: +1 copies r, -1 sits on t."""
     if g is None:
         return MISSING_COPY
     return (angle(g, t) - angle(g, r)) / max(angle(t, r), EPSILON)

@@ -61,13 +61,13 @@ def pictures(benchmark: Benchmark, pipeline: Any, pairs: Sequence[tuple[int, int
         which = i % len(prompts)
         seed = cell_seed(params.seed, people, which, i)
         cells.append(Cell(prompts[which].text, (crops[left], crops[right]), seed))
-    settings = params.evaluate
+    settings, how = params.evaluate, params.draw
     return draw(
         pipeline,
         cells,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        identity_guidance=settings.identity_guidance,
+        steps=how.steps,
+        guidance=how.guidance,
+        identity_guidance=how.identity_guidance,
         batch=min(settings.batch, len(cells)),
         progress="two people",
         width=params.base.image_size * 2,

@@ -26,7 +26,7 @@ def opened(model: bytes, device: str) -> "onnxruntime.InferenceSession":
 
 
 def resized(path: Path) -> bytes:
-    """The network with its weights as constants, not among the inputs as old exporters listed them: they are laid out for
+    """The network with its weights as constants, not among the inputs as old exporters list them: they are laid out for
     the processor once, which more than halves CenterFace's time."""
     import onnx
 

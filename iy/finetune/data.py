@@ -44,7 +44,7 @@ def photo_table(settings: Params) -> Path:
     return settings.data_dir("curate") / "photos.parquet"
 
 
-def tables(settings: Params, stage: params.Stage) -> dict[str, Path]:
+def tables(settings: Params, stage: params.Finetuning) -> dict[str, Path]:
     """The record tables that a stage reads, by name: all photos (references, validation) and its own rows."""
     own = {
         ("real", "all"): {},
@@ -55,7 +55,9 @@ def tables(settings: Params, stage: params.Stage) -> dict[str, Path]:
     return {"photos": photo_table(settings), **own[stage.data, stage.set]}
 
 
-def load_examples(settings: Params, stage: params.Stage, base: Base, size: int) -> tuple[Examples, Examples | None]:
+def load_examples(
+    settings: Params, stage: params.Finetuning, base: Base, size: int
+) -> tuple[Examples, Examples | None]:
     """Examples of the stage, and of the validation people's real photos (None without any), encoded by `base`.
 
     size: the vision tower's image size. Validation is on real photos in every stage, so that stages compare.

@@ -56,13 +56,14 @@ def load(folder: Path | str, latents: tuple[int, ...]) -> IdentityNet:
         net.load_state_dict({name: value.float() for name, value in load_file(Path(folder) / WEIGHTS).items()})
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"finetune.identity_model = {str(folder)!r} cannot be read ({one_line(error)}): name a "
+            f"finetune.training.identity_model = {str(folder)!r} cannot be read ({one_line(error)}): name a "
             "folder that the foundation's recipe wrote, or null to train without"
         ) from None
     if latents != (shape["channels"], shape["side"], shape["side"]):
         raise UserError(
-            f"finetune.identity_model = {str(folder)!r} reads latents of {shape['channels']} x {shape['side']} x "
-            f"{shape['side']}, this base makes {' x '.join(map(str, latents))}: name one that fits, or null"
+            f"finetune.training.identity_model = {str(folder)!r} reads latents of {shape['channels']} x "
+            f"{shape['side']} x {shape['side']}, this base makes {' x '.join(map(str, latents))}: "
+            "name one that fits, or null"
         )
     return net.requires_grad_(False).eval()
 

@@ -15,10 +15,10 @@ from iy.model.guidance import plan
 
 
 class Preview:
-    """The first `count` validation examples; always the same noise, drawn as `evaluate` draws."""
+    """The first `count` validation examples; always the same noise, drawn as the settings' `draw` says."""
 
     def __init__(
-        self, model: Personaliser, base: Base, examples: Examples, settings: params.Evaluate, count: int, seed: int
+        self, model: Personaliser, base: Base, examples: Examples, settings: params.Draw, count: int, seed: int
     ):
         self.model, self.vae, self.settings = model, base.vae, settings
         rows = np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int)

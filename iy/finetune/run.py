@@ -103,7 +103,9 @@ def preview(
     """What draws and logs the validation picture of a step; None when there is nobody to draw."""
     if validation is None:
         return None
-    drawing = Preview(model, base, validation, settings.evaluate, settings.finetune.validation_images, settings.seed)
+    drawing = Preview(
+        model, base, validation, settings.draw, settings.finetune.training.validation_images, settings.seed
+    )
     return lambda step: tracked.log_image("validation", step, drawing.draw())
 
 

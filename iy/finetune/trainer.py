@@ -49,7 +49,7 @@ class Trainer:
         examples: Examples,
         validation: Examples | None,
         settings: params.Finetune,
-        stage: params.Stage,
+        stage: params.Finetuning,
         *,
         seed: int,
         resume: Path | None = None,
@@ -58,13 +58,17 @@ class Trainer:
     ):
         if len(examples) == 0:
             raise UserError("there is nothing to train on: no accepted photo or pair of the train split was found")
-        if model.unet.dtype != torch.float32 and settings.precision == "no":
+        training = settings.training
+        if model.unet.dtype != torch.float32 and training.precision == "no":
             raise UserError(
-                f"finetune.precision 'no' cannot train on a base of dtype {model.unet.dtype}".replace("torch.", "")
+                f"finetune.training.precision 'no' cannot train on a base of dtype {model.unet.dtype}".replace(
+                    "torch.", ""
+                )
                 + ": use bf16 or fp16, or base.dtype float32"
             )
-        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=model.device.type == "cpu")
-        self.model, self.scheduler, self.settings, self.stage, self.seed = model, scheduler, settings, stage, seed
+        self.accelerator = Accelerator(mixed_precision=training.precision, cpu=model.device.type == "cpu")
+        self.model, self.scheduler, self.stage, self.seed = model, scheduler, stage, seed
+        self.settings, self.checkpoint_every = training, settings.checkpoint_every
         self.examples, self.validation, self.resume, self.preview = examples, validation, resume, preview
         self.run = run or StageRun(None, None)
         unet: Any = model.unet
@@ -72,7 +76,7 @@ class Trainer:
         self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for weight in self.weights.values():
             weight.data = weight.data.float()  # AdamW's small steps vanish in half precision
-        self.ema = EMAModel(self.weights.values(), decay=settings.ema_decay, foreach=True)
+        self.ema = EMAModel(self.weights.values(), decay=training.ema_decay, foreach=True)
         self.ema.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, self.adamw())
         self.empty = examples.no_text()
@@ -115,7 +119,7 @@ class Trainer:
                 if done % self.settings.validate_every == 0 or done == self.stage.steps:
                     self.validate(done)
                 leave = self.anywhere(bool(stopped))
-                if leave or (done % self.settings.checkpoint_every == 0 and done < self.stage.steps):
+                if leave or (done % self.checkpoint_every == 0 and done < self.stage.steps):
                     self.save(done)
                 if leave:
                     raise SystemExit(

@@ -57,7 +57,7 @@ def draw_files(
 ) -> Iterator[Path]:
     """Draw a PNG per seed: `out`, or `out` with numbers before its suffix when there are several. Yields the paths."""
     data, limits = read_file(photo), Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-    seeds, draws = list(seeds), settings.evaluate
+    seeds, draws = list(seeds), settings.draw
     artist = Portraitist(bundle, settings.faces, settings.usage, limits, settings.device)
     crop = artist.reference(data, str(photo))
     images = artist.draw(

@@ -8,7 +8,7 @@ from iy.errors import UserError
 
 
 class VisionBranch(nn.Module):
-    """References to tokens: per reference one global embedding and all patch embeddings (METHOD §2)."""
+    """References to tokens: per reference one global embedding and all patch embeddings (docs/method.md §2)."""
 
     def __init__(self, tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], width: int):
         super().__init__()

@@ -1,6 +1,7 @@
 """Photographs in a folder: sub-folders are persons; files directly in it are unlabelled."""
 
 import os
+import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -107,14 +108,14 @@ def beside(file: Path) -> tuple[str, bytes]:
     """A sidecar's name and what it holds."""
     name = printable(Path(file.name))
     try:
-        if file.stat().st_size > sidecar.MAXIMUM_BYTES:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise Unreadable(f"its sidecar {name} is not a regular file")
+        if found.st_size > sidecar.MAXIMUM_BYTES:
             raise Unreadable(sidecar.TOO_LARGE.format(name))
+        return name, file.read_bytes()
     except OSError as error:
         raise Unreadable(f"its sidecar {name} cannot be read: {error.strerror}") from None
-    try:
-        return name, contents(file)
-    except Unreadable as reason:
-        raise Unreadable(f"its sidecar {name}: {reason}") from None
 
 
 def printable(path: Path) -> str:

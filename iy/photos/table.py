@@ -127,8 +127,11 @@ def read(files: Files, settings: params.Photos, row: Row) -> Photo:
         if row.reason:
             raise Unreadable(row.reason)
         understood = said.understood(row.said, f"the row {row.where}")
-        data, named = picture(files, row.folder, understood)
-        kept["uri"] = named or row.where
+        found = picture(row.folder, understood)
+        named = found if isinstance(found, str) else None
+        if named is not None:
+            kept["uri"] = named.encode("utf-8", "backslashreplace").decode()  # JSON may hold halves of characters
+        data = files.contents(found) if isinstance(found, str) else found
         kept["id"] = sha256(data)  # first: it is known by it whatever its row says
         beside = files.beside(named) if named else {}
         kept |= said.joined(beside, said.checked(understood, f"the row {row.where}"))
@@ -139,15 +142,14 @@ def read(files: Files, settings: params.Photos, row: Row) -> Photo:
         return unreadable(str(reason), **kept)
 
 
-def picture(files: Files, place: PurePosixPath, understood: dict[str, Any]) -> tuple[bytes, str | None]:
-    """The bytes that a row holds or names, and the name."""
+def picture(place: PurePosixPath, understood: dict[str, Any]) -> bytes | str:
+    """The bytes that a row holds, or the place that it names."""
     image, uri = understood.get("image"), understood.get("uri")
     if isinstance(image, dict):  # as `datasets` writes them: {"bytes": …, "path": …}
         image, uri = image.get("bytes"), uri or image.get("path")
     if isinstance(image, bytes):
-        return image, None
+        return image
     uri = uri if isinstance(uri, str) else image
     if not isinstance(uri, str) or not uri.strip():
         raise Unreadable("the row names no picture")
-    uri = uri if "://" in uri else str(place / uri.strip())
-    return files.contents(uri), uri
+    return uri if "://" in uri else str(place / uri.strip())

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from iy import params, s3
@@ -16,7 +17,7 @@ from iy.photos import kept, kinds, persons, sidecar
 from iy.photos.kinds import PICTURES
 from iy.photos.photo import Photo, read_all, readable, unreadable
 from iy.photos.sidecar import Sidecars
-from iy.pictures import Unreadable, decode, refuse_large
+from iy.pictures import Unreadable, decode, taken
 from iy.storage import sha256
 
 BATCH = 16  # pictures that wait in memory
@@ -134,7 +135,8 @@ def gathered(tar: tarfile.TarFile, name: str, found: Members, cut: bool) -> Iter
     """Each sample's pictures with what is said of them: mostly one; others carry their extension in their name. `cut`:
     sidecars may be missing."""
     parts = {key: [split(member.name)[1] for member in members] for key, members in found.items()}
-    pictures = [key for key, several in parts.items() if PICTURES.intersection(several)]
+    shown = {key: pictured(tar, members) for key, members in found.items()}
+    pictures = [key for key, several in shown.items() if several]
     lone = (f"{key}.json" for key, several in parts.items() if "json" in several and key not in set(pictures))
     beside = Sidecars((f"{key}.png" for key in pictures), lone)
     folders = [PurePosixPath(split(found[key][0].name)[0]).parts[:-1] for key in pictures]
@@ -146,8 +148,22 @@ def gathered(tar: tarfile.TarFile, name: str, found: Members, cut: bool) -> Iter
             said.reason = f"{beside.doubts[key]} may speak of it: call both alike"
         if cut and "json" not in parts[key]:
             said.reason = "its sidecar may be in the part of the tar that is missing"
-        for number, member in enumerate([one for one in members if split(one.name)[1] in PICTURES] or members[:1]):
+        for number, member in enumerate(shown[key] or members[:1]):
             yield photographed(tar, name, member, number, said, by_date)
+
+
+def pictured(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> list[tarfile.TarInfo]:
+    """The sample's pictures: what is called so, else the first that is one by its first bytes."""
+    called = [one for one in members if split(one.name)[1] in PICTURES]
+    others = (one for one in members if one.isreg() and not is_statement(split(one.name)[1]))
+    return called or list(islice((one for one in others if is_picture(tar, one)), 1))
+
+
+def is_picture(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
+    try:
+        return bool(image(tar, member))
+    except Unreadable:
+        return False
 
 
 def statements(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Sample:
@@ -182,12 +198,23 @@ def photographed(
     uri = f"{name}/{key}" + (f".{kind}" if number else "")
     sample = Sample(uri, said=said.said, reason=said.reason)
     sample.person = persons.person(PurePosixPath(key).parts[:-1], by_date)
-    if sample.reason is None and kind in PICTURES:
+    if sample.reason is None and (kind in PICTURES or not is_statement(kind)):
         try:
-            sample.picture = contents(tar, member)
+            sample.picture = image(tar, member)
+        except Unreadable as reason:
+            sample.reason = str(reason) if kind in PICTURES else "the sample has no picture"
         except BROKEN as error:
             sample.reason = f"the tar cannot be read here: {one_line(error)[:120]}"
     return sample
+
+
+def image(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """A picture, whatever it is called; of what is none only the first bytes are read."""
+    file = tar.extractfile(member)
+    data = taken(file, member.size) if file else b""
+    if len(data) < member.size:
+        raise EOFError("unexpected end of data")
+    return data
 
 
 def contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -199,13 +226,8 @@ def contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def too_large(member: tarfile.TarInfo, kind: str) -> str | None:
-    try:
-        if kind in PICTURES:
-            refuse_large(member.size)
-        elif is_statement(kind) and member.size > sidecar.MAXIMUM_BYTES:
-            return f"its {kind} file is larger than {sidecar.MAXIMUM_BYTES} bytes"
-    except Unreadable as reason:
-        return str(reason)
+    if is_statement(kind) and member.size > sidecar.MAXIMUM_BYTES:
+        return f"its {kind} file is larger than {sidecar.MAXIMUM_BYTES} bytes"
     return None
 
 

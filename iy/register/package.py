@@ -48,7 +48,7 @@ def pack(bundle: Path, settings: params.Params, folder: Path) -> Path:
         folder / "bundle" / "config.json",
         config | {name: part.model_dump(mode="json", by_alias=True) for name, part in parts.items()},
     )
-    faces, draws = settings.faces.model_dump(mode="json"), settings.evaluate
+    faces, draws = settings.faces.model_dump(mode="json"), settings.draw
     if settings.faces.pack:
         shutil.copytree(settings.faces.pack, folder / "faces")
         faces["pack"] = "faces"

@@ -6,11 +6,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iy import params
+from iy import git, params
 from iy.model.bundle import read_config
 from iy.register.gate import Metrics
 from iy.tracking import tracking_uri
-from iy.tracking.store import git
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,8 +54,8 @@ def lineage(bundle: Path, sha: str, settings: params.Params) -> dict[str, str]:
         "iy.profile": settings.profile,
         "iy.stage": "finetune4",
         "iy.parent": str(made.get("parent")),
-        "iy.commit": git("rev-parse", "HEAD") or "no git",
-        "iy.changed": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "iy.commit": git.commit() or "no git",
+        "iy.changed": str(git.changed()).lower(),
         **data,
     }
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from iy.errors import UserError
+from iy.review.place import HOST, PORT, address, log_path
 
 review = typer.Typer(
     invoke_without_command=True, help="Choose the photos and pairs of stages 3 and 4 by eye, on a local page."
@@ -13,20 +14,15 @@ review = typer.Typer(
 Profile = Annotated[
     str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")
 ]
-HOST = "127.0.0.1"
-
-
-def log_path(profile: str) -> Path:
-    return Path("reviews", profile, "log.jsonl")
 
 
 @review.callback()
 def serve(
     context: typer.Context,
     profile: Profile = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 4290,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = PORT,
 ) -> None:
-    """Open http://127.0.0.1:4290 : reference beside candidate; a accepts, r or a number rejects, u takes back."""
+    """Open a page on this machine: reference beside candidate; a accepts, r or a number rejects, u takes back."""
     if context.invoked_subcommand:
         return
     import uvicorn
@@ -39,7 +35,7 @@ def serve(
     settings = params.load(profile)
     path, listening = log_path(settings.profile), taken(port)
     app = application(Things(settings), Log(path), {f"{HOST}:{port}", f"localhost:{port}"})
-    print(f"Review on http://{HOST}:{port}   every judgement goes to {path}   Ctrl-C ends it", flush=True)
+    print(f"Review on {address(port)}   every judgement goes to {path}   Ctrl-C ends it", flush=True)
     with listening:
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])
 

@@ -38,7 +38,8 @@ def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
     real = [row for row in photos if row["split"] == "train"]
     made = [row for row in pairs if splits.get(row["reference"]) == "train"]
     if settings.select.review == "required":
-        refuse_undecided(real + made, decided, settings.select.decisions)
+        settings.select.decided()
+        refuse_undecided(real + made, decided)
     real = judge(real, decided, settings.select.real_share, best_photos)
     made = judge(made, decided, settings.select.pair_share, best_pairs)
     with storage.atomic_folder(settings.data_dir("select")) as folder:
@@ -93,10 +94,8 @@ def check(
             raise UserError(f"{decision.place}: {key} has no image that can be read: remove the row")
 
 
-def refuse_undecided(rows: list[dict], decided: dict[str, Decision], file: str | None) -> None:
+def refuse_undecided(rows: list[dict], decided: dict[str, Decision]) -> None:
     """People are to decide, and have not yet."""
-    if file is None:
-        raise UserError("select.review: required needs select.decisions: name the file, such as decisions/studio.csv")
     chosen = records.accepted(rows)
     left = sum(row["id"] not in decided for row in chosen)
     if left:

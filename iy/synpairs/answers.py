@@ -6,11 +6,9 @@ removes the folder: captions describe people.
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from iy import project
 from iy.storage import sha256, write_json
-
-FOLDER = Path(".iy", "answers")
 
 
 class Answers:
@@ -22,7 +20,7 @@ class Answers:
     def __call__(self, asked: Sequence, ask: Callable[[], list[str]]) -> list[str]:
         """The answers to `asked` (as JSON takes it): those kept, else what `ask` gives. Silence is not kept."""
         digest = sha256(json.dumps([self.decided_by, asked]).encode())
-        path = FOLDER / digest[:2] / f"{digest}.json"
+        path = project.state() / "answers" / digest[:2] / f"{digest}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         answers = ask()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iy import git
 from iy.errors import UserError, one_line
 from iy.params import Params
 from iy.tracking import store
@@ -131,7 +132,7 @@ def stage_run(params: Params, stage: str) -> Iterator[StageRun]:
 
 def pipeline_key(params: Params) -> str:
     """What the stages of one pipeline share: IY_PIPELINE, else commit and settings."""
-    commit = store.git("rev-parse", "HEAD") or "no-git"
+    commit = git.commit() or "no-git"
     return os.environ.get("IY_PIPELINE") or f"{commit[:12]}-{params.digest()[:12]}"
 
 
@@ -165,7 +166,7 @@ def find_or_create(
     if found and found[0].info.status in statuses:
         client.update_run(found[0].info.run_id, status="RUNNING")
         return found[0].info.run_id
-    commit = store.git("rev-parse", "HEAD")
+    commit = git.commit()
     more = {
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": f"iy.{name}",

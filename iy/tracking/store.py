@@ -4,34 +4,19 @@ import contextlib
 import fcntl
 import logging
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iy.errors import UserError
-from iy.process import QUIET
+from iy.process import set_environment
+from iy.project import root as project_root
 from iy.tracking import local
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-
-
-def git(*arguments: str) -> str | None:
-    """Output of a git command in the current folder, or None where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def project_root() -> Path:
-    """The main checkout: runs in worktrees (DVC experiments) then share its store. Without git, the current folder."""
-    common = git("rev-parse", "--path-format=absolute", "--git-common-dir")
-    return Path(common).parent if common else Path.cwd()
 
 
 def own_database() -> Path | None:
@@ -53,8 +38,7 @@ def fault() -> str | None:
 
 def connect() -> "MlflowClient":
     """A client of the store; a local one is made at first use, and follows its project to another folder."""
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
+    set_environment()
     # MLflow's own patience with a dead server is many minutes per call; training must not stand still that long.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from iy import project
 from iy.errors import UserError
 from iy.storage import atomic_path, file_sha256, sha256
 
@@ -95,15 +96,10 @@ WEIGHTS = {
 
 
 def folder() -> Path:
-    """Where fetched weights lie: IY_WEIGHTS, else `.iy/weights` of the project's main checkout."""
+    """Where fetched weights lie: IY_WEIGHTS, else `.iy/weights` of the project that holds this code."""
     if named := os.environ.get("IY_WEIGHTS"):
         return Path(named)
-    root = Path(__file__).resolve().parents[3]
-    if (root / ".git").is_file():  # a git worktree: "gitdir: <main>/.git/worktrees/<name>"
-        git = Path((root / ".git").read_text().removeprefix("gitdir:").strip())
-        if git.parent.name == "worktrees":
-            root = git.parents[2]
-    return root / ".iy" / "weights"
+    return project.state(Path(__file__).resolve().parents[3]) / "weights"
 
 
 def place(name: str) -> Path:
