@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from iy import pictures
 from iy.errors import UserError
-from iy.photos import table, tars
+from iy.photos import kinds, table, tars
 from iy.photos.own import own_photos
 from iy.storage import sha256
 from tests.photographs import picture, taken, tar_of
@@ -151,7 +151,7 @@ def listed(root, suffix: str, rows: list[dict]):
     return path
 
 
-@pytest.mark.parametrize("suffix", table.KINDS)
+@pytest.mark.parametrize("suffix", kinds.TABLES)
 def test_a_table_lists_photographs(suffix, tmp_path):
     (tmp_path / "faces").mkdir()
     for shade in (1, 2):
@@ -200,7 +200,7 @@ def test_a_table_lists_photographs(suffix, tmp_path):
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-@pytest.mark.parametrize("suffix", table.KINDS)
+@pytest.mark.parametrize("suffix", kinds.TABLES)
 def test_a_caption_without_end_is_a_reason(suffix, tmp_path):
     (tmp_path / "1.png").write_bytes(picture(1))
     rows = rows_of_table(listed(tmp_path, suffix, [{"uri": "1.png", "caption": "a" * 10**6}, {"uri": "1.png"}]))
@@ -261,7 +261,7 @@ def test_half_a_character_in_a_tables_name_is_written_out(tmp_path):
     assert row["uri"] == "\\ud800.png" and row["verdict"] == "rejected"
 
 
-@given(st.sampled_from(table.KINDS), st.binary(max_size=600))
+@given(st.sampled_from(kinds.TABLES), st.binary(max_size=600))
 @example(suffix=".csv", data=b"\0")
 def test_any_bytes_as_a_table_end_in_rows_or_one_line(tmp_path_factory, suffix, data):
     path = tmp_path_factory.mktemp("any") / f"a{suffix}"

@@ -15,6 +15,7 @@ from iy import erased, records, storage
 from iy.cli import app
 from iy.erasure import erase as erasing
 from iy.erasure import tables, versions
+from iy.erasure.find import find
 from iy.errors import UserError
 from iy.photos.run import run
 from iy.review.log import Judgement, Log
@@ -254,6 +255,22 @@ def test_photos_are_named_clearly_or_not_at_all(tmp_path, monkeypatch):
     for name in ("Eve", "ab", ""):
         with pytest.raises(UserError, match="no photo and no person"):
             tables.named([name], here)
+
+
+def test_one_spelling_of_a_name_finds_all_and_near_names_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    spelt = ["Jos\u00e9 P.", "Jose\u0301 P.", " Jos\u00e9  P.", "Jose P.", "Jos\u00e9  PX", "Ana"]
+    rows = [{"id": f"{i}" * 64, "uri": f"{label}/{i}.png", "label": label} for i, label in enumerate(spelt)]
+    records.write("data/tried/photos/photos.parquet", rows, records.PHOTO)
+    for name in spelt[:3]:
+        found, lines = find([name])
+        assert found.photos == [row["id"] for row in rows[:3]]
+        near = [line for line in lines if "nearly so called" in line]
+        assert len(near) == 1 and "'Jose P.' (1 photos)" in near[0] and "'Ana'" not in near[0]
+    assert tables.named(["Jos\u00e9 P./1.png"], list(tables.here())) == {"1" * 64}
+    with pytest.raises(UserError, match=r"nearly so called: 'Ana' \(1 photos\)"):
+        tables.named(["\u00c1na"], list(tables.here()))
 
 
 def test_the_list_of_the_erased_says_nothing_of_them_and_is_checked(tmp_path, monkeypatch):

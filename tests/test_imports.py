@@ -11,7 +11,7 @@ LEVELS = [
     {"storage", "s3", "pictures"},
     {"git"},
     {"project"},
-    {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process"},
+    {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process", "names", "rights"},
     {"resume", "workers", "report", "studio"},
     {"diffusion", "tracking"},
     {"model", "faces", "stage"},

@@ -1,11 +1,7 @@
 """Why a photo is not used. Each rule is one line that returns a reason or nothing."""
 
-import re
-
-from iy import params
+from iy import params, rights
 from iy.records import ACCEPTED, REJECTED
-
-NOT_COMMERCIAL = re.compile(r"(?<![A-Za-z])NC(?![A-Za-z])|non-?commercial|research|unknown|personal", re.IGNORECASE)
 
 
 def judge(row: dict, settings: params.Curate, usage: str) -> dict:
@@ -22,10 +18,12 @@ def reject(row: dict, reason: str) -> dict:
 def flaw(row: dict, curate: params.Curate, usage: str) -> str | None:
     """The first thing that is wrong with a measured photo, with the setting that says so."""
     side = min(row["width"], row["height"])
-    if usage == "commercial" and NOT_COMMERCIAL.search(row["licence"] or "unknown"):
+    if usage == "commercial" and not rights.commercial(row["licence"]):
         return f"licence {row['licence']} does not allow usage: commercial"
     if not row["consent"]:
         return "no consent or other basis for using this face is stated"
+    if rights.withdrawn(row["consent"]):
+        return f"consent {row['consent']}: the photo is not used"
     if side < curate.minimum_size:
         return f"too small: shorter side {side} px, curate.minimum_size is {curate.minimum_size}"
     if not row["faces"]:

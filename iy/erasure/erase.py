@@ -14,6 +14,7 @@ from iy import erased, project
 from iy.erasure import decisions, runs, versions
 from iy.erasure.find import Found, find
 from iy.errors import UserError
+from iy.names import clean
 from iy.storage import write_json
 from iy.tracking import connect
 
@@ -42,7 +43,7 @@ def plan(names: Sequence[str]) -> tuple[Found, Iterator[str]]:
             raise UserError("name the photos or persons to erase")
         return find(names)
     found = Found(**json.loads(JOURNAL.read_text()))
-    if names and list(names) != found.names:
+    if names and [clean(one) for one in names] != [clean(one) for one in found.names]:
         raise UserError("another erasure was interrupted: finish it first, by `iy erase` without names")
     return found, iter([f"going on with the erasure of {len(found.photos)} photos"])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from iy.erasure import decisions, runs, tables, versions
@@ -25,18 +26,18 @@ class Found:
     models: list[list[str]]
 
 
-def find(names: Sequence[str]) -> tuple[Found, Iterator[str]]:
-    """What holds the photos that `names` mean, and the lines that tell it."""
+def find(wanted: Sequence[str]) -> tuple[Found, Iterator[str]]:
+    """What holds the photos that `wanted` mean, and the lines that tell it."""
     here, places = list(tables.here()), versions.places()
     older = [table for place in places for folder in place.folders for table in folder.tables]
-    photos = tables.named(names, [*here, *older])
+    photos = tables.named(wanted, [*here, *older])
     pairs = tables.made_of(photos, [*here, *older])
     held = [table for table in [*here, *older] if table.holding(photos)]
     digests = {table.digest for table in held}
     client = connect()
     models, touched = runs.models(client, digests), runs.touched(client, digests)
     found = Found(
-        list(names),
+        list(wanted),
         sorted(photos),
         sorted(pairs),
         sorted({Path(table.place).parts[1] for table in here if table.holding(photos)}),
@@ -45,7 +46,15 @@ def find(names: Sequence[str]) -> tuple[Found, Iterator[str]]:
         [run.info.run_id for run in touched],
         [[one.name, one.version] for one in models],
     )
-    return found, tell(found, held, places, models)
+    near = {name: tables.nearly(name, [*here, *older], photos) for name in wanted}
+    return found, chain(tell(found, held, places, models), tell_near(near))
+
+
+def tell_near(near: dict[str, str]) -> Iterator[str]:
+    """One line for each name that others are nearly like: they may be the same person in another spelling."""
+    for name, others in near.items():
+        if others:
+            yield f"not meant by {name!r}, but nearly so called: {others}; name them too if they are the same person"
 
 
 def tell(found: Found, held: list[Table], places: list[Place], models: list[runs.Model]) -> Iterator[str]:

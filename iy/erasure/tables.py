@@ -1,23 +1,24 @@
 """Which tables speak of a photo: photos by id, source, label or person; pairs by the photo that they were made from."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from iy import names
 from iy.errors import UserError
 from iy.storage import sha256
 
 MAGIC = b"PAR1"
-NAMES = ("id", "uri", "label", "person", "reference")
+COLUMNS = ("id", "uri", "label", "person", "reference")
 SHORTEST = 8  # characters of an id that name a photo
 
 
 class Table(NamedTuple):
-    """Of one table the columns that name photos: `place` for messages, the `digest` of its bytes, rows of `NAMES`."""
+    """Of one table the columns that name photos: `place` for messages, the `digest` of its bytes, rows of `COLUMNS`."""
 
     place: str
     digest: str
@@ -38,13 +39,13 @@ def parse(data: bytes, place: str) -> Table | None:
         return None
     try:
         file = pq.ParquetFile(io.BytesIO(data))
-        there = [name for name in NAMES if name in file.schema_arrow.names]
+        there = [name for name in COLUMNS if name in file.schema_arrow.names]
         rows = file.read(columns=there).to_pylist()
     except (pa.ArrowException, OSError):
         return None
     if not {"id", "reference"} & set(there):
         return None
-    return Table(place, sha256(data), [dict.fromkeys(NAMES) | row for row in rows])
+    return Table(place, sha256(data), [dict.fromkeys(COLUMNS) | row for row in rows])
 
 
 def here(root: Path = Path()) -> Iterator[Table]:
@@ -54,15 +55,16 @@ def here(root: Path = Path()) -> Iterator[Table]:
             yield table
 
 
-def named(names: Iterable[str], tables: list[Table]) -> set[str]:
-    """Ids of the photos that `names` mean: an id or its beginning, a source, a person as source or curate name them."""
+def named(wanted: Iterable[str], tables: list[Table]) -> set[str]:
+    """Ids of the photos that are `wanted`: by id or its beginning, source, or person as source or curate name them."""
     found: set[str] = set()
-    for name in names:
+    for name in wanted:
         meant = {one for table in tables for one, row in table.photos.items() if means(name, row)}
         if not meant:
+            close = nearly(name, tables)
             raise UserError(
                 f"{name!r} is no photo and no person of this project: name an id (or its first {SHORTEST} "
-                "characters), a source (uri), or a person's label"
+                "characters), a source (uri), or a person's label" + (f"; nearly so called: {close}" if close else "")
             )
         by_id = {one for one in meant if one.startswith(name)}
         if len(by_id) > 1:
@@ -72,9 +74,22 @@ def named(names: Iterable[str], tables: list[Table]) -> set[str]:
 
 
 def means(name: str, row: dict) -> bool:
-    return name in (row["id"], row["uri"], row["label"], row["person"]) or (
-        len(name) >= SHORTEST and row["id"].startswith(name)
+    """Whether a name, in any spelling of its letters and spaces, is one of the row's; an empty one is none."""
+    own = names.clean(name)
+    return bool(own) and (
+        own in {names.clean(row[key]) for key in ("id", "uri", "label", "person") if row[key]}
+        or (len(own) >= SHORTEST and row["id"].startswith(own))
     )
+
+
+def nearly(name: str, tables: list[Table], found: Collection[str] = ()) -> str:
+    """Persons that `name` may mean too, with how many photos each has that are not among the `found`."""
+    photos: dict[str, set[str]] = {}
+    for table in tables:
+        for one, row in table.photos.items():
+            for person in {row["label"], row["person"]} - {None} if one not in found else ():
+                photos.setdefault(names.clean(person), set()).add(one)
+    return ", ".join(f"{person!r} ({len(photos[person])} photos)" for person in names.near(name, photos))
 
 
 def made_of(photos: set[str], tables: list[Table]) -> set[str]:

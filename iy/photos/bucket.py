@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 
 from iy import params, s3
 from iy.errors import UserError
-from iy.photos import kept, sidecar
-from iy.photos.folder import is_photo
+from iy.photos import kept, kinds, persons, sidecar
 from iy.photos.photo import Photo, read_all, readable, unreadable
+from iy.photos.sidecar import Sidecars
 from iy.pictures import Unreadable, decode, refuse_large
 from iy.storage import sha256, write_bytes
 
@@ -24,6 +24,7 @@ class Bucket:
     """The objects below one folder of a bucket, by their path within it."""
 
     def __init__(self, url: str):
+        self.url = url.rstrip("/")
         self.name, self.folder = s3.place(url, "photos.path")
         self.store = s3.client(STREAMS)
         start = len(self.folder) + 1 if self.folder else 0
@@ -40,13 +41,15 @@ class Bucket:
         write_bytes(here, data)
         return data
 
-    def text(self, path: PurePosixPath) -> bytes | None:
-        """A sidecar, None where there is none."""
-        if str(path) not in self.items:
-            return None
-        if self.items[str(path)].size > sidecar.MAXIMUM_BYTES:
-            raise Unreadable(sidecar.TOO_LARGE.format(path.name))
-        return self.contents(str(path))
+    def sidecars(self, photos: list[str]) -> Sidecars:
+        others = (path for path in self.items if not kinds.hidden(PurePosixPath(path).parts))
+        return Sidecars(photos, set(others).difference(photos))
+
+    def text(self, path: str) -> bytes:
+        """A sidecar."""
+        if self.items[path].size > sidecar.MAXIMUM_BYTES:
+            raise Unreadable(sidecar.TOO_LARGE.format(PurePosixPath(path).name))
+        return self.contents(path)
 
 
 @contextlib.contextmanager
@@ -69,31 +72,33 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
         raise UserError("photos.source: s3 needs photos.path: name the place, s3://bucket/folder")
     with s3.told(settings.path, "photos.path"):
         bucket = Bucket(settings.path)
-        names = sorted(path for path in bucket.items if is_photo(PurePosixPath(path).parts))
+        names = sorted(path for path in bucket.items if kinds.is_photo(PurePosixPath(path).parts))
         if not names:
             raise UserError(
                 f"photos.path {settings.path} holds no files: put photographs there, in one sub-folder per "
                 "person or all in one folder"
             )
-        yield from read_all(partial(read, bucket, settings), names, STREAMS)
+        folders = [PurePosixPath(path).parts[:-1] for path in names]
+        by_date = persons.dated(folders)
+        persons.tell(folders, by_date, settings.path)
+        yield from read_all(partial(read, bucket, bucket.sidecars(names), by_date, settings), names, STREAMS)
     shutil.rmtree(kept.KEPT / bucket.name, ignore_errors=True)
 
 
-def read(bucket: Bucket, settings: params.Photos, path: str) -> Photo:
+def read(bucket: Bucket, sidecars: Sidecars, by_date: bool, settings: params.Photos, path: str) -> Photo:
     """One object as a photo. What is wrong with it is a rejected row's reason; a store that fails ends the stage."""
-    place = PurePosixPath(path)
     columns = {
         "id": sha256(path.encode()),
-        "uri": f"{settings.path.rstrip('/')}/{path}",
+        "uri": f"{bucket.url}/{path}",
         "licence": settings.licence,
         "consent": settings.consent,
-        "label": place.parts[0] if len(place.parts) > 1 else None,
+        "label": persons.person(PurePosixPath(path).parts[:-1], by_date),
     }
     try:
         refuse_large(bucket.items[path].size)
         data = bucket.contents(path)
         columns["id"] = sha256(data)  # first: it is known by it whatever its sidecar says
-        columns |= sidecar.read(place, bucket.text)
+        columns |= sidecar.read((PurePosixPath(one).name, bucket.text(one)) for one in sidecars.of(path))
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)

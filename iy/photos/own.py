@@ -1,15 +1,19 @@
 """`--photos PLACE`: what a user types for the settings that read their own photographs."""
 
 import json
+import logging
+import re
 from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import Any
 
 from iy import s3
 from iy.errors import UserError
-from iy.photos import table, tars
+from iy.photos import kinds
 from iy.storage import sha256
 
+SHARD = re.compile(r"\d{3}$")  # 00000.tar, train-000012.tar
+log = logging.getLogger(__name__)
 # The profile speaks of its own photographs. Nobody has said so of others: `usage: commercial` refuses what is unknown.
 UNSTATED = {"photos.licence": "unknown", "photos.consent": "not stated"}
 
@@ -61,12 +65,37 @@ def here(place: Path) -> list[list]:
 
 
 def kind(names: Collection[str], remote: bool) -> str:
-    """The source that reads such files: tars, tables, or photographs themselves."""
-    paths = [PurePath(name) for name in names]
-    if any(path.suffix == ".tar" for path in paths):
+    """The source that reads such files: tars, tables, or photographs themselves; what it leaves out is told."""
+    paths = [path for name in names if not kinds.hidden((path := PurePath(name)).parts)]
+    tars = [path for path in paths if path.suffix.casefold() == ".tar"]
+    tables = [path for path in paths if path.suffix.casefold() in kinds.TABLES]
+    pictures = [path for path in paths if kinds.is_picture(path.name)]
+    if is_tars(tars, pictures):
+        tell_left_out("tars", {"pictures": pictures})
         return "webdataset"
-    tables = [path for path in paths if path.suffix.lower() in table.KINDS]
-    pictures = any(path.suffix.lower()[1:] in tars.PICTURES for path in paths)
-    if any(path.name in table.METADATA for path in tables) or (tables and not pictures):
+    if is_table(tables, pictures):
+        tell_left_out("tables", {"tars": tars})
         return "table"
+    tell_left_out("photographs themselves", {"tars": tars, "tables": tables})
     return "s3" if remote else "folder"
+
+
+def is_tars(tars: list[PurePath], pictures: list[PurePath]) -> bool:
+    """Tars are what is meant where no pictures lie, where most files are tars, or where they are numbered as shards
+    are: one backup.tar beside photographs is not."""
+    shards = sum(bool(SHARD.search(path.stem)) for path in tars)
+    return bool(tars) and (not pictures or len(tars) > len(pictures) or 2 * shards > len(tars))
+
+
+def is_table(tables: list[PurePath], pictures: list[PurePath]) -> bool:
+    """Tables are what is meant where no pictures lie, or where most of these lie in folders with metadata."""
+    folders = {path.parent for path in tables if kinds.is_metadata(path.name)}
+    listed = sum(not folders.isdisjoint(path.parents) for path in pictures)
+    return bool(tables) and (not pictures or 2 * listed > len(pictures))
+
+
+def tell_left_out(read: str, others: dict[str, list[PurePath]]) -> None:
+    for what, paths in others.items():
+        if paths:
+            shown = ", ".join(map(str, sorted(paths)[:3])) + (", …" if len(paths) > 3 else "")
+            log.warning("--photos: read as %s; %d %s are left out: %s", read, len(paths), what, shown)

@@ -1,58 +1,136 @@
-"""What lies beside a photo: `me.txt` or `me.jpg.txt`: its caption; `me.json`: caption, person, licence, consent."""
+"""What lies beside a photo: `me.txt` or `me.jpg.txt`: its caption; `me.json`: caption, person, licence, consent.
 
+Names are compared without case and Unicode's ways of writing a letter. A sidecar that may speak of a photo, but is not
+called so that it is known, refuses the photo: it may have said that the photo must not be used.
+"""
+
+import codecs
 import json
-from collections.abc import Callable
-from pathlib import PurePath
-from typing import TypeVar
+import logging
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Any
 
+from iy.photos import kinds, said
 from iy.pictures import Unreadable
 
-P = TypeVar("P", bound=PurePath)
-SUFFIXES = (".txt", ".json")
-KEYS = {"caption": "caption", "person": "label", "licence": "licence", "consent": "consent"}
 MAXIMUM_BYTES = 65536
 TOO_LARGE = f"its sidecar {{}} is larger than {MAXIMUM_BYTES} bytes"
+BETWEEN = " _-(~+"  # what may stand between a photo's name and more: "me (1).json", "me_info.json"
+log = logging.getLogger(__name__)
 
 
-def read(photo: P, look: Callable[[P], bytes | None]) -> dict[str, str]:
-    """Columns that the photo's sidecars state; JSON goes before text. A wrong sidecar makes the photo unreadable: it
-    may have said that the photo must not be used. `look`: what a sidecar holds, None where there is none."""
+class Sidecars:
+    """Of a collection's files the sidecars, and whose they are; all by their paths in it."""
+
+    def __init__(self, photos: Iterable[str], others: Iterable[str]):
+        photos, others = list(photos), list(others)
+        stems = {folded(stem(photo)) for photo in photos}
+        known = stems | {folded(photo) for photo in photos}
+        self.own: dict[str, list[str]] = {}
+        self.doubts: dict[str, str] = {}  # a photo's stem -> what may speak of it
+        self.tables = {PurePosixPath(one).parent: one for one in others if kinds.is_metadata(one)}
+        orphans = []
+        for file in sorted(one for one in others if one.casefold().endswith(kinds.SIDECARS)):
+            owner = owned(file, known)
+            self.own.setdefault(owner, []).append(file) if owner else orphans.append(file)
+        self.doubt(orphans, stems)
+
+    def doubt(self, orphans: list[str], stems: set[str]) -> None:
+        """Note what may speak of photos, and tell what speaks of none."""
+        folders = {one.rpartition("/")[0] for one in stems}
+        several: dict[str, list[str]] = {}
+        for one in stems:
+            several.setdefault(one.rpartition("/")[2], []).append(one)
+        for file in (one for one in orphans if one.casefold().endswith(".json")):
+            folder, _, name = folded(stem(file)).rpartition("/")
+            apart = several.get(name, []) if folder not in folders else []
+            for photo in apart or beginnings(folded(stem(file)), stems):
+                self.doubts[photo] = file
+        if unsure := [one for one in orphans if one not in self.doubts.values()]:
+            log.warning("photos: %d sidecars are of no photo, such as %s", len(unsure), ", ".join(unsure[:3]))
+
+    def of(self, photo: str) -> list[str]:
+        """The photo's sidecars, text before JSON; one that may be, but is not known to be, refuses it."""
+        for folder in PurePosixPath(photo).parents:
+            if (table := self.tables.get(folder)) is not None:
+                raise Unreadable(
+                    f"{table} may speak of it: choose photos.source: table, or move {table} away if it is of no use"
+                )
+        if (file := self.doubts.get(folded(stem(photo)))) is not None:
+            right = PurePosixPath(photo).with_suffix(".json")
+            raise Unreadable(f"{file} may speak of it: call it {right} if it does, or move it away")
+        found = {*self.own.get(folded(stem(photo)), []), *self.own.get(folded(photo), [])}
+        return sorted(found, key=lambda file: (file.casefold().endswith(".json"), len(file), file))
+
+
+def stem(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def owned(file: str, known: set[str]) -> str | None:
+    """Which of the `known` photos a sidecar is of: me.json and me.jpg.json of me.jpg; of JSON me.jpg.info.json too."""
+    path = folded(stem(file))
+    if path in known or not file.casefold().endswith(".json"):
+        return path if path in known else None
+    while path not in known:
+        folder, slash, name = path.rpartition("/")
+        shorter, dot, _ = name.rpartition(".")
+        if not shorter:
+            return None
+        path = folder + slash + shorter
+    return path
+
+
+def beginnings(path: str, stems: set[str]) -> list[str]:
+    """The longest photo's name that `path` goes on from."""
+    ends = (i for i in range(len(path) - 1, 0, -1) if path[i] in BETWEEN)
+    return next(([path[:i].rstrip()] for i in ends if path[:i].rstrip() in stems), [])
+
+
+def read(several: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """Columns that a photo's sidecars state, of which name and bytes are given; later ones go before. A wrong sidecar
+    makes the photo unreadable: it may have said that the photo must not be used."""
     columns: dict[str, str] = {}
-    for suffix in SUFFIXES:
-        for file in (photo.with_suffix(suffix), photo.with_name(photo.name + suffix)):
-            if (data := look(file)) is not None:
-                columns |= (caption if suffix == ".txt" else fields)(text(data, file.name), file.name)
+    for name, data in several:
+        understand = caption if name.casefold().endswith(".txt") else fields
+        columns = said.joined(columns, understand(text(data, name), name))
     return columns
 
 
-def caption(said: str, name: str) -> dict[str, str]:
-    words = " ".join(said.split())
+def caption(words: str, name: str) -> dict[str, str]:
+    words = " ".join(words.split())
     return {"caption": words} if words else {}
 
 
-def fields(said: str, name: str) -> dict[str, str]:
+def fields(words: str, name: str) -> dict[str, str]:
+    where = f"its sidecar {name}"
     try:
-        value = json.loads(said)
+        value = json.loads(words, object_pairs_hook=Pairs)
     except (ValueError, RecursionError):
-        raise Unreadable(f"its sidecar {name} is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise Unreadable(f"its sidecar {name} must hold a JSON object")
-    return checked(value, f"its sidecar {name}")
+        raise Unreadable(f"{where} is not valid JSON") from None
+    if not isinstance(value, Pairs):
+        raise Unreadable(f"{where} must hold a JSON object")
+    return said.checked(said.understood(value.pairs, where), where)
 
 
-def checked(value: dict, name: str) -> dict[str, str]:
-    """The columns that `value` states under their `KEYS`; null: nothing is said. `name` stands for it in messages."""
-    stated = {key: value[key] for key in KEYS if value.get(key) is not None}
-    for key, words in stated.items():
-        if not (isinstance(words, str) and words.strip()):
-            raise Unreadable(f"{name} says {key} = {words!r:.40}: it must be text")
-        if len(words) > MAXIMUM_BYTES:
-            raise Unreadable(f"{name} says {key} in {len(words)} characters: more than {MAXIMUM_BYTES}")
-    return {KEYS[key]: " ".join(words.split()) for key, words in stated.items()}
+class Pairs(dict):
+    """A JSON object that keeps what is said twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.pairs = pairs
 
 
 def text(data: bytes, name: str) -> str:
+    """UTF-8, or UTF-16 that begins with its mark, as Windows' editors save it."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
-        raise Unreadable(f"its sidecar {name} is not UTF-8 text") from None
+        raise Unreadable(f"its sidecar {name} is not UTF-8 text: save it as UTF-8") from None

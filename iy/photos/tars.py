@@ -8,28 +8,32 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from iy import params, s3
-from iy.errors import UserError
-from iy.photos import kept, sidecar
+from iy.errors import UserError, one_line
+from iy.photos import kept, kinds, persons, sidecar
+from iy.photos.kinds import PICTURES
 from iy.photos.photo import Photo, read_all, readable, unreadable
+from iy.photos.sidecar import Sidecars
 from iy.pictures import Unreadable, decode, taken
 from iy.storage import sha256
 
-PICTURES = frozenset("jpg jpeg jpe jfif png webp tif tiff bmp gif heic heif hif avif ppm pgm jp2 mpo".split())
 BATCH = 16  # pictures that wait in memory
 BROKEN = (tarfile.TarError, EOFError, OSError, ValueError)  # what tarfile says of bytes that are no tar
+Members = dict[str, list[tarfile.TarInfo]]  # by sample, in the order of the samples' first
 
 
 @dataclass
 class Sample:
-    """One sample's place, `tar/key`, the bytes of its picture, caption and JSON by extension, or why it has none."""
+    """One picture's place, `tar/key`, its bytes, what its captions and JSON hold by extension, and the person of its
+    folder; or why it is not used."""
 
     uri: str
-    files: dict[str, bytes] = field(default_factory=dict)
+    picture: bytes | None = None
+    said: list[tuple[str, bytes]] = field(default_factory=list)
+    person: str | None = None
     reason: str | None = None
 
 
@@ -80,51 +84,151 @@ def remote(url: str) -> Iterator[tuple[str, Path]]:
 
 
 def samples(path: Path, name: str) -> Iterator[Sample]:
-    """The samples of one tar; one that breaks off gives what it holds, and a row that says so."""
-    count = 0
+    """The samples of one tar, wherever in it their members lie; one that breaks off gives what is surely whole."""
     try:
         with tarfile.open(path, "r:") as tar:
-            files = (member for member in tar if not member.isdir())
-            for key, members in groupby(files, key=lambda member: split(member.name)[0]):
-                yield gathered(tar, Sample(f"{name}/{key}"), members)
-                count += 1
+            found, last, broken = listed(tar)
+            cut = bool(broken) and any(is_json(member) for members in found.values() for member in members)
+            if broken:  # what is missing may be a sidecar of the last
+                found.pop(last, None)
+            yield from gathered(tar, name, found, cut)
+            if broken:
+                yield Sample(name, reason=f"the tar cannot be read after {len(found)} samples: {broken}")
     except BROKEN as error:
-        why = " ".join(str(error).split())[:120]
-        yield Sample(name, reason=f"the tar cannot be read after {count} samples: {why}")
+        yield Sample(name, reason=f"the tar cannot be read after 0 samples: {one_line(error)[:120]}")
 
 
-def gathered(tar: tarfile.TarFile, sample: Sample, members: Iterator[tarfile.TarInfo]) -> Sample:
+def listed(tar: tarfile.TarFile) -> tuple[Members, str, str | None]:
+    """A tar's members by sample, which of these came last, and why the tar breaks off where it does."""
+    found: Members = {}
+    key, broken = "", None
+    try:
+        while (member := tar.next()) is not None:
+            tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # not in the stubs; it would keep them all
+            if member.isdir() or passed_over(member.name):
+                continue
+            key = sidecar.folded(split(member.name)[0])
+            found.setdefault(key, []).append(member)
+        if not ends(tar):
+            broken = "unexpected end of data"
+    except BROKEN as error:
+        broken = one_line(error)[:120]
+    return found, key, broken
+
+
+def is_json(member: tarfile.TarInfo) -> bool:
+    return split(member.name)[1].endswith("json")
+
+
+def passed_over(name: str) -> bool:
+    """What a Mac packs beside each file, and what is hidden."""
+    return kinds.hidden(tuple(part for part in PurePosixPath(name).parts if part != ".."))
+
+
+def ends(tar: tarfile.TarFile) -> bool:
+    """Whether a tar is closed by a block of zeros. One that was cut between members is not, and tarfile is silent."""
+    tar.fileobj.seek(tar.offset)
+    return tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+
+
+def gathered(tar: tarfile.TarFile, name: str, found: Members, cut: bool) -> Iterator[Sample]:
+    """Each sample's pictures with what is said of them: mostly one; others carry their extension in their name. `cut`:
+    sidecars may be missing."""
+    parts = {key: [split(member.name)[1] for member in members] for key, members in found.items()}
+    shown = {key: pictured(tar, members) for key, members in found.items()}
+    pictures = [key for key, several in shown.items() if several]
+    lone = (f"{key}.json" for key, several in parts.items() if "json" in several and key not in set(pictures))
+    beside = Sidecars((f"{key}.png" for key in pictures), lone)
+    folders = [PurePosixPath(split(found[key][0].name)[0]).parts[:-1] for key in pictures]
+    by_date = persons.dated(folders)
+    persons.tell(folders, by_date, name)
+    for key, members in found.items():
+        said = statements(tar, members)
+        if key in beside.doubts:
+            said.reason = f"{beside.doubts[key]} may speak of it: call both alike"
+        if cut and "json" not in parts[key]:
+            said.reason = "its sidecar may be in the part of the tar that is missing"
+        for number, member in enumerate(shown[key] or members[:1]):
+            yield photographed(tar, name, member, number, said, by_date)
+
+
+def pictured(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> list[tarfile.TarInfo]:
+    """The sample's pictures: what is called so, else the first that is one by its first bytes."""
+    called = [one for one in members if split(one.name)[1] in PICTURES]
+    others = (one for one in members if one.isreg() and not is_statement(split(one.name)[1]))
+    return called or list(islice((one for one in others if is_picture(tar, one)), 1))
+
+
+def is_picture(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
+    try:
+        return bool(image(tar, member))
+    except Unreadable:
+        return False
+
+
+def statements(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Sample:
+    """What a sample says of its pictures."""
+    sample = Sample("")
     for member in members:
         key, kind = split(member.name)
-        if (why := refused(member, key)) is not None:
+        if (why := refused(member, key) or too_large(member, kind)) is not None:
             sample.reason = why
-        elif (file := tar.extractfile(member)) is not None and sample.reason is None and kind not in sample.files:
-            try:
-                data = contents(file, member.size, kind)
-            except Unreadable as reason:
-                sample.reason = str(reason)
-                continue
-            if data is not None:
-                sample.files[kind] = data
+        elif is_statement(kind):
+            data = contents(tar, member)
+            if kind in ("txt", "json") or kind.partition(".")[0] in PICTURES or speaks_of_rights(data):
+                sample.said.append((f".{kind}", data))
+    sample.said.sort(key=lambda one: (one[0].endswith(".json"), one[0] == ".json"))
     return sample
 
 
-def contents(file: IO[bytes], size: int, kind: str) -> bytes | None:
-    """A sidecar or picture; None of what is neither. A picture is known by its first bytes, whatever it is called."""
-    if f".{kind}" in sidecar.SUFFIXES:
-        if size > sidecar.MAXIMUM_BYTES:
-            raise Unreadable(f"its {kind} file is larger than {sidecar.MAXIMUM_BYTES} bytes")
-        data = file.read()
-    else:
+def is_statement(kind: str) -> bool:
+    return kind.rpartition(".")[2] in ("txt", "json") and (kind.endswith("json") or kind.count(".") < 2)
+
+
+def speaks_of_rights(data: bytes) -> bool:
+    """Whether JSON of an unknown kind, such as 1.boxes.json, may say a licence or consent."""
+    return any(word in data.lower() for word in (b"licen", b"consent"))
+
+
+def photographed(
+    tar: tarfile.TarFile, name: str, member: tarfile.TarInfo, number: int, said: Sample, by_date: bool
+) -> Sample:
+    """One picture of a sample, or the row that says why there is none."""
+    key, kind = split(member.name)
+    uri = f"{name}/{key}" + (f".{kind}" if number else "")
+    sample = Sample(uri, said=said.said, reason=said.reason)
+    sample.person = persons.person(PurePosixPath(key).parts[:-1], by_date)
+    if sample.reason is None and (kind in PICTURES or not is_statement(kind)):
         try:
-            data = taken(file, size)
-        except Unreadable:
-            if kind in PICTURES:
-                raise
-            return None
-    if len(data) < size:
+            sample.picture = image(tar, member)
+        except Unreadable as reason:
+            sample.reason = str(reason) if kind in PICTURES else "the sample has no picture"
+        except BROKEN as error:
+            sample.reason = f"the tar cannot be read here: {one_line(error)[:120]}"
+    return sample
+
+
+def image(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """A picture, whatever it is called; of what is none only the first bytes are read."""
+    file = tar.extractfile(member)
+    data = taken(file, member.size) if file else b""
+    if len(data) < member.size:
         raise EOFError("unexpected end of data")
     return data
+
+
+def contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) < member.size:
+        raise EOFError("unexpected end of data")
+    return data
+
+
+def too_large(member: tarfile.TarInfo, kind: str) -> str | None:
+    if is_statement(kind) and member.size > sidecar.MAXIMUM_BYTES:
+        return f"its {kind} file is larger than {sidecar.MAXIMUM_BYTES} bytes"
+    return None
 
 
 def refused(member: tarfile.TarInfo, key: str) -> str | None:
@@ -146,37 +250,20 @@ def split(name: str) -> tuple[str, str]:
 
 def read(settings: params.Photos, sample: Sample) -> Photo:
     """One sample as a photo; whatever is wrong with it becomes the reason of a rejected row."""
-    key = PurePosixPath(sample.uri.partition(".tar/")[2])
     columns = {
         "id": sha256(sample.uri.encode()),
         "uri": sample.uri,
         "licence": settings.licence,
         "consent": settings.consent,
-        "label": key.parts[0] if len(key.parts) > 1 else None,
+        "label": sample.person,
     }
     try:
         if sample.reason:
             raise Unreadable(sample.reason)
-        data = picture(sample)
-        columns["id"] = sha256(data)  # first: it is known by it whatever its sidecar says
-        columns |= stated(sample)
-        return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
+        if sample.picture is None:
+            raise Unreadable("the sample has no picture")
+        columns["id"] = sha256(sample.picture)  # first: it is known by it whatever its sidecar says
+        columns |= sidecar.read(sample.said)
+        return readable(decode(sample.picture, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
         return unreadable(str(reason), **columns)
-
-
-def picture(sample: Sample) -> bytes:
-    """The first of its pictures; those that are called so go first."""
-    kinds = [kind for kind in sample.files if f".{kind}" not in sidecar.SUFFIXES]
-    if not kinds:
-        raise Unreadable("the sample has no picture")
-    return sample.files[min(kinds, key=lambda kind: kind not in PICTURES)]
-
-
-def stated(sample: Sample) -> dict[str, str]:
-    """Columns that its caption and JSON state, as a photo's sidecars do."""
-    columns: dict[str, str] = {}
-    for suffix, understand in ((".txt", sidecar.caption), (".json", sidecar.fields)):
-        if (data := sample.files.get(suffix[1:])) is not None:
-            columns |= understand(sidecar.text(data, suffix), suffix)
-    return columns

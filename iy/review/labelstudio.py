@@ -19,6 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from iy import names
 from iy.errors import UserError
 from iy.records import ACCEPTED, REJECTED
 from iy.review.log import Judgement
@@ -79,7 +80,7 @@ def load(path: Path) -> list[Judgement]:
 
 def judgement(key: str, given: dict[str, Any]) -> Judgement:
     by = given["completed_by"]
-    reviewer = str(by.get("email") or by["id"] if isinstance(by, dict) else by)
+    reviewer = names.clean(str(by.get("email") or by["id"] if isinstance(by, dict) else by))
     values = {one["from_name"]: one["value"] for one in given["result"]}
     verdict = values["verdict"]["choices"][0]
     if verdict not in (ACCEPTED, REJECTED) or not isinstance(key, str):

@@ -20,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from iy import names
 from iy.errors import UserError
 from iy.records import ACCEPTED, REJECTED
 
@@ -41,7 +42,8 @@ def read(path: Path) -> dict[str, Decision]:
     decided: dict[str, Decision] = {}
     for place, row in rows(path):
         one = checked(row, place)
-        key, before = row["id"].strip(), decided.get(row["id"].strip())
+        key = names.clean(row["id"])
+        before = decided.get(key)
         if before and before.verdict != one.verdict:
             raise UserError(
                 f"{place}: {key} is {one.verdict}, but {before.verdict} in {before.place.split(', ')[-1]}: "
@@ -54,7 +56,7 @@ def read(path: Path) -> dict[str, Decision]:
 
 
 def checked(row: dict[str, str], place: str) -> Decision:
-    values = {name: (row[name] or "").strip() for name in COLUMNS}
+    values = {name: names.clean(row[name] or "") for name in COLUMNS}
     if not values["id"]:
         raise UserError(f"{place}: id is empty: name the photo or pair that was judged")
     if values["verdict"] not in (ACCEPTED, REJECTED):
@@ -80,11 +82,16 @@ def rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     return table
 
 
+def heading(name: str) -> str:
+    """A column's name without case and outer space."""
+    return names.clean(name).casefold()
+
+
 def read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte-order mark
             reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or [])
+            reader.fieldnames = columns = [heading(name) for name in reader.fieldnames or []]
             table = [(f"{path}, line {reader.line_num}", row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a UTF-8 CSV file ({error}): save it as CSV UTF-8") from None
@@ -102,4 +109,5 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]
     for field in table.schema:
         if not pa.types.is_string(field.type) and not pa.types.is_large_string(field.type):
             raise UserError(f"{path}: column {field.name} holds {field.type}, expected text")
+    table = table.rename_columns([heading(name) for name in table.column_names])
     return table.column_names, [(f"{path}, row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]

@@ -1,0 +1,77 @@
+"""Which folder above a photo is called like its person. Parts of a collection (`train`, `images`) and dates are not."""
+
+import logging
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from iy import names
+
+PARTS = frozenset(
+    "train training test testing val valid validation dev eval image images img imgs photo photos picture pictures "
+    "data dataset".split()
+)
+DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
+MONTH = re.compile(r"\d\d?")  # or a day, below a date
+log = logging.getLogger(__name__)
+Folders = tuple[str, ...]  # above a photo, from the outermost
+
+
+def dated(several: Iterable[Folders]) -> bool:
+    """Are the photos sorted by date? Only if every outermost folder is called like one: 2019 may be a person's number,
+    where others are not."""
+    outermost = {folders[start] for folders in several if (start := after_parts(folders)) < len(folders)}
+    return bool(outermost) and all(DATE.fullmatch(one) for one in outermost)
+
+
+def after_parts(folders: Folders, start: int = 0) -> int:
+    while start < len(folders) and folders[start].casefold() in PARTS:
+        start += 1
+    return start
+
+
+def level(folders: Folders, by_date: bool) -> int:
+    """Where in `folders` the person stands; their number where none does."""
+    start = after_parts(folders)
+    if by_date and start < len(folders) and DATE.fullmatch(folders[start]):
+        start += 1
+        while start < len(folders) and MONTH.fullmatch(folders[start]):
+            start += 1
+    return after_parts(folders, start)
+
+
+def person(folders: Folders, by_date: bool) -> str | None:
+    at = level(folders, by_date)
+    return names.clean(folders[at]) or None if at < len(folders) else None
+
+
+def tell(several: Iterable[Folders], by_date: bool, place: str) -> None:
+    """Say what the persons are called and at which level, and above which folders."""
+    above: dict[int, set[str]] = {}
+    called: dict[int, set[str]] = {}
+    for folders in several:
+        at = level(folders, by_date)
+        above.setdefault(at, set()).update(folders[:at])
+        if at < len(folders):
+            called.setdefault(at, set()).add(names.clean(folders[at]))
+    for at, found in sorted(called.items()):
+        below = f", below {some(above[at])}" if above[at] else ""
+        say(f"{len(found)} persons are called by the folders of level {at + 1}{below} in {place}: {some(found)}")
+    if not called and any(above.values()):
+        say(f"no folder in {place} is called like a person: {some(set().union(*above.values()))}")
+    by_spelling: dict[str, set[str]] = {}
+    for one in set().union(*called.values()):
+        by_spelling.setdefault(names.folded(one), set()).add(one)
+    for alike in by_spelling.values():
+        if len(alike) > 1:
+            say(f"{some(alike)} are different persons here: if they are one, give them one spelling")
+
+
+def some(found: set[str]) -> str:
+    shown = sorted(found)
+    return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
+
+
+@lru_cache(64)
+def say(text: str) -> None:
+    log.info("photos: %s", text)
