@@ -99,8 +99,8 @@ def stream(path: Path | str, several: Iterable[list[dict]], schema: pa.Schema) -
 def read(
     path: Path | str, schema: pa.Schema, columns: list[str] | None = None, where: pc.Expression | None = None
 ) -> list[dict]:
-    """Rows of a record table, refusing another kind or version of record by name: all columns, or some; all rows, or those
-    that fulfil `where`, which sees these columns. What is not asked for is never held: tables may be large."""
+    """Rows of a record table, refusing another kind or version of record by name: all columns, or some; all rows, or
+    those that fulfil `where`, which sees these columns. What is not asked for is never held: tables may be large."""
     return [row for rows in batches(path, schema, columns, where=where) for row in rows]
 
 

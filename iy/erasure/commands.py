@@ -27,7 +27,7 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Take photos out of everything that holds them, for good, and never use them again. Models are tagged, not removed."""
+    """Take photos out of everything that holds them, for good, and never use them again. Models are only tagged."""
     from iy.erasure import erase as erasing
 
     found, lines = erasing.plan(names or [])
