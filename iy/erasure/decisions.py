@@ -1,4 +1,4 @@
-"""What people decided of photos and pairs: the review's logs (reviews/*/log.jsonl), decision files (decisions/*.csv)."""
+"""What people decided of photos and pairs: review logs (reviews/*/log.jsonl) and decision files (decisions/*.csv)."""
 
 import csv
 import io
