@@ -11,7 +11,7 @@ from iy.storage import write_bytes, write_json
 MODELS = ("base", "pretrained", "stage1", "stage2", "stage3", "stage4")
 CORNERS = {  # where a model's name stands beside its point, in points of type: near ones keep apart
     "base": (0, -30),
-    "pretrained": (0, 40),
+    "pretrained": (66, 44),
     "stage1": (-38, 36),
     "stage2": (38, 20),
     "stage3": (-38, -20),
