@@ -24,6 +24,7 @@ from pydantic import (
 from iy.errors import UserError, one_line
 from iy.storage import sha256, write_json
 
+StageNumber = Literal["1", "2", "3", "4"]
 Share = Field(ge=0, le=1)
 Names = Annotated[
     list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
@@ -263,7 +264,7 @@ class Finetune(Section):
     pretrained: str | None
     checkpoint_every: PositiveInt
     training: Training
-    stages: dict[Literal["1", "2", "3", "4"], Finetuning]
+    stages: dict[StageNumber, Finetuning]
 
 
 class Draw(Section):

@@ -16,7 +16,7 @@ from iy import params
 from iy.bench.measure import Case, report, wait
 from iy.errors import UserError
 from iy.synpairs.bounds import Bounds
-from iy.synpairs.models import identity
+from iy.synpairs.models import names_of
 from iy.synpairs.plan import chosen_photos
 from iy.synpairs.shards import How, Shard, make_shard, opened
 
@@ -33,7 +33,7 @@ def run(settings: params.Params, pairs: int, rounds: int) -> dict:
         raise UserError(
             "iy bench synpairs times stage 1's bundle: set synpairs.generator: null and synpairs.refiner: bundle"
         )
-    how = How(json.dumps(settings.resolved()), identity(settings), ANY, torch.get_num_threads())
+    how = How(json.dumps(settings.resolved()), names_of(settings), ANY, torch.get_num_threads())
     model = opened(how)[0].generator.pipeline.model
     calls = recorded(model.unet, how, chosen)
     taken: dict[str, list[float]] = {"ours": [], "bare": []}

@@ -26,7 +26,7 @@ EMPTY = "a portrait of a person"
 
 
 class Captioner:
-    def __init__(self, model: str, batch: int, device: str) -> None:
+    def __init__(self, model: str, batch: int, device: torch.device | str) -> None:
         with opening(KEY, model, "an image-to-text model"):
             self.processor, self.words = open_processor(model)
             self.network: Any = open_model(model).to(device).eval()

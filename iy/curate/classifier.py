@@ -14,7 +14,7 @@ SHOWN = 20  # labels that an error names
 
 
 class Classifier:
-    def __init__(self, name: str, settings: params.Classifier, batch: int, device: str) -> None:
+    def __init__(self, name: str, settings: params.Classifier, batch: int, device: torch.device | str) -> None:
         self.settings, key, model = settings, f"curate.classifiers.{name}.model", settings.model
         with opening(key, model, "an image classifier with safetensors weights"):
             self.processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)

@@ -16,7 +16,7 @@ from iy.finetune.examples import Examples
 from iy.finetune.preview import Preview
 from iy.finetune.trainer import Trainer
 from iy.model import Personaliser, bundle
-from iy.params import Params
+from iy.params import Params, StageNumber
 from iy.resume import work_folder
 from iy.storage import file_sha256, folder_sha256, sha256, write_json
 from iy.tracking import UNTRACKED, StageRun
@@ -25,14 +25,15 @@ STAGE_SECTIONS = ("base", "model", "seed")
 WITHOUT_EFFECT = {"checkpoint_every", "stages"}  # finetune keys that do not change this stage's result
 
 
-def run(settings: Params, stage: str, tracked: StageRun = UNTRACKED) -> None:
+def run(settings: Params, stage: StageNumber, tracked: StageRun = UNTRACKED) -> None:
     """models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
     plan, number = settings.finetune.stages[stage], int(stage)
-    state = PartialState(cpu=choose_device(settings.device).type == "cpu")  # of several under `accelerate launch`
+    device = choose_device(settings.device)
+    state = PartialState(cpu=device.type == "cpu")  # of several under `accelerate launch`
     paths = data.tables(settings, plan)
     for name, path in paths.items():
         tracked.log_dataset(name, path)
-    base = load_base(settings.base, state.device)
+    base = load_base(settings.base, state.device or device)
     model, parent = start(settings, number, base)
     lineage = {
         "stage": number,
