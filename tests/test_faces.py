@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -212,12 +213,19 @@ def test_fetched_weights_are_taken_only_when_they_are_the_pinned_bytes(tmp_path,
 
 def test_weights_of_a_worktree_are_the_main_checkouts(tmp_path, monkeypatch):
     monkeypatch.delenv("IY_WEIGHTS", raising=False)
-    module = tmp_path / "tree" / "iy" / "faces" / "weights" / "__init__.py"
-    module.parent.mkdir(parents=True)
-    monkeypatch.setattr(weights, "__file__", str(module))
-    assert weights.folder() == tmp_path / "tree" / ".iy" / "weights"
-    (tmp_path / "tree" / ".git").write_text(f"gitdir: {tmp_path}/main/.git/worktrees/tree\n")
-    assert weights.folder() == tmp_path / "main" / ".iy" / "weights"
+    main, tree = tmp_path / "main", tmp_path / "tree"
+    somebody = ("-c", "user.name=x", "-c", "user.email=x@x")
+    for words in (
+        ("init", "-q", str(main)),
+        ("-C", str(main), *somebody, "commit", "-q", "--allow-empty", "-m", "x"),
+        ("-C", str(main), "worktree", "add", "-q", str(tree)),
+    ):
+        subprocess.run(["git", *words], check=True)
+    for checkout in (main, tree):
+        module = checkout / "iy" / "faces" / "weights" / "__init__.py"
+        module.parent.mkdir(parents=True)
+        monkeypatch.setattr(weights, "__file__", str(module))
+        assert weights.folder() == main / ".iy" / "weights"
 
 
 def test_npm_missing_is_replaced_or_said(tmp_path, monkeypatch):
