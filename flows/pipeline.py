@@ -42,7 +42,7 @@ def make(name: str, target: str | None, purpose: str) -> Flow:
     """A flow whose parameters become a form in Prefect's pages."""
 
     def one(
-        profile: Profile = DEFAULT,  # pyright: ignore[reportInvalidTypeForm]  # the profiles that there are
+        profile: Profile = DEFAULT,  # pyright: ignore[reportInvalidTypeForm] (the profiles that there are)
         photos: str = "",
         overrides: dict[str, Any] = {},  # noqa: B006 (a form's default, never changed)
         force: bool = False,
