@@ -141,7 +141,8 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
     with browser.services(clone, clone) as base:
         prefect = browser.Prefect(base, page)
         # Long enough to be cancelled in the middle.
-        longer = {"finetune.stages.1.steps": 160, "finetune.training.validate_every": 40, "finetune.checkpoint_every": 5}
+        longer = {"finetune.stages.1.steps": 160, "finetune.checkpoint_every": 5}
+        longer |= {"finetune.training.validate_every": 40}
         run = prefect.press_run("pipeline", "smoke", longer)
         prefect.look_away()
         browser.wait(
