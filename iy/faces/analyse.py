@@ -17,9 +17,11 @@ class Analyser(Protocol):
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Faces in uint8 RGB (H, W, 3), biggest first; small images and tight crops are enlarged and padded inside."""
+        ...
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         """float32 (D,), not normalised."""
+        ...
 
 
 class Open:

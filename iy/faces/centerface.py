@@ -5,7 +5,7 @@ import numpy as np
 
 from iy.faces import weights
 from iy.faces.face import Face, biggest_first
-from iy.faces.sessions import session
+from iy.faces.sessions import outputs, session
 
 STRIDE = 4
 # A portrait needs no more than the first look, at this shorter side: on 80 renders of 768 px (20 people) a tenth of
@@ -43,7 +43,7 @@ class CenterFace:
         """Faces in the image enlarged `scale` times, within a grey border of `padding` short sides."""
         canvas, scales, border = prepare(image, min(scale, LONG_SIDE / max(image.shape[:2])), padding)
         blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
-        heat, size, offset, points = self.network.run(None, {"input.1": blob})
+        heat, size, offset, points = outputs(self.network, {"input.1": blob})
         boxes, landmarks, scores = decode(heat[0, 0], size[0], offset[0], points[0], minimum_score)
         return biggest_first(
             [

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -74,7 +75,7 @@ class Builder:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
-    def add(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
         from onnx import helper
 
         name = f"n{len(self.nodes)}"

@@ -14,6 +14,8 @@ from iy.faces.dlibnet import BLOCKS, MEAN, SIDE, tensors
 class DlibNet(nn.Module):
     """Chips (B, 3, 150, 150) in [-1, 1], made by `chips`, -> (B, 128), before the mean with the mirror image."""
 
+    mean: torch.Tensor
+
     def __init__(self, path: Path):
         super().__init__()
         weights, self.layers = tensors(path.read_bytes()), nn.ModuleList()
@@ -57,7 +59,7 @@ def convolution(weights, before: int, after: int, side: int, stride: int) -> nn.
     layer.weight.data = torch.from_numpy(
         kernel[:-after].reshape(after, before, side, side) * gamma[:, None, None, None]
     )
-    layer.bias.data = torch.from_numpy(kernel[-after:] * gamma + beta)
+    layer.bias = nn.Parameter(torch.from_numpy(kernel[-after:] * gamma + beta))
     return layer
 
 

@@ -10,6 +10,7 @@ from iy.device import onnx_providers
 from iy.errors import UserError, one_line
 from iy.faces import weights
 from iy.faces.face import Face, biggest_first, reduced
+from iy.faces.recognise import Recogniser
 from iy.storage import file_sha256
 
 PADDING = 0.4  # of the short side: SCRFD misses faces that fill the picture
@@ -25,7 +26,7 @@ class Pack:
         self.licence = allowed(self.folder, usage)
         self.minimum_score, self.embed_size = faces.minimum_score, faces.embed_size
         self.app = self.open(onnx_providers(device))
-        self.recogniser = PackRecogniser(self.app.models["recognition"], self.licence)
+        self.recogniser: Recogniser = PackRecogniser(self.app.models["recognition"], self.licence)
 
     def open(self, providers: list[str]):
         import onnxruntime
@@ -55,7 +56,7 @@ class Pack:
     def detect(self, image: np.ndarray) -> list[Face]:
         pad = round(PADDING * min(image.shape[:2]))
         padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=(127,) * 3)
-        boxes, landmarks = self.app.det_model.detect(bgr(padded), max_num=0, metric="default")
+        boxes, landmarks = self.app.models["detection"].detect(bgr(padded), max_num=0, metric="default")
         if landmarks is None:
             return []
         return biggest_first(

@@ -8,17 +8,19 @@ from iy.errors import UserError
 from iy.faces import dlibnet, weights
 from iy.faces.align import ARCFACE_112, DLIB_150, chip
 from iy.faces.face import Face
-from iy.faces.sessions import session
+from iy.faces.sessions import outputs, session
 
 
 class Recogniser(Protocol):
     name: str
     version: str  # first 12 hex digits of the weights' sha256, and what else decides the vectors
     licence: str
+    width: int  # numbers per face
     threshold: float  # cosine at and above which two faces are taken for one person
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         """The face of uint8 RGB (H, W, 3) as float32 (D,), not normalised."""
+        ...
 
 
 class Dlib:
@@ -27,6 +29,7 @@ class Dlib:
     """
 
     name = "dlib"
+    width = 128
     threshold = 0.932  # L2 0.52, the equal error rate on the AT&T faces; .910 joins people there
 
     def __init__(self, device: str) -> None:
@@ -38,13 +41,14 @@ class Dlib:
         aligned = chip(image, face.landmarks, DLIB_150, dlibnet.SIDE)
         straight = dlibnet.blob(aligned)
         both = np.concatenate([straight, straight[..., ::-1]])
-        return self.network.run(None, {"chip": both})[0].mean(0)
+        return outputs(self.network, {"chip": both})[0].mean(0)
 
 
 class FrFeature:
     """A MobileFaceNet-sized network, 512-d. Training data unknown, so research use only."""
 
     name = "fr_feature"
+    width = 512
     threshold = 0.378  # equal error rate (0.2 %) on the AT&T faces
 
     def __init__(self, device: str) -> None:
@@ -53,7 +57,7 @@ class FrFeature:
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         aligned = (chip(image, face.landmarks, ARCFACE_112, 112).astype(np.float32) - 127) / 128
-        return self.network.run(None, {"input": aligned.transpose(2, 0, 1)[None]})[0][0]
+        return outputs(self.network, {"input": aligned.transpose(2, 0, 1)[None]})[0][0]
 
 
 RECOGNISERS: dict[str, type[Dlib] | type[FrFeature]] = {"dlib": Dlib, "fr_feature": FrFeature}

@@ -2,7 +2,9 @@
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from iy.device import onnx_providers
 
@@ -23,6 +25,11 @@ def opened(model: bytes, device: str) -> "onnxruntime.InferenceSession":
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=onnx_providers(device))
+
+
+def outputs(network: "onnxruntime.InferenceSession", inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What a network makes of its inputs: arrays, though ONNX Runtime knows of other kinds."""
+    return cast("list[np.ndarray]", network.run(None, inputs))
 
 
 def resized(path: Path) -> bytes:

@@ -29,7 +29,7 @@ def run(settings: params.Params, tracked: StageRun) -> None:
     metrics = read_metrics(settings.report_dir("evaluate") / "metrics.json")
     if not (bundle / "config.json").is_file():
         raise UserError(f"{bundle} holds no finetuned model: run the stages before this one (dvc repro)")
-    if tracked.client is None:
+    if tracked.client is None or tracked.run_id is None:
         raise UserError(f"the registry {tracking_uri()} cannot be used ({tracked.why}): mend that, then run again")
     candidate, sha = metrics[STAGE], folder_sha256(bundle)
     tracked.log_dataset("metrics", settings.report_dir("evaluate") / "metrics.json")

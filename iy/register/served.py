@@ -11,8 +11,9 @@ import binascii
 import json
 from pathlib import Path
 
-import mlflow
 import pandas
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 from iy import params
 from iy.errors import UserError
@@ -21,7 +22,7 @@ from iy.pictures import Limits
 from iy.storage import png
 
 
-class Portraits(mlflow.pyfunc.PythonModel):
+class Portraits(PythonModel):
     """Artifact `package`: bundle/, the base's weights under their own relative paths, settings.json."""
 
     def load_context(self, context) -> None:
@@ -55,4 +56,4 @@ def photo(text: str, number: int) -> bytes:
         raise UserError(f"row {number}: reference is not base64: send base64 of a JPEG's or PNG's bytes") from None
 
 
-mlflow.models.set_model(Portraits())
+set_model(Portraits())

@@ -62,26 +62,27 @@ class Rays:
 
 @cache
 def _warp() -> tuple[Any, Any]:
-    import warp as wp
+    import warp
 
+    wp: Any = warp  # Warp's types leave out its settings and what a query has found
     wp.config.quiet = True
     wp.init()
 
     @wp.kernel
     def cast(
-        mesh: wp.uint64,
-        origin: wp.array(dtype=wp.vec3),
-        direction: wp.array(dtype=wp.vec3),
-        face: wp.array(dtype=int),
-        where: wp.array(dtype=wp.vec3),
+        mesh: warp.uint64,
+        origin: warp.array[warp.vec3],
+        direction: warp.array[warp.vec3],
+        face: warp.array[int],
+        where: warp.array[warp.vec3],
     ):
         i = wp.tid()
         hit = wp.mesh_query_ray(mesh, origin[i], direction[i], 10.0)
         if hit.result:
-            face[i] = hit.face
-            where[i] = wp.vec3(hit.u, hit.v, 1.0 - hit.u - hit.v)
+            face[i] = hit.face  # pyright: ignore[reportIndexIssue]  # Warp types reads of an array, not writes
+            where[i] = wp.vec3(hit.u, hit.v, 1.0 - hit.u - hit.v)  # pyright: ignore[reportIndexIssue]  # as above
         else:
-            face[i] = -1
+            face[i] = -1  # pyright: ignore[reportIndexIssue]  # as above
 
     return wp, cast
 

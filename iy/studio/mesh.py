@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
+# What is kept is float32 and int32; what is computed on the way may be wider.
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
 
 SKIN, EYE, TEETH, TONGUE, LASH, HAIR, BEARD, FRAME, CLOTH = range(9)
 GROUPS = {
@@ -173,7 +174,7 @@ def subdivide(triangles: Ints, weights: Floats) -> tuple[Ints, Floats]:
     return split.astype(np.int32), np.concatenate([weights, (weights[unique[:, 0]] + weights[unique[:, 1]]) / 2])
 
 
-def smoothstep(low: float, high: float, x: Floats) -> Floats:
+def smoothstep(low: float | Floats, high: float | Floats, x: Floats) -> Floats:
     """0 below low, 1 above high, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from iy.studio.mesh import SKIN, Floats, Ints, Patch, Template, subdivide
 
@@ -46,7 +46,7 @@ def follow(
 ) -> Patch:
     """Free geometry at `place` (n, 3) that moves as the `count` skin vertices nearest to `near` (n, 3) on average."""
     used = np.unique(template.triangles[template.region == SKIN])
-    _, index = cKDTree(template.vertices[used]).query(near, k=count)
+    _, index = KDTree(template.vertices[used]).query(near, k=count)
     anchor = used[index].astype(np.int32)
     weights = np.full(anchor.shape, 1 / count, np.float32)
     offset = place - np.einsum("nk,nkc->nc", weights, template.vertices[anchor])

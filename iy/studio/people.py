@@ -1,8 +1,10 @@
 """People who do not exist: face shape, skin, hair, eyes, beard and glasses, sampled by seed."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -130,7 +132,8 @@ class Person:
 
     @classmethod
     def from_json(cls, text: str) -> "Person":
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
+        fields: dict[str, Any] = json.loads(text)
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         fields["moles"] = tuple(tuple(mole) for mole in fields["moles"])
         return cls(**fields)
 
@@ -158,7 +161,7 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
     tone = float(rng.uniform(*TONE_OF[ancestry]))
     hair_colour = _hair_colour(rng, age, ancestry)
     hair_rgb = _near(rng, HAIRS[hair_colour][rng.integers(len(HAIRS[hair_colour]))], 0.12)
-    brow = hair_rgb if age == "old" and rng.random() < 0.6 else tuple(0.62 * c for c in hair_rgb)
+    brow = hair_rgb if age == "old" and rng.random() < 0.6 else _colour(0.62 * c for c in hair_rgb)
     bare_brow = (
         "dark"
         if tone > 0.6 or ancestry.endswith("asian")
@@ -170,7 +173,7 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
     lips = (
         _near(rng, (0.68, 0.12, 0.16), 0.3)
         if painted
-        else tuple(float(s * k) for s, k in zip(skin, (0.86, 0.60, 0.62), strict=True))
+        else _colour(s * k for s, k in zip(skin, (0.86, 0.60, 0.62), strict=True))
     )
     return Person(
         seed=seed,
@@ -218,13 +221,18 @@ def skin_colour(tone: float, warmth: float = 0.0) -> Colour:
         [[0.93, 0.78, 0.70], [0.89, 0.71, 0.59], [0.82, 0.62, 0.46], [0.60, 0.41, 0.29], [0.37, 0.24, 0.17]]
     )
     base = np.array([np.interp(tone, np.linspace(0, 1, 5), steps[:, k]) for k in range(3)])
-    return tuple(float(c) for c in np.clip(base * (1 + warmth * np.array([0.012, -0.005, -0.028])), 0, 1))
+    return _colour(np.clip(base * (1 + warmth * np.array([0.012, -0.005, -0.028])), 0, 1))
+
+
+def _colour(channels: Iterable[float]) -> Colour:
+    red, green, blue = (float(c) for c in channels)
+    return red, green, blue
 
 
 def _near(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
     """A colour whose brightness and channels vary by about `spread`."""
     scale = 1 + spread * rng.normal(0, 0.6) + spread * rng.normal(0, 0.3, 3)
-    return tuple(float(c) for c in np.clip(np.array(colour) * scale, 0.01, 0.98))
+    return _colour(np.clip(np.array(colour) * scale, 0.01, 0.98))
 
 
 def _phenotype(rng: np.random.Generator, gender: str, age: str, ancestry: str) -> dict[str, float]:

@@ -153,7 +153,8 @@ class Studio:
 
 def blend(values: Floats, corners: Ints, where: Floats) -> Floats:
     """Vertex values (m, 3) at barycentric places (n, 3) inside triangles given by their corners (n, 3)."""
-    return sum(values[corners[:, k]] * where[:, k, None] for k in range(3))
+    parts = (values[corners[:, k]] * where[:, k, None] for k in range(3))
+    return sum(parts, np.zeros((), np.float32))
 
 
 def join(template: Template, patches: Sequence[Patch]) -> Topology:
@@ -168,14 +169,20 @@ def join(template: Template, patches: Sequence[Patch]) -> Topology:
         uvs.append(np.zeros((len(patch.triangles), 3, 2), np.float32))
         regions.append(np.full(len(patch.triangles), patch.region, np.int32))
         start += len(patch.anchor)
-    parts = (np.concatenate(part) for part in (points, necks, triangles, uvs, regions))
-    return Topology(tuple(patches), *parts)
+    return Topology(
+        tuple(patches),
+        np.concatenate(points),
+        np.concatenate(necks),
+        np.concatenate(triangles),
+        np.concatenate(uvs),
+        np.concatenate(regions),
+    )
 
 
 def render_many(jobs: Iterable[Job], size: int, workers: params.Workers, supersample: int = 2) -> Iterator[Image]:
     """The jobs' photographs in their order. Group jobs by person: faces are remembered."""
-    jobs = [(*job, size, supersample) for job in jobs]
-    return each(_work, jobs, workers, chunk=max(1, min(10, len(jobs) // (4 * workers.count))))
+    sized = [(*job, size, supersample) for job in jobs]
+    return each(_work, sized, workers, chunk=max(1, min(10, len(sized) // (4 * workers.count))))
 
 
 def _work(job: tuple[Person, Shot, int, int]) -> Image:

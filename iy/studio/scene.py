@@ -45,8 +45,9 @@ def light(shot: Shot) -> Light:
     yaw, pitch = LIGHT_ANGLES[shot.light]
     a, b = np.radians([yaw + shot.light_yaw, pitch + shot.light_pitch])
     direction = np.array([np.cos(b) * np.sin(a), -np.cos(b) * np.cos(a), np.sin(b)], np.float32)
-    key, fill, ambient, behind = PRESETS[shot.light]
-    return Light(direction, *(np.array(part, np.float32) * shot.brightness for part in (key, fill, ambient)), behind)
+    *colours, behind = PRESETS[shot.light]
+    key, fill, ambient = (np.array(colour, np.float32) * shot.brightness for colour in colours)
+    return Light(direction, key, fill, ambient, behind)
 
 
 def shade(colour: Floats, shine: Floats, normal: Floats, view: Floats, lit: Floats, lamp: Light) -> Floats:
@@ -147,7 +148,7 @@ def _bricks(x: Floats, y: Floats, shift: float, seed: int) -> Floats:
     tint = np.random.default_rng(seed).random((24, 16))[row.astype(int) % 24, np.floor(along).astype(int) % 16]
     colour = np.array([0.62, 0.27, 0.18], np.float32) * (0.8 + 0.4 * tint)[:, :, None]
     mortar = (abs((y * 11 + shift) % 1 - 0.5) > 0.41) | (abs(along % 1 - 0.5) > 0.455)
-    return np.where(mortar[:, :, None], np.float32([0.82, 0.79, 0.74]), colour).astype(np.float32)
+    return np.where(mortar[:, :, None], np.array([0.82, 0.79, 0.74], np.float32), colour).astype(np.float32)
 
 
 def _stripes(x: Floats, y: Floats, shift: float, seed: int) -> Floats:

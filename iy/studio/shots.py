@@ -6,6 +6,7 @@ Angles are degrees. Left and right are the viewer's; yaw > 0 turns right, pitch 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -160,7 +161,7 @@ def shot_from(attributes: Mapping[str, str], seed: int) -> Shot:
     values = {name: str(rng.choice(list(lexicon.LEXICON[name]))) for name in lexicon.SHOT}
     if rng.random() < 0.5:
         values["gaze"] = "camera"
-    jitter = {name: float(rng.uniform(-width, width)) for name, width in JITTER.items()}
+    jitter: dict[str, Any] = {name: float(rng.uniform(-width, width)) for name, width in JITTER.items()}
     values |= attributes
     if values["expression"] == "sleeping" and "gaze" not in attributes:
         values["gaze"] = "camera"

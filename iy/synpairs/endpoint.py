@@ -22,7 +22,7 @@ CHARACTERS = 4  # of a token, for servers that do not count
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletion
+    from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
 
 class Endpoint:
@@ -60,7 +60,10 @@ class Endpoint:
                 f"synpairs.rewriter_budget: {self.budget} tokens are used up: raise it and run the same command again; "
                 "what was answered is kept"
             )
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": instruction(request)}]
+        messages: list[ChatCompletionMessageParam] = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": instruction(request)},
+        ]
         try:
             answer = self.client.chat.completions.create(
                 model=self.model, messages=messages, max_tokens=REPLY_TOKENS, temperature=0.5, seed=request.seed
@@ -88,7 +91,7 @@ class Endpoint:
             log.warning("rewriter %s: the reply is not a chat completion (%s)", self.name, error)
         return ""
 
-    def count(self, answer: "ChatCompletion", messages: list[dict[str, str]]) -> None:
+    def count(self, answer: "ChatCompletion", messages: "list[ChatCompletionMessageParam]") -> None:
         """What the server says it took; else by the length of what was said."""
         said = json.dumps(messages) + (answer.choices[0].message.content or "")
         tokens = answer.usage.total_tokens if answer.usage else len(said) // CHARACTERS

@@ -14,7 +14,7 @@ from iy.synpairs.plan import Plan
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from iy.model import ImagineYourselfPipeline
 
@@ -24,6 +24,7 @@ class Generator(Protocol):
 
     def draw(self, plans: Sequence[Plan], faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         """A picture per plan, uint8 (S, S, 3) at base.image_size; faces: the references' masked crops, of that size."""
+        ...
 
 
 class Bundle:
@@ -50,7 +51,8 @@ class Diffusers:
     """A text-to-image pipeline, which sees the caption alone; every picture comes from its own seed."""
 
     def __init__(self, pipeline: "DiffusionPipeline", params: Params) -> None:
-        self.pipeline, self.settings, self.size = pipeline, params.synpairs, params.base.image_size
+        self.pipeline: Any = pipeline  # what it is called with is its class's own
+        self.settings, self.size = params.synpairs, params.base.image_size
 
     def draw(self, plans: Sequence[Plan], faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         def batch(rows: list[int]) -> list[np.ndarray]:
@@ -73,6 +75,7 @@ def load_generator(params: Params, bundle: "ImagineYourselfPipeline | None", dev
     """The generator that the settings name; `bundle`: stage 1's, opened, where they need it."""
     named = params.synpairs.generator
     if named is None:
+        assert bundle is not None, "models.uses_bundle asks for it"
         return Bundle(bundle, params)
     return Diffusers(open_pipeline(named, "synpairs.generator", params.base, device), params)
 

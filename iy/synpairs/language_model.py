@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from iy.device import choose_device
 from iy.errors import UserError, one_line
@@ -21,7 +22,7 @@ class LanguageModel:
         )
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"synpairs.rewriter_model: cannot open {path} as a causal language model: {one_line(error)}"

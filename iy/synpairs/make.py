@@ -59,6 +59,7 @@ class Maker:
         made = [Made([image], [self.measure(image, plan)]) for image, plan in zip(drawn, plans, strict=True)]
         for number in range(1, self.params.synpairs.rounds + 1):
             starts = [one.images[self.start(one.similarity)] for one in made]
+            assert self.refiner is not None, "passes are made where something refines"
             images = self.refiner.refine(plans, faces, starts, number)
             for one, image, plan in zip(made, images, plans, strict=True):
                 one.images.append(image)

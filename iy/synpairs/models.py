@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from iy.errors import UserError, one_line
 from iy.params import Adapter, Base, Params, Pipeline, SynPairs
@@ -10,7 +10,7 @@ from iy.storage import file_sha256, folder_digest
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
 def require(params: Params) -> None:
@@ -32,12 +32,7 @@ def require_no_model(params: Params) -> None:
 
 
 def require_adapter(params: Params) -> None:
-    settings, model = params.synpairs, params.synpairs.refiner_model
-    if not isinstance(model, Adapter):
-        raise UserError(
-            "synpairs.refiner_model: ip_adapter needs path, weights, image_encoder, scale and pipeline "
-            "(profiles/studio.yaml shows them)"
-        )
+    settings, model = params.synpairs, ip_adapter(params.synpairs)
     if not model.weights.endswith(".safetensors"):
         raise UserError(
             f"synpairs.refiner_model.weights: {model.weights} is not a safetensors file, and pickles are not opened: "
@@ -47,7 +42,7 @@ def require_adapter(params: Params) -> None:
         raise UserError(
             f"synpairs.strength: {settings.strength} of {settings.steps} steps is less than one: raise either"
         )
-    from diffusers.loaders import IPAdapterMixin
+    from diffusers.loaders.ip_adapter import IPAdapterMixin
 
     key, under = adapted(settings)
     if not issubclass(pipeline_class(under, key), IPAdapterMixin):
@@ -58,7 +53,6 @@ def require_adapter(params: Params) -> None:
 
 
 def require_swapper(params: Params) -> None:
-    path = params.synpairs.refiner_model
     if params.usage != "research":
         raise UserError(
             f"usage: {params.usage} does not allow synpairs.refiner: inswapper (InsightFace model zoo: research only): "
@@ -69,14 +63,30 @@ def require_swapper(params: Params) -> None:
             "synpairs.refiner: inswapper needs the 512 numbers of the recogniser it was trained with: set "
             f"faces.analyser: insightface and faces.pack, not {params.faces.analyser}"
         )
+    swapper_path(params.synpairs)
+
+
+def ip_adapter(settings: SynPairs) -> Adapter:
+    if not isinstance(settings.refiner_model, Adapter):
+        raise UserError(
+            "synpairs.refiner_model: ip_adapter needs path, weights, image_encoder, scale and pipeline "
+            "(profiles/studio.yaml shows them)"
+        )
+    return settings.refiner_model
+
+
+def swapper_path(settings: SynPairs) -> str:
+    path = settings.refiner_model
     if not isinstance(path, str) or not Path(path).is_file():
         raise UserError(f"synpairs.refiner_model: {path} is not a file: inswapper needs the path of its .onnx")
+    return path
 
 
 def adapted(settings: SynPairs) -> tuple[str, Pipeline]:
     """The key and value of the pipeline that the IP-Adapter goes on."""
-    if settings.refiner_model.pipeline is not None:
-        return "synpairs.refiner_model.pipeline", settings.refiner_model.pipeline
+    own = ip_adapter(settings).pipeline
+    if own is not None:
+        return "synpairs.refiner_model.pipeline", own
     if settings.generator is not None:
         return "synpairs.generator", settings.generator
     raise UserError("synpairs.refiner_model.pipeline: null means the generator, and there is none: name a pipeline")
@@ -88,7 +98,7 @@ def pipeline_class(named: Pipeline, key: str) -> type["DiffusionPipeline"]:
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
     found = getattr(diffusers, named.cls, None)
-    if found not in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values() or "Control" in named.cls:
+    if found is None or found not in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values() or "Control" in named.cls:
         raise UserError(
             f"{key}.class: {named.cls} is not a text-to-image pipeline of diffusers: name one, as "
             "StableDiffusionXLPipeline"
@@ -108,7 +118,7 @@ def open_pipeline(named: Pipeline, key: str, base: Base, device: "torch.device |
     cls = pipeline_class(named, key)
     try:
         opened = cls.from_pretrained(named.path, use_safetensors=True, dtype=getattr(torch, base.dtype))
-        listed = cls.load_config(named.path)
+        listed = cast("dict[str, Any]", cls.load_config(named.path))  # a tuple where more is asked for
     except Exception as error:  # of many kinds, where a folder does not hold what its class needs
         raise UserError(f"{key}: cannot open {named.path} as {named.cls}: {one_line(error)}") from None
     # optional to diffusers, which would fail when it draws
@@ -133,15 +143,15 @@ def names_of(params: Params) -> str:
 
     The bundle's hash alone where it does both, or all there is.
     """
-    settings, model = params.synpairs, params.synpairs.refiner_model
+    settings = params.synpairs
     bundle = folder_digest(params.bundle_dir(1)) if uses_bundle(settings) else ""
     parts = [bundle if settings.generator is None else pipeline_name(settings.generator)]
     if settings.rounds and settings.refiner == "bundle":
         parts.append(bundle)
     elif settings.rounds and settings.refiner == "inswapper":
-        parts.append(f"inswapper@{digest(model)}")
+        parts.append(f"inswapper@{digest(swapper_path(settings))}")
     elif settings.rounds:
-        parts.append(f"{adapter_name(model)} on {pipeline_name(adapted(settings)[1])}")
+        parts.append(f"{adapter_name(ip_adapter(settings))} on {pipeline_name(adapted(settings)[1])}")
     return " + ".join(dict.fromkeys(parts))
 
 

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -16,12 +16,12 @@ from iy.generate import Cell, in_batches, redraw
 from iy.params import Adapter, Params
 from iy.seeds import derived_seed
 from iy.synpairs.generators import Generator, bundle_options, noise, pictures
-from iy.synpairs.models import adapted, open_pipeline
+from iy.synpairs.models import adapted, ip_adapter, open_pipeline, swapper_path
 from iy.synpairs.plan import Plan
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from insightface.model_zoo.inswapper import INSwapper
 
     from iy.model import ImagineYourselfPipeline
@@ -38,6 +38,7 @@ class Refiner(Protocol):
 
         starts, result: uint8 (S, S, 3) at base.image_size; faces: the references' masked crops, of that size.
         """
+        ...
 
 
 class Bundle:
@@ -59,7 +60,8 @@ class IPAdapter:
     """diffusers' image-to-image pipeline with an IP-Adapter that looks at the reference's crop."""
 
     def __init__(self, pipeline: "DiffusionPipeline", params: Params) -> None:
-        self.pipeline, self.settings = pipeline, params.synpairs
+        self.pipeline: Any = pipeline  # what it is called with is its class's own
+        self.settings = params.synpairs
 
     def refine(self, plans, faces, starts, number) -> list[np.ndarray]:
         seen = [self.look(face) for face in faces]
@@ -111,8 +113,8 @@ class Swapper:
         pad = round(MARGIN * min(picture.shape[:2]))
         wide = cv2.copyMakeBorder(picture[..., ::-1], pad, pad, pad, pad, cv2.BORDER_REFLECT)
         there, wanted = Face(kps=found[0].landmarks + pad), Face(embedding=np.asarray(embedding, np.float32))
-        swapped = self.model.get(wide, there, wanted)[pad:-pad, pad:-pad, ::-1]
-        return np.ascontiguousarray(swapped)
+        swapped = cast(np.ndarray, self.model.get(wide, there, wanted))  # not pasted back, it would be two things
+        return np.ascontiguousarray(swapped[pad:-pad, pad:-pad, ::-1])
 
 
 def load_refiner(
@@ -127,29 +129,31 @@ def load_refiner(
     if not settings.rounds:
         return None
     if settings.refiner == "bundle":
+        assert bundle is not None, "models.uses_bundle asks for it"
         return Bundle(bundle, params)
     if settings.refiner == "inswapper":
-        return Swapper(open_swapper(settings.refiner_model, analyser, params.device), analyser)
-    key, under = adapted(settings)
-    own = settings.refiner_model.pipeline is not None
+        return Swapper(open_swapper(swapper_path(settings), analyser, params.device), analyser)
+    adapter, (key, under) = ip_adapter(settings), adapted(settings)
+    own = adapter.pipeline is not None
     text_to_image = open_pipeline(under, key, params.base, device) if own else generator.pipeline
-    return IPAdapter(with_adapter(text_to_image, settings.refiner_model), params)
+    return IPAdapter(with_adapter(text_to_image, adapter), params)
 
 
 def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "DiffusionPipeline":
     """Image to image on the same weights, with the adapter in a U-Net of its own: the generator goes on without one."""
-    from diffusers import AutoPipelineForImage2Image
     from diffusers.models.embeddings import IPAdapterFaceIDImageProjection, IPAdapterFaceIDPlusImageProjection
+    from diffusers.pipelines.auto_pipeline import AutoPipelineForImage2Image
     from transformers import CLIPVisionModelWithProjection
 
     weights = {id(weight): weight for weight in text_to_image.unet.parameters()}
-    parts = {"unet": copy.deepcopy(text_to_image.unet, weights)}
+    parts: dict[str, Any] = {"unet": copy.deepcopy(text_to_image.unet, weights)}
     try:
         if adapter.image_encoder:
             # opened here, for load_ip_adapter would take a pickle where there is nothing else
-            parts["image_encoder"] = CLIPVisionModelWithProjection.from_pretrained(
+            encoder: Any = CLIPVisionModelWithProjection.from_pretrained(
                 adapter.path, subfolder=adapter.image_encoder, use_safetensors=True, dtype=text_to_image.dtype
-            ).to(text_to_image.device)
+            )
+            parts["image_encoder"] = encoder.to(text_to_image.device)
         made = AutoPipelineForImage2Image.from_pipe(text_to_image, **parts)
         made.load_ip_adapter(adapter.path, subfolder="", weight_name=adapter.weights, image_encoder_folder=None)
     except Exception as error:  # of many kinds, where files are missing or made for another U-Net

@@ -32,11 +32,12 @@ class Rewriter(Protocol):
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
         """One text per request; equal requests give equal answers."""
+        ...
 
 
 def rewrite(rewriter: Rewriter, requests: Sequence[Request], attempts: int) -> list[Rewrite]:
     """Ask until the check is content, at most `attempts` times each; later attempts draw with other seeds."""
-    found: list[Rewrite | None] = [None] * len(requests)
+    found: dict[int, Rewrite] = {}
     waiting = list(range(len(requests)))
     for attempt in range(attempts):
         asked = [requests[i]._replace(seed=derived_seed(requests[i].seed, attempt)) for i in waiting]
@@ -46,7 +47,7 @@ def rewrite(rewriter: Rewriter, requests: Sequence[Request], attempts: int) -> l
         waiting = [i for i in waiting if found[i].problem]
         if not waiting:
             break
-    return found
+    return [found[i] for i in range(len(requests))]
 
 
 def load_rewriter(settings: SynPairs, device: str) -> Rewriter:

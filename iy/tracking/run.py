@@ -65,40 +65,45 @@ class StageRun:
         from PIL import Image
 
         picture = Image.fromarray(np.asarray(image))
-        self.attempt(lambda: self.client.log_image(self.run_id, picture, key=key, step=step, synchronous=True))
+        self.attempt(lambda client, run: client.log_image(run, picture, key=key, step=step, synchronous=True))
 
     log_images = log_image
 
     def log_dataset(self, name: str, path: Path | str) -> None:
         """A file that the stage reads, by its content's hash."""
-        self.attempt(lambda: self.client.log_inputs(self.run_id, [dataset_input(name, path)]))
+        self.attempt(lambda client, run: client.log_inputs(run, [dataset_input(name, path)]))
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
         """A file or a whole folder, copied to the run (under `folder`)."""
         path = str(path)
         send = "log_artifacts" if os.path.isdir(path) else "log_artifact"
-        self.attempt(lambda: getattr(self.client, send)(self.run_id, path, folder))
+        self.attempt(lambda client, run: getattr(client, send)(run, path, folder))
 
     def set_tags(self, tags: dict[str, str]) -> None:
         for key, value in tags.items():
-            self.attempt(lambda key=key, value=value: self.client.set_tag(self.run_id, key, value))
+            self.attempt(lambda client, run, key=key, value=value: client.set_tag(run, key, value))
 
     def flush(self, at_end: bool = False) -> None:
         """Send what waits; what the store did not take is kept for the next time."""
         self.sent = time.monotonic()
         batch, rest = self.waiting[:1000], self.waiting[1000:]  # 1000: MLflow's limit for one request
-        if batch and self.attempt(lambda: self.client.log_batch(self.run_id, metrics=batch), at_end):
+        if batch and self.attempt(lambda client, run: client.log_batch(run, metrics=batch), at_end):
             self.waiting = rest
             if rest:
                 self.flush(at_end)
 
-    def attempt(self, send: Callable[[], Any], at_end: bool = False) -> bool:
-        """Try to reach the store. A failure is told once and then tried again at most every RETRY seconds."""
+    def attempt(self, send: "Callable[[MlflowClient, str], Any]", at_end: bool = False) -> bool:
+        """Try to reach the store: `send` gets its client and this run's id.
+
+        A failure is told once and then tried again at most every RETRY seconds.
+        """
         now = time.monotonic()
-        if self.client is None or (self.broken_since and now - self.broken_since < RETRY and not at_end):
+        if self.client is None or self.run_id is None:
+            return False
+        if self.broken_since and now - self.broken_since < RETRY and not at_end:
             return False
         try:
-            send()
+            send(self.client, self.run_id)
         except Exception as error:  # whatever a store may raise, the work goes on
             if self.broken_since is None:
                 log.warning("MLflow did not take this run's records (%s); the work goes on", one_line(error))
@@ -126,8 +131,8 @@ def stage_run(params: Params, stage: str) -> Iterator[StageRun]:
         raise
     finally:
         run.flush(at_end=True)
-        for run_id in (run.run_id, parent):
-            run.attempt(lambda run_id=run_id: run.client.set_terminated(run_id, status), at_end=True)
+        for run_id in filter(None, (run.run_id, parent)):
+            run.attempt(lambda client, _, run_id=run_id: client.set_terminated(run_id, status), at_end=True)
 
 
 def pipeline_key(params: Params) -> str:
