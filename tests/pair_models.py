@@ -93,7 +93,8 @@ def crops(count: int, seed: int = 0) -> list[np.ndarray]:
 
 def load(chosen: params.Params, analyser=None):
     models.require(chosen)
-    generator = load_generator(chosen, None, "cpu")
+    named = chosen.synpairs.generator is not None  # else stage 1's bundle draws, and a refiner is asked for alone
+    generator = load_generator(chosen, None, "cpu") if named else None
     return generator, load_refiner(chosen, None, generator, analyser, "cpu")
 
 
