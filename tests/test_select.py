@@ -21,6 +21,8 @@ def photo(key: str, person: str, quality: float | None, **more: object) -> dict:
         "person": person,
         "quality": quality,
         "split": "train",
+        "licence": "CC-BY-4.0",
+        "consent": "signed",
         "verdict": "accepted",
         "shard": "0.tar",
         "attributes": "{}",
@@ -32,6 +34,8 @@ def pair(key: str, person: str, *similarity: float, **more: object) -> dict:
         "id": key,
         "person": person,
         "reference": f"{person}1",
+        "licence": "CC-BY-4.0",
+        "consent": "signed",
         "similarity": list(similarity),
         "shard": "0.tar",
         "kept_pass": len(similarity) - 1,
@@ -171,6 +175,28 @@ def test_a_bad_row_is_named(project, rows, message):
     path.write_text(f"id,verdict,reviewer,reason\n{rows}\n")
     with pytest.raises(UserError, match=message):
         run(settings(project, str(path)))
+
+
+@pytest.mark.parametrize(
+    ("usage", "said", "why"),
+    [
+        ("commercial", {"licence": "CC-BY-NC-4.0"}, "licence CC-BY-NC-4.0 does not allow usage: commercial"),
+        ("research", {"consent": "withdrawn"}, "consent withdrawn"),
+        ("research", {"licence": "CC-BY-NC-4.0"}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["photos", "pairs"])
+def test_nobody_can_accept_what_the_licence_or_consent_forbids(project, usage, said, why, kind):
+    one = photo("nc", "a", 0.5, verdict="rejected", **said) if kind == "photos" else pair("nc", "a", 0.9, **said)
+    place, schema = {"photos": ("curate", records.PHOTO), "pairs": ("synpairs", records.PAIR)}[kind]
+    path = project / f"data/tiny/{place}/{kind}.parquet"
+    records.write(path, [*records.read(path, schema), one | {"verdict": "rejected"}], schema)
+    (project / "d.csv").write_text("id,verdict,reviewer,reason\nnc,accepted,ana,\n")
+    chosen = settings(project, "d.csv").model_copy(update={"usage": usage})
+    if why is None:
+        return run(chosen)
+    with pytest.raises(UserError, match=f"line 2: nc must not be accepted: {why}"):
+        run(chosen)
 
 
 @pytest.mark.parametrize(

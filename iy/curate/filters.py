@@ -18,12 +18,8 @@ def reject(row: dict, reason: str) -> dict:
 def flaw(row: dict, curate: params.Curate, usage: str) -> str | None:
     """The first thing that is wrong with a measured photo, with the setting that says so."""
     side = min(row["width"], row["height"])
-    if usage == "commercial" and not rights.commercial(row["licence"]):
-        return f"licence {row['licence']} does not allow usage: commercial"
-    if not row["consent"]:
-        return "no consent or other basis for using this face is stated"
-    if rights.withdrawn(row["consent"]):
-        return f"consent {row['consent']}: the photo is not used"
+    if why := rights.barred(row, usage):
+        return why
     if side < curate.minimum_size:
         return f"too small: shorter side {side} px, curate.minimum_size is {curate.minimum_size}"
     if not row["faces"]:

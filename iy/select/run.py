@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from iy import records, storage
+from iy import records, rights, storage
 from iy.errors import UserError
 from iy.params import Params
 from iy.records import ACCEPTED, REJECTED
@@ -19,7 +19,17 @@ from iy.select.decisions import Decision
 from iy.select.rank import best_pairs, best_photos
 from iy.tracking import UNTRACKED, StageRun
 
-DECIDING = ["id", "person", "split", "quality", "shard", "verdict", "reason"]  # columns; the rest is only passed on
+DECIDING = [
+    "id",
+    "person",
+    "split",
+    "licence",
+    "consent",
+    "quality",
+    "shard",
+    "verdict",
+    "reason",
+]  # the rest passes on
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +45,7 @@ def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
     known = {row["id"]: row["split"] for row in photos if row["split"]}
     splits = {row["id"]: None for row in photos} | known  # a copy has its original's id, and no split
     check(decided, splits, {row["id"]: splits.get(row["reference"]) for row in pairs}, photos + pairs)
+    refuse_barred(decided, photos + pairs, settings.usage)
     real = [row for row in photos if row["split"] == "train"]
     made = [row for row in pairs if splits.get(row["reference"]) == "train"]
     if settings.select.review == "required":
@@ -92,6 +103,19 @@ def check(
             )
         if decision.verdict == ACCEPTED and key not in readable:
             raise UserError(f"{decision.place}: {key} has no image that can be read: remove the row")
+
+
+def refuse_barred(decided: dict[str, Decision], rows: list[dict], usage: str) -> None:
+    """Nobody can accept what the licence or consent forbids."""
+    for row in rows:
+        decision = decided.get(row["id"])
+        if (
+            decision
+            and decision.verdict == ACCEPTED
+            and row["verdict"] == REJECTED
+            and (why := rights.barred(row, usage))
+        ):
+            raise UserError(f"{decision.place}: {row['id']} must not be accepted: {why}: remove the row")
 
 
 def refuse_undecided(rows: list[dict], decided: dict[str, Decision]) -> None:
