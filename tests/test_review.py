@@ -46,6 +46,17 @@ def test_a_log_is_read_back_as_it_was(tmp_path):
     assert again.undo("ana") == one("1", "rejected"), "the last judgement goes first"
 
 
+def test_a_reviewer_has_one_voice_however_the_name_is_spelt(tmp_path):
+    composed, apart = "Jos\u00e9", " Jose\u0301 "
+    log = Log(tmp_path / "log.jsonl")
+    log.add(
+        one("1", "rejected", composed), one("1", "rejected", apart), one("1", reviewer="ben"), one("2", reviewer=apart)
+    )
+    assert set(Log(tmp_path / "log.jsonl").judged) == {composed, "ben"} and set(log.of(apart)) == {"1", "2"}
+    assert verdicts.settled(log.judged)[1] == ["1"], "one against one is a tie"
+    assert log.undo(composed) == one("2", reviewer=composed) and log.undo(apart).id == "1"
+
+
 def test_half_a_line_of_a_killed_process_is_cut_off_and_nothing_else(tmp_path):
     path = tmp_path / "log.jsonl"
     Log(path).add(one("1"), one("2"))

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from iy import names
 from iy.errors import UserError
 
 
@@ -45,10 +46,14 @@ class Log:
     def undo(self, reviewer: str) -> Judgement | None:
         """Take back the reviewer's last standing judgement."""
         with self.opened() as file:
-            last = next(reversed(self.judged.get(reviewer, {}).values()), None)
+            last = next(reversed(self.of(reviewer).values()), None)
             if last is not None:
-                self.write(file, [{"undo": last.id, "reviewer": reviewer}])
+                self.write(file, [{"undo": last.id, "reviewer": names.clean(reviewer)}])
             return last
+
+    def of(self, reviewer: str) -> dict[str, Judgement]:
+        """The reviewer's standing judgements by id, however the name is spelt."""
+        return self.judged.get(names.clean(reviewer), {})
 
     def refresh(self) -> None:
         """Read what other processes wrote."""
@@ -70,7 +75,7 @@ class Log:
                 return
             try:
                 self.apply(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(
                     f"{self.path}, byte {self.offset}: not a line of a review's log: mend or remove it"
                 ) from None
@@ -86,10 +91,11 @@ class Log:
         self.offset += len(data)
 
     def apply(self, entry: dict) -> None:
-        own = self.judged.setdefault(entry["reviewer"], {})
+        reviewer = names.clean(entry["reviewer"])  # one person in two spellings would count twice
+        own = self.judged.setdefault(reviewer, {})
         if "undo" in entry:
             own.pop(entry["undo"], None)
             return
-        one = Judgement(**entry)
+        one = Judgement(**entry | {"reviewer": reviewer})
         own.pop(one.id, None)  # so that it comes last
         own[one.id] = one

@@ -95,7 +95,7 @@ def shown(things: Things, log: Log, token: str) -> APIRouter:
     def ask(kind: Kind, reviewer: Annotated[str, NAME], verdict: Verdict | None = None, skip: int = 0) -> dict:
         """The next things that the reviewer has not judged, `skip` of them passed over; how many there are."""
         log.refresh()
-        picked, done = things.pick(kind, verdict), log.judged.get(reviewer.strip(), {})
+        picked, done = things.pick(kind, verdict), log.of(reviewer)
         left = [one for one in picked if one.row["id"] not in done]
         return {"things": [one.shown() for one in left[skip : skip + AHEAD]], "left": len(left), "total": len(picked)}
 
