@@ -8,16 +8,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from iy import erased, records, storage
 from iy.cli import app
+from iy.erasure import decisions, tables, versions
 from iy.erasure import erase as erasing
-from iy.erasure import tables, versions
 from iy.erasure.find import find
 from iy.errors import UserError
-from iy.photos.run import run
+from iy.photos.photo import unreadable
+from iy.photos.run import not_erased, run
 from iy.review.log import Judgement, Log
 from iy.synpairs.answers import Answers
 from iy.tracking import connect, experiment_id
@@ -271,6 +274,38 @@ def test_one_spelling_of_a_name_finds_all_and_near_names_are_told(tmp_path, monk
     assert tables.named(["Jos\u00e9 P./1.png"], list(tables.here())) == {"1" * 64}
     with pytest.raises(UserError, match=r"nearly so called: 'Ana' \(1 photos\)"):
         tables.named(["\u00c1na"], list(tables.here()))
+
+
+def test_what_cannot_be_read_stays_erased_in_either_spelling_of_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    composed, apart = "Jos\u00e9/1.jpg", "Jose\u0301/1.jpg"
+    for kept, comes in ((composed, apart), (apart, composed)):
+        erased.add([storage.sha256(kept.encode())])  # as a list of before holds it
+        photos = [
+            unreadable("broken", id=storage.sha256(one.encode()), uri=one) for one in (comes, f"s3://a/b/{comes}")
+        ]
+        photos[1].row["id"] = photos[0].row["id"]  # of a bucket it is of the path below
+        readable = unreadable("refused", id="ab" * 32, uri=comes)  # another photo in the same place, known by its bytes
+        assert list(not_erased([*photos, readable], "s3://a/b")) == [readable]
+        shutil.rmtree(erased.LIST.parent)
+
+
+def test_decisions_go_whole_however_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gone, stays = "ab" * 32, "cd" * 32
+    rows = f'{gone},rejected,eve,"two\nlines, ""quoted"""\r\n{stays},accepted,eve,\n {gone.upper()} ,accepted,bob,\n'
+    Path("decisions").mkdir()
+    Path("decisions/a.csv").write_bytes(b"\xef\xbb\xbfid,verdict,reviewer,reason\n" + rows.encode())
+    Path("decisions/broken.csv").write_text(f'id,verdict,reviewer,reason\n{gone},a,b,"open\n{stays},a,b,c\n')
+    pq.write_table(pa.table({"ID ": [gone, stays], "reason": ["x", "y"]}), "decisions/a.parquet")
+    assert decisions.count({gone}) == {"decisions/a.csv": 2, "decisions/a.parquet": 1, "decisions/broken.csv": 1}
+    decisions.remove({gone})
+    assert decisions.count({gone}) == {} and len(decisions.count({stays})) == 3
+    left = Path("decisions/a.csv").read_bytes()
+    assert left == b"\xef\xbb\xbfid,verdict,reviewer,reason\n" + f"{stays},accepted,eve,\n".encode()
+    Path("decisions/a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="a.parquet may name photos and cannot be read"):
+        decisions.count({gone})
 
 
 def test_the_list_of_the_erased_says_nothing_of_them_and_is_checked(tmp_path, monkeypatch):

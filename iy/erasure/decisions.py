@@ -1,49 +1,81 @@
-"""What people decided of photos and pairs: review logs (reviews/*/log.jsonl) and decision files (decisions/*.csv)."""
+"""What people decided of photos and pairs: review logs (reviews/*/log.jsonl) and decision files (decisions/)."""
 
 import csv
 import io
-import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from iy.storage import write_bytes
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iy.errors import UserError, one_line
+from iy.storage import atomic_path, write_bytes
+
+ID = re.compile(rb"[0-9a-f]{64}", re.IGNORECASE)
 
 
 def files() -> list[Path]:
-    return sorted([*Path("reviews").glob("*/log.jsonl"), *Path("decisions").glob("*.csv")])
+    decided = (path for kind in ("csv", "parquet") for path in Path("decisions").glob(f"*.{kind}"))
+    return sorted([*Path("reviews").glob("*/log.jsonl"), *decided])
 
 
 def count(ids: set[str]) -> dict[str, int]:
     """By file, how many entries are of one of the ids."""
-    numbers = {str(path): len(split(path, ids)[1]) for path in files()}
+    numbers = {str(path): gone(path, ids) for path in files()}
     return {name: number for name, number in numbers.items() if number}
+
+
+def gone(path: Path, ids: set[str]) -> int:
+    if path.suffix == ".parquet":
+        return sum(spoken(parquet(path), ids))
+    return sum(speaks(entry, ids) for entry in entries(path))
 
 
 def remove(ids: set[str]) -> None:
     for path in files():
-        kept, gone = split(path, ids)
-        if gone:
-            write_bytes(path, b"".join(kept))
+        if not gone(path, ids):
+            continue
+        if path.suffix == ".parquet":
+            table = parquet(path)
+            with atomic_path(path) as aside:
+                pq.write_table(table.filter(pa.array([not one for one in spoken(table, ids)], pa.bool_())), aside)
+        else:
+            write_bytes(path, b"".join(entry for entry in entries(path) if not speaks(entry, ids)))
 
 
-def split(path: Path, ids: set[str]) -> tuple[list[bytes], list[bytes]]:
-    """A file's lines without those of the ids, and those."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    of = said_in_log if path.suffix == ".jsonl" else said_in_csv
-    mine = [bool(of(line) & ids) for line in lines]
-    return (
-        [line for line, own in zip(lines, mine, strict=True) if not own],
-        [line for line, own in zip(lines, mine, strict=True) if own],
-    )
-
-
-def said_in_log(line: bytes) -> set[str]:
+def parquet(path: Path) -> pa.Table:
     try:
-        entry = json.loads(line)
-        return {str(entry.get("id")), str(entry.get("undo"))}
-    except (ValueError, AttributeError):
-        return set()
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path} may name photos and cannot be read ({one_line(error)[:120]}): mend or remove it"
+        ) from None
 
 
-def said_in_csv(line: bytes) -> set[str]:
-    """Any field of the line: its header is not needed to know an id."""
-    return {field for row in csv.reader(io.StringIO(line.decode("utf-8", "replace"))) for field in row}
+def spoken(table: pa.Table, ids: set[str]) -> list[bool]:
+    """Which rows name one of the ids."""
+    return [speaks(repr(row).encode(), ids) for row in table.to_pylist()]
+
+
+def speaks(entry: bytes, ids: set[str]) -> bool:
+    """Whether an entry names one of the ids, anywhere: its header or keys are not needed to know them."""
+    return any(one.decode().lower() in ids for one in ID.findall(entry))
+
+
+def entries(path: Path) -> Iterator[bytes]:
+    """The entries of a log or of a CSV, as they are: a line each, or several where a quoted reason has line ends."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    lines = list(io.StringIO(text, newline=""))
+    for start, stop in spans(lines) if path.suffix == ".csv" else ((i, i + 1) for i in range(len(lines))):
+        yield "".join(lines[start:stop]).encode("utf-8", "surrogateescape")
+
+
+def spans(lines: list[str]) -> Iterator[tuple[int, int]]:
+    """Where each row of a CSV begins and ends; of one that is broken every line is a row."""
+    try:
+        reader = csv.reader(lines, strict=True)
+        ends = [reader.line_num for _ in reader]
+    except csv.Error:
+        ends = list(range(1, len(lines) + 1))
+    yield from zip([0, *ends], ends, strict=False)

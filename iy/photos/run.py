@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
-    taken = not_erased(SOURCES[params.photos.source](params.photos, params.workers))
+    taken = not_erased(
+        SOURCES[params.photos.source](params.photos, params.workers), f"{params.photos.path}".rstrip("/")
+    )
     with atomic_folder(params.photos_dir) as aside:
         seen = Counter()
         records.stream(aside / "photos.parquet", counted(store(taken, aside), seen, tracked.log_metrics), records.PHOTO)
@@ -48,11 +50,11 @@ def counted(several: Iterable[list[dict]], seen: Counter, tell: Tell) -> Iterato
         yield rows
 
 
-def not_erased(photos: Iterable[Photo]) -> Iterator[Photo]:
-    """The photos without those that were erased: they leave no row."""
+def not_erased(photos: Iterable[Photo], root: str) -> Iterator[Photo]:
+    """The photos without those that were erased: they leave no row. `root`: where they lie; ids are of paths below."""
     gone, left_out = erased.read(), 0
     for photo in photos:
-        if erased.mark(photo.row["id"]) not in gone:
+        if erased.marks(photo.row["id"], photo.row["uri"].removeprefix(f"{root}/")).isdisjoint(gone):
             yield photo
         else:
             left_out += 1
