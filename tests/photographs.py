@@ -1,6 +1,7 @@
 """Small photographs, as bytes and in tars, and what a source makes of them."""
 
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from iy import params
+from iy.photos import folder, table, tars
 
 
 def settings(**photos) -> params.Params:
@@ -47,3 +49,28 @@ def tar_of(path: Path, *members: tuple[str, bytes]) -> bytes:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return path.read_bytes()
+
+
+def of_folder(root: Path) -> dict[str, dict]:
+    """The rows of a folder's photos, by their place."""
+    return {row["uri"]: row for row in taken(folder.photos, source="folder", path=str(root))}
+
+
+def of_tars(root: Path) -> dict[str, dict]:
+    return {row["uri"]: row for row in taken(tars.photos, source="webdataset", path=str(root))}
+
+
+def of_table(path: Path) -> list[dict]:
+    return taken(table.photos, source="table", path=str(path))
+
+
+def laid(root: Path, *names: str) -> None:
+    """Photos, each with its own shade."""
+    for shade, name in enumerate(names):
+        say(root, name, picture(shade))
+
+
+def say(root: Path, name: str, value: object) -> None:
+    """A file that holds the bytes, or the JSON of a value."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())

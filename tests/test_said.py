@@ -10,32 +10,12 @@ import pytest
 
 from iy import params, rights
 from iy.curate import filters
-from iy.photos import folder, persons, said, table, tars
+from iy.photos import persons, said
 from iy.photos.own import own_photos
 from iy.select import decisions
-from tests.photographs import picture, taken, tar_of
+from tests.photographs import laid, of_folder, of_table, of_tars, picture, say, tar_of
 
 JOSE = unicodedata.normalize("NFC", "José")
-
-
-def of_folder(root) -> dict[str, dict]:
-    return {row["uri"]: row for row in taken(folder.photos, source="folder", path=str(root))}
-
-
-def of_tars(root) -> dict[str, dict]:
-    return {row["uri"]: row for row in taken(tars.photos, source="webdataset", path=str(root))}
-
-
-def laid(root, *names_: str, **said_) -> None:
-    """Photos, each with its own shade, and sidecars by the bytes or JSON in `said_`."""
-    for shade, name in enumerate(names_):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(picture(shade))
-
-
-def say(root, name: str, value) -> None:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
 @pytest.fixture
@@ -214,10 +194,6 @@ def test_a_tar_that_was_cut_before_a_sidecar_gives_no_picture_that_it_may_have_h
     assert "in the part of the tar that is missing" in of_tars(tmp_path)["a.tar/1"]["reason"]
 
 
-def of_table(path) -> list[dict]:
-    return taken(table.photos, source="table", path=str(path))
-
-
 def test_a_header_with_spaces_and_other_spellings_says_the_same(tmp_path):
     laid(tmp_path, "1.png", "2.png")
     text = '\ufeffFile Name, Person ,"License",CONSENT \n1.png, Ada, CC-BY-NC-4.0, signed\n2.png,Ada,CC0,withdrawn\n'
@@ -324,7 +300,7 @@ LEVELS = [
     (("2019/05/1.png", "2020-01-02/2.png", "2019/ada/3.png"), [None, None, "ada"], "level 2, below 2019"),
     (("images/train/ada/1.png", "images/val/bob/1.png"), ["ada", "bob"], "level 3, below images, train, val"),
     (("2001/1.png", "n7/2.png"), ["2001", "n7"], "2 persons are called by the folders of level 1 in"),
-    (("train/1.png", "test/2.png"), [None, None], "no folder in"),
+    (("train/1.png", "test/2.png"), [None, None], "2 photos lie in folders that are not"),
     (("Jose\u0301/1.png", "jose/2.png"), [JOSE, "jose"], f"{JOSE}, jose are different persons here"),
 ]
 

@@ -4,6 +4,7 @@ from pathlib import PurePath
 
 PICTURES = frozenset("jpg jpeg jpe jfif png webp tif tiff bmp gif heic heif hif avif ppm pgm jp2 mpo".split())
 SIDECARS = (".txt", ".json")
+UNREAD = (".yaml", ".yml", ".toml", ".xmp", ".xml")  # speak of photos too, in tongues that are not read here
 TABLES = (".csv", ".jsonl", ".parquet")
 METADATA = tuple(f"metadata{kind}" for kind in TABLES)  # Hugging Face's imagefolder
 MACHINES = ("thumbs.db", "desktop.ini")  # what file managers leave
@@ -15,15 +16,18 @@ def hidden(parts: tuple[str, ...]) -> bool:
 
 
 def is_photo(parts: tuple[str, ...]) -> bool:
-    """May the file of that path be a photo? Not what is hidden, a sidecar, or made by a file manager; a table that says
-    something of photos is not one either."""
+    """May the file of that path be a photo? Not what is hidden, made by a file manager, or says something of photos."""
     last = parts[-1].casefold()
-    return not hidden(parts) and not last.endswith((*SIDECARS, *MACHINES)) and last not in METADATA
+    return not hidden(parts) and not last.endswith((*SIDECARS, *UNREAD, *MACHINES)) and last not in METADATA
 
 
 def is_picture(name: str) -> bool:
     """Does the name itself say that it is a picture?"""
     return PurePath(name).suffix.casefold()[1:] in PICTURES
+
+
+def is_tar(name: str) -> bool:
+    return PurePath(name).suffix.casefold() == ".tar"
 
 
 def is_metadata(name: str) -> bool:

@@ -67,7 +67,7 @@ def here(place: Path) -> list[list]:
 def kind(names: Collection[str], remote: bool) -> str:
     """The source that reads such files: tars, tables, or photographs themselves; what it leaves out is told."""
     paths = [path for name in names if not kinds.hidden((path := PurePath(name)).parts)]
-    tars = [path for path in paths if path.suffix.casefold() == ".tar"]
+    tars = [path for path in paths if kinds.is_tar(path.name)]
     tables = [path for path in paths if path.suffix.casefold() in kinds.TABLES]
     pictures = [path for path in paths if kinds.is_picture(path.name)]
     if is_tars(tars, pictures):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ from iy import names
 
 PARTS = frozenset(
     "train training test testing val valid validation dev eval image images img imgs photo photos picture pictures "
-    "data dataset".split()
+    "data dataset face faces people person persons portrait portraits".split()
 )
 DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
 MONTH = re.compile(r"\d\d?")  # or a day, below a date
@@ -49,16 +50,22 @@ def tell(several: Iterable[Folders], by_date: bool, place: str) -> None:
     """Say what the persons are called and at which level, and above which folders."""
     above: dict[int, set[str]] = {}
     called: dict[int, set[str]] = {}
+    without: Counter[str] = Counter()  # photos right in folders that are called like no person
     for folders in several:
         at = level(folders, by_date)
         above.setdefault(at, set()).update(folders[:at])
         if at < len(folders):
             called.setdefault(at, set()).add(names.clean(folders[at]))
+        elif folders:
+            without["/".join(folders)] += 1
     for at, found in sorted(called.items()):
         below = f", below {some(above[at])}" if above[at] else ""
         say(f"{len(found)} persons are called by the folders of level {at + 1}{below} in {place}: {some(found)}")
-    if not called and any(above.values()):
-        say(f"no folder in {place} is called like a person: {some(set().union(*above.values()))}")
+    if without:
+        say(
+            f"{without.total()} photos lie in folders that are not called like a person, and have none, in {place}: "
+            f"{some(set(without))}; a folder within, or a sidecar, may name one"
+        )
     by_spelling: dict[str, set[str]] = {}
     for one in set().union(*called.values()):
         by_spelling.setdefault(names.folded(one), set()).add(one)

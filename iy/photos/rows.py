@@ -1,11 +1,12 @@
-"""The rows of tables of photographs: CSV (comma, semicolon or tab), JSON lines, parquet; read as they are needed."""
+"""The rows of tables of photographs: CSV (comma, semicolon, tab or bar), JSON lines, parquet; read as needed."""
 
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,10 +65,7 @@ def encoding(path: Path) -> str:
 def from_csv(path: Path) -> Iterator[Said | str]:
     csv.field_size_limit(LONGEST)
     with open(path, encoding=encoding(path), newline="") as file:
-        header = file.readline(LONGEST)
-        file.seek(0)
-        between = max(",;\t", key=header.count)  # the first of equals
-        table = csv.reader(file, delimiter=between, skipinitialspace=True)
+        table = csv.reader(file, delimiter=(between := delimiter(file)), skipinitialspace=True)
         names = next(table, [])
         check(names, path)
         for row in table:
@@ -75,6 +73,15 @@ def from_csv(path: Path) -> Iterator[Said | str]:
                 yield f"the row has {len(row)} values, the header {len(names)}: quote text that has {between!r}"
             elif row:
                 yield list(zip(names, row, strict=True))
+
+
+def delimiter(file: TextIO) -> str:
+    """What stands between the cells: as Excel's first line "sep=;" says, which is passed by, or as the header shows."""
+    header = file.readline(LONGEST)
+    if said_so := re.fullmatch(r"sep=(.)\s*", header, re.IGNORECASE):
+        return said_so[1]
+    file.seek(0)
+    return max(",;\t|", key=header.count)  # the first of equals
 
 
 def from_lines(path: Path) -> Iterator[Said | str]:

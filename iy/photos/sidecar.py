@@ -7,8 +7,9 @@ called so that it is known, refuses the photo: it may have said that the photo m
 import codecs
 import json
 import logging
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +18,8 @@ from iy.pictures import Unreadable
 
 MAXIMUM_BYTES = 65536
 TOO_LARGE = f"its sidecar {{}} is larger than {MAXIMUM_BYTES} bytes"
-BETWEEN = " _-(~+"  # what may stand between a photo's name and more: "me (1).json", "me_info.json"
+BETWEEN = " _-(~+."  # what may stand between a photo's name and more: "me (1).json", "me_info.json"
+NUMBERED = re.compile(r"(.+)(\(\d+\))")
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ class Sidecars:
         self.doubts: dict[str, str] = {}  # a photo's stem -> what may speak of it
         self.tables = {PurePosixPath(one).parent: one for one in others if kinds.is_metadata(one)}
         orphans = []
-        for file in sorted(one for one in others if one.casefold().endswith(kinds.SIDECARS)):
+        for file in sorted(one for one in others if one.casefold().endswith((*kinds.SIDECARS, *kinds.UNREAD))):
             owner = owned(file, known)
             self.own.setdefault(owner, []).append(file) if owner else orphans.append(file)
         self.doubt(orphans, stems)
@@ -43,11 +45,15 @@ class Sidecars:
         several: dict[str, list[str]] = {}
         for one in stems:
             several.setdefault(one.rpartition("/")[2], []).append(one)
-        for file in (one for one in orphans if one.casefold().endswith(".json")):
-            folder, _, name = folded(stem(file)).rpartition("/")
+        lone = {folded(stem(one)): one for one in orphans if one.casefold().endswith(".json")}
+        for path, file in lone.items():
+            folder, _, name = path.rpartition("/")
             apart = several.get(name, []) if folder not in folders else []
-            for photo in apart or beginnings(folded(stem(file)), stems):
+            for photo in apart or beginnings(path, stems):
                 self.doubts[photo] = file
+        for photo in stems if lone else ():  # me_crop.jpg, where me.json is of no photo
+            for path in beginnings(photo, lone):
+                self.doubts[photo] = lone[path]
         if unsure := [one for one in orphans if one not in self.doubts.values()]:
             log.warning("photos: %d sidecars are of no photo, such as %s", len(unsure), ", ".join(unsure[:3]))
 
@@ -74,10 +80,18 @@ def folded(path: str) -> str:
 
 
 def owned(file: str, known: set[str]) -> str | None:
-    """Which of the `known` photos a sidecar is of: me.json and me.jpg.json of me.jpg; of JSON me.jpg.info.json too."""
+    """Which of the `known` photos a sidecar is of: me.json and me.jpg.json of me.jpg; of JSON me.jpg.info.json too, and
+    me.jpg(1).json of me(1).jpg, as Google Takeout calls them."""
     path = folded(stem(file))
     if path in known or not file.casefold().endswith(".json"):
         return path if path in known else None
+    if (parts := NUMBERED.fullmatch(path)) and (base := shortened(parts[1], known)):
+        return next((one for one in (base + parts[2], stem(base) + parts[2]) if one in known), base)
+    return shortened(path, known)
+
+
+def shortened(path: str, known: set[str]) -> str | None:
+    """The longest of the `known` that is left of a path whose last parts after a dot go."""
     while path not in known:
         folder, slash, name = path.rpartition("/")
         shorter, dot, _ = name.rpartition(".")
@@ -87,8 +101,8 @@ def owned(file: str, known: set[str]) -> str | None:
     return path
 
 
-def beginnings(path: str, stems: set[str]) -> list[str]:
-    """The longest photo's name that `path` goes on from."""
+def beginnings(path: str, stems: Collection[str]) -> list[str]:
+    """The longest of the names that `path` goes on from."""
     ends = (i for i in range(len(path) - 1, 0, -1) if path[i] in BETWEEN)
     return next(([path[:i].rstrip()] for i in ends if path[:i].rstrip() in stems), [])
 
@@ -98,9 +112,24 @@ def read(several: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     makes the photo unreadable: it may have said that the photo must not be used."""
     columns: dict[str, str] = {}
     for name, data in several:
+        if name.casefold().endswith(kinds.UNREAD):
+            refuse_unread(data, name)
+            continue
         understand = caption if name.casefold().endswith(".txt") else fields
         columns = said.joined(columns, understand(text(data, name), name))
     return columns
+
+
+def refuse_unread(data: bytes, name: str) -> None:
+    """Refuse the photo for a file beside it that is not read, and holds a word of licence or consent."""
+    if speaks_of_rights(data):
+        raise Unreadable(f"{name} speaks of its licence or consent, and is not read: say it in JSON instead")
+
+
+def speaks_of_rights(data: bytes) -> bool:
+    """Whether bytes of an unknown kind may say a licence or consent: as ASCII, or in two bytes a letter."""
+    letters = data.replace(b"\0", b"").lower()
+    return any(word in letters for word in (b"licen", b"consent", b"usageterms", b"webstatement"))
 
 
 def caption(words: str, name: str) -> dict[str, str]:

@@ -11,12 +11,13 @@ from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from iy import params, s3
+from iy import params
 from iy.errors import UserError, one_line
-from iy.photos import kept, kinds, persons, sidecar
+from iy.photos import kinds, persons, sidecar
 from iy.photos.kinds import PICTURES
 from iy.photos.photo import Photo, read_all, readable, unreadable
-from iy.photos.sidecar import Sidecars
+from iy.photos.shards import shards
+from iy.photos.sidecar import Sidecars, speaks_of_rights
 from iy.pictures import Unreadable, decode, taken
 from iy.storage import sha256
 
@@ -43,44 +44,8 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
         raise UserError(
             "photos.source: webdataset needs photos.path: name a folder of tars, a tar, or s3://bucket/folder"
         )
-    tars = remote(settings.path) if settings.path.startswith(s3.SCHEME) else local(Path(settings.path).expanduser())
-    found = (sample for name, path in tars for sample in samples(path, name))
+    found = (sample for name, path in shards(settings.path) for sample in samples(path, name))
     return read_all(partial(read, settings), found, workers.count, batch=BATCH)
-
-
-def local(place: Path) -> Iterator[tuple[str, Path]]:
-    """Every tar's name below `place`, and where it is."""
-    if place.is_file():
-        yield place.name, place
-        return
-    if not place.is_dir():
-        raise UserError(f"photos.path {place} does not exist: name a folder of tars, or a tar")
-    tars = sorted(path for path in place.rglob("*.tar") if path.is_file() and not path.name.startswith("."))
-    if not tars:
-        raise UserError(
-            f"photos.path {place} holds no .tar files: photographs that lie there themselves are source: folder"
-        )
-    yield from ((path.relative_to(place).as_posix(), path) for path in tars)
-
-
-def remote(url: str) -> Iterator[tuple[str, Path]]:
-    """The same of S3, one tar on this disk at a time."""
-    bucket, prefix = s3.place(url, "photos.path")
-    with s3.told(url, "photos.path"):
-        store = s3.client()
-        folder, _, name = prefix.rpartition("/")
-        one = prefix.endswith(".tar")
-        items = [
-            item
-            for item in s3.listed(store, bucket, folder if one else prefix)
-            if (item.key == prefix if one else item.key.endswith(".tar"))
-        ]
-        if not items:
-            raise UserError(f"photos.path {url} holds no .tar files")
-        start = len(folder if one else prefix)
-        for item in items:
-            with kept.fetched(store, bucket, item) as path:
-                yield item.key[start:].lstrip("/"), path
 
 
 def samples(path: Path, name: str) -> Iterator[Sample]:
@@ -88,10 +53,9 @@ def samples(path: Path, name: str) -> Iterator[Sample]:
     try:
         with tarfile.open(path, "r:") as tar:
             found, last, broken = listed(tar)
-            cut = bool(broken) and any(is_json(member) for members in found.values() for member in members)
             if broken:  # what is missing may be a sidecar of the last
                 found.pop(last, None)
-            yield from gathered(tar, name, found, cut)
+            yield from gathered(tar, name, found, bool(broken))
             if broken:
                 yield Sample(name, reason=f"the tar cannot be read after {len(found)} samples: {broken}")
     except BROKEN as error:
@@ -109,15 +73,10 @@ def listed(tar: tarfile.TarFile) -> tuple[Members, str, str | None]:
                 continue
             key = sidecar.folded(split(member.name)[0])
             found.setdefault(key, []).append(member)
-        if not ends(tar):
-            broken = "unexpected end of data"
+        broken = unended(tar)
     except BROKEN as error:
         broken = one_line(error)[:120]
     return found, key, broken
-
-
-def is_json(member: tarfile.TarInfo) -> bool:
-    return split(member.name)[1].endswith("json")
 
 
 def passed_over(name: str) -> bool:
@@ -125,15 +84,21 @@ def passed_over(name: str) -> bool:
     return kinds.hidden(tuple(part for part in PurePosixPath(name).parts if part != ".."))
 
 
-def ends(tar: tarfile.TarFile) -> bool:
-    """Whether a tar is closed by a block of zeros. One that was cut between members is not, and tarfile is silent."""
+def unended(tar: tarfile.TarFile) -> str | None:
+    """Why a tar has more than was read, of which tarfile is silent: it was cut between members, and no block of zeros
+    closes it, or another was written behind it."""
     tar.fileobj.seek(tar.offset)
-    return tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        return "unexpected end of data"
+    while data := tar.fileobj.read(2**20):
+        if data.count(0) != len(data):
+            return "more follows its end; tars are joined by tar --concatenate, not by cat"
+    return None
 
 
 def gathered(tar: tarfile.TarFile, name: str, found: Members, cut: bool) -> Iterator[Sample]:
     """Each sample's pictures with what is said of them: mostly one; others carry their extension in their name. `cut`:
-    sidecars may be missing."""
+    the tar breaks off, and with it may have gone what is said of a picture without JSON."""
     parts = {key: [split(member.name)[1] for member in members] for key, members in found.items()}
     shown = {key: pictured(tar, members) for key, members in found.items()}
     pictures = [key for key, several in shown.items() if several]
@@ -146,7 +111,7 @@ def gathered(tar: tarfile.TarFile, name: str, found: Members, cut: bool) -> Iter
         said = statements(tar, members)
         if key in beside.doubts:
             said.reason = f"{beside.doubts[key]} may speak of it: call both alike"
-        if cut and "json" not in parts[key]:
+        if cut and not any(part.endswith("json") for part in parts[key]):
             said.reason = "its sidecar may be in the part of the tar that is missing"
         for number, member in enumerate(shown[key] or members[:1]):
             yield photographed(tar, name, member, number, said, by_date)
@@ -182,12 +147,8 @@ def statements(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Sample:
 
 
 def is_statement(kind: str) -> bool:
-    return kind.rpartition(".")[2] in ("txt", "json") and (kind.endswith("json") or kind.count(".") < 2)
-
-
-def speaks_of_rights(data: bytes) -> bool:
-    """Whether JSON of an unknown kind, such as 1.boxes.json, may say a licence or consent."""
-    return any(word in data.lower() for word in (b"licen", b"consent"))
+    speaks = f".{kind}".endswith((*kinds.SIDECARS, *kinds.UNREAD))
+    return speaks and (kind.endswith("json") or kind.count(".") < 2)
 
 
 def photographed(
@@ -242,7 +203,7 @@ def refused(member: tarfile.TarInfo, key: str) -> str | None:
 
 def split(name: str) -> tuple[str, str]:
     """A member's name as WebDataset reads it: up to the first dot of its last part, and the rest."""
-    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").removeprefix("./")
     folder, slash, last = name.rpartition("/")
     key, _, kind = last.partition(".")
     return folder + slash + key, kind.lower()

@@ -1,0 +1,124 @@
+"""What may speak of a photo and is not surely read refuses it; what is left out is told."""
+
+import json
+import logging
+
+import pytest
+
+from iy import rights
+from iy.photos import persons
+from tests.photographs import laid, of_folder, of_table, of_tars, picture, say, tar_of
+
+WITHDRAWN = {"consent": "withdrawn"}
+NO = json.dumps(WITHDRAWN).encode()
+
+
+@pytest.fixture
+def heard(caplog):
+    persons.say.cache_clear()
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.mark.parametrize(("kept", "left"), [(4, "1"), (6, "2")])  # of the last sample nothing is
+def test_a_tar_that_was_cut_before_all_sidecars_gives_no_picture_without_its_own(kept, left, tmp_path):
+    data = tar_of(tmp_path / "a.tar", ("1.png", picture(1)), ("2.png", picture(2)), ("1.json", NO), ("2.json", NO))
+    (tmp_path / "a.tar").write_bytes(data[: kept * 512])
+    rows = of_tars(tmp_path)
+    assert list(rows) == [f"a.tar/{left}", "a.tar"]
+    assert "in the part of the tar that is missing" in rows[f"a.tar/{left}"]["reason"]
+
+
+def test_tars_that_were_joined_by_cat_are_told_and_their_pictures_not_used_unsaid(tmp_path):
+    first = tar_of(tmp_path / "parts/a.tar", ("1.png", picture(1)), ("2.png", picture(2)), ("2.json", b"{}"))
+    second = tar_of(tmp_path / "parts/b.tar", ("1.json", NO), ("3.png", picture(3)))
+    say(tmp_path, "joined/c.tar", first + second)
+    rows = of_tars(tmp_path / "joined")
+    assert "more follows its end" in rows["c.tar"]["reason"]
+    assert "in the part of the tar that is missing" in rows["c.tar/1"]["reason"]
+
+
+def test_members_with_and_without_a_leading_dot_are_of_one_folder(tmp_path):
+    tar_of(tmp_path / "a.tar", ("./ada/1.png", picture(1)), ("ada/1.json", NO))
+    (row,) = of_tars(tmp_path).values()
+    assert row["uri"] == "a.tar/ada/1" and row["label"] == "ada" and "not used" in row["reason"]
+
+
+def test_tars_are_known_in_any_case_and_what_lies_beside_them_is_told(tmp_path, heard):
+    for name in ("a.TAR", "__MACOSX/a.tar", ".trash/b.tar"):
+        tar_of(tmp_path / name, ("1.png", picture(1)))
+    laid(tmp_path, "preview.jpg")
+    assert list(of_tars(tmp_path)) == ["a.TAR/1"]
+    assert "1 pictures lie beside the tars, and are left out: preview.jpg" in heard.text
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml", "toml", "xmp", "xml", "YAML", "jpg.xmp"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_sidecar_of_a_kind_that_is_not_read_refuses_the_photo_if_it_speaks_of_rights(suffix, encoding, tmp_path):
+    laid(tmp_path / "in", "a.jpg", "b.jpg")
+    says = ("Licence: CC-BY-NC".encode(encoding), "width: 3".encode(encoding))
+    for name, data in zip("ab", says, strict=True):
+        say(tmp_path / "in", f"{name}.{suffix}", data)
+    rows = of_folder(tmp_path / "in")
+    assert "speaks of its licence or consent" in rows["a.jpg"]["reason"] and rows["b.jpg"]["verdict"] is None
+    parts = [("a.jpg", picture(1)), (f"a.{suffix}", says[0]), ("b.jpg", picture(2)), (f"b.{suffix}", says[1])]
+    tar_of(tmp_path / "a.tar", *parts)
+    rows = of_tars(tmp_path / "a.tar")
+    assert "speaks of its licence or consent" in rows["a.tar/a"]["reason"] and rows["a.tar/b"]["verdict"] is None
+
+
+@pytest.mark.parametrize("file", ["IMG.jpg(1).json", "IMG.jpg.supplemental-metadata(1).json", "img(1).json"])
+def test_a_numbered_sidecar_is_of_the_numbered_photo(file, tmp_path):
+    laid(tmp_path, "IMG.jpg", "IMG(1).jpg")
+    say(tmp_path, file, WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert "not used" in rows["IMG(1).jpg"]["reason"] and rows["IMG.jpg"]["verdict"] is None
+
+
+@pytest.mark.parametrize("photo", ["1_crop.jpg", "1 (2).jpg", "1.face.png"])
+def test_a_sidecar_without_a_photo_refuses_those_whose_names_go_on_from_its(photo, tmp_path):
+    laid(tmp_path, photo, "2.jpg")
+    say(tmp_path, "1.json", WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert "1.json may speak of it" in rows[photo]["reason"] and rows["2.jpg"]["verdict"] is None
+
+
+@pytest.mark.parametrize("text", ["sep=;\nuri;consent\na.jpg;withdrawn\n", "uri|consent\na.jpg|withdrawn\n"])
+def test_a_table_may_say_what_stands_between_its_cells(text, tmp_path):
+    laid(tmp_path, "a.jpg")
+    (tmp_path / "a.csv").write_text(f"\ufeff{text}")
+    (row,) = of_table(tmp_path / "a.csv")
+    assert "consent = 'withdrawn'" in row["reason"]
+
+
+def test_photos_in_folders_that_are_called_like_no_person_are_counted(tmp_path, heard):
+    laid(tmp_path, "anna/1.jpg", "val/1.jpg", "val/2.jpg", "top.jpg")
+    assert {row["label"] for row in of_folder(tmp_path).values()} == {"anna", None}
+    assert "2 photos lie in folders that are not called like a person, and have none" in heard.text
+
+
+REFUSED = "all rights reserved|editorial use only|private|non-profit|noncomm|1|other|see LICENSE|no license|unlicensed|"
+REFUSED += "nicht kommerziell|nicht-kommerzielle Nutzung|pas d'utilisation commerciale|uso no comercial|not licensed|"
+REFUSED += (
+    "internal use|students|restricted|do not use|copyrighted|fair use|custom|cc-by-n.c.|CC BY N C|BYNCSA|not known"
+)
+FREE = "CC-BY-SA-4.0|Unlicense|Public Domain Mark|US Government Work|Industrial licence 5|CC BY 4.0 International|ncsa|"
+FREE += "Incorporated Studios contract|unrestricted|No known copyright restrictions"
+
+
+def test_licences_that_say_no_or_nothing_are_not_commercial():
+    assert not [words for words in REFUSED.split("|") if rights.commercial(words)]
+    assert not [words for words in FREE.split("|") if not rights.commercial(words)]
+
+
+TAKEN_BACK = "withdraws|no longer|deletion requested|taken back|lapsed|void|invalid|objection|unsigned|forbidden|"
+TAKEN_BACK += (
+    "nonconsensual|delete|removed on request|consent: no|Not consenting|WithdrawnBySubject|declines|not valid|"
+)
+TAKEN_BACK += "blocked|nope|no permission|cannot be used|must not be used|terminated"
+GIVEN = "signed|not withdrawn|has never been revoked|release no. 4|intended for research|extended 2024|informed consent"
+
+
+def test_consents_that_were_taken_back_in_other_words():
+    assert not [words for words in TAKEN_BACK.split("|") if not rights.withdrawn(words)]
+    assert not [words for words in GIVEN.split("|") if rights.withdrawn(words)]
