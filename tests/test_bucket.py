@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
         (root / f"p{person} ö" / "1.txt").write_text("laughing")
     (root / "p1 ö" / "3.JSON").write_text(json.dumps({"Consent": "withdrawn"}))
     (root / "p2 ö" / "0_info.json").write_text("{}")
+    (root / "p4 ö" / "info.json").write_text(json.dumps([{"Licence": "CC-BY-NC-4.0"}]))
     (root / "p0 ö" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (root / "p0 ö" / "2.json").write_text("{broken")
     (root / ".hidden").mkdir()
@@ -69,6 +70,7 @@ def test_a_bucket_is_read_as_a_folder_is(uploaded, folder, tmp_path):
     assert [path.read_bytes() for path in sorted((tmp_path / "data").rglob("*.tar"))] == shards
     reasons = " ".join(row["reason"] for row in there if row["reason"])
     assert "the photo is not used" in reasons and "p2 ö/0_info.json may speak of it" in reasons
+    assert sum("p4 ö/info.json speaks of licences" in (row["reason"] or "") for row in there) == EACH
     assert not (tmp_path / ".iy/resume/s3/models").exists(), "nothing is kept of what was read"
 
 

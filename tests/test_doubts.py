@@ -5,9 +5,10 @@ import logging
 
 import pytest
 
-from iy import rights
+from iy import records, rights
 from iy.photos import persons
-from tests.photographs import laid, of_folder, of_table, of_tars, picture, say, tar_of
+from iy.photos.run import run
+from tests.photographs import laid, of_folder, of_table, of_tars, picture, say, settings, tar_of
 
 WITHDRAWN = {"consent": "withdrawn"}
 NO = json.dumps(WITHDRAWN).encode()
@@ -122,3 +123,80 @@ GIVEN = "signed|not withdrawn|has never been revoked|release no. 4|intended for 
 def test_consents_that_were_taken_back_in_other_words():
     assert not [words for words in TAKEN_BACK.split("|") if not rights.withdrawn(words)]
     assert not [words for words in GIVEN.split("|") if rights.withdrawn(words)]
+
+
+WIDE = [
+    "metadata.json",
+    "consent.json",
+    "ada.json",
+    "ada/ada.json",
+    "people.csv",
+    "ada/list.jsonl",
+    "Dataset_Infos.JSON",
+]
+
+
+@pytest.mark.parametrize("file", WIDE)
+def test_what_speaks_of_several_photos_at_once_refuses_them(file, tmp_path):
+    laid(tmp_path / "in", "ada/1.jpg", "bob/1.jpg")
+    say(tmp_path / "in", file, [{"file_name": "ada/1.jpg", "Consent": "withdrawn"}])
+    rows = of_folder(tmp_path / "in")
+    assert f"{file} speaks of licences or consents" in rows["ada/1.jpg"]["reason"]
+    ada_alone = file.startswith("ada")
+    assert (rows["bob/1.jpg"]["verdict"] is None) == ada_alone
+    say(tmp_path / "in", file, [{"file_name": "ada/1.jpg", "caption": "smiling"}])
+    assert {row["verdict"] for uri, row in of_folder(tmp_path / "in").items() if uri.endswith("jpg")} == {None}
+
+
+def test_in_a_tar_too_and_a_sidecar_of_a_photo_that_is_gone_speaks_of_no_other(tmp_path):
+    tar_of(tmp_path / "a.tar", ("ada/1.jpg", picture(1)), ("bob/1.jpg", picture(2)), ("ada.json", NO))
+    tar_of(tmp_path / "b.tar", ("1.jpg", picture(3)), ("7.json", NO))
+    rows = of_tars(tmp_path)
+    assert "ada.json speaks of licences or consents" in rows["a.tar/ada/1"]["reason"]
+    assert rows["a.tar/bob/1"]["verdict"] is None and rows["b.tar/1"]["verdict"] is None
+    laid(tmp_path, "in/1.jpg")
+    say(tmp_path, "in/7.json", WITHDRAWN)
+    assert of_folder(tmp_path / "in")["1.jpg"]["verdict"] is None
+
+
+@pytest.mark.parametrize("file", ["a.jpg.license", "a.LICENSE", "a.consent.txt", "a.jpg.licence.txt"])
+def test_a_file_that_is_called_licence_or_consent_is_not_passed_over(file, tmp_path):
+    laid(tmp_path / "in", "a.jpg", "b.jpg")
+    say(tmp_path / "in", file, b"CC-BY-NC-4.0")
+    rows = of_folder(tmp_path / "in")
+    assert "speaks of its licence or consent" in rows["a.jpg"]["reason"] and rows["b.jpg"]["verdict"] is None
+    tar_of(tmp_path / "a.tar", ("a.jpg", picture(1)), (file, b"CC-BY-NC-4.0"))
+    assert "speaks of its licence or consent" in of_tars(tmp_path / "a.tar")["a.tar/a"]["reason"]
+
+
+@pytest.mark.parametrize(
+    "key", ["rights", "Usage Rights", "usage_terms", "opt_out", "withdrawn", "doNotUse", "permission"]
+)
+def test_other_words_for_licence_and_consent_refuse_the_photo_too(key, tmp_path):
+    laid(tmp_path, "a.jpg", "b.jpg")
+    say(tmp_path, "a.json", {key: "x"})
+    say(tmp_path, "b.json", {key: False, "brightness": 3, "copyright": "x", "status": "success", "exif": "{}"})
+    rows = of_folder(tmp_path)
+    assert "which is nearly" in rows["a.jpg"]["reason"] and rows["b.jpg"]["verdict"] is None
+
+
+def test_a_table_finds_a_file_whose_name_is_written_otherwise(tmp_path):
+    laid(tmp_path, "in/Jos\u00e9.jpg", "in/Zoe\u0308.jpg")
+    text = "uri,consent\nin/Jose\u0301.jpg,withdrawn\nin\\Zo\u00eb.jpg,signed\n..\\..\\x.jpg,signed\n"
+    (tmp_path / "a.csv").write_text(text)
+    one, two, three = of_table(tmp_path / "a.csv")
+    assert "not used" in one["reason"] and (two["verdict"], two["consent"]) == (None, "signed")
+    assert "outside the table's folder" in three["reason"] or "cannot be read" in three["reason"]
+
+
+def test_a_consent_that_was_withdrawn_in_one_place_holds_for_the_same_picture_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ada/1.jpg", "ada/2.jpg", "copies/1.jpg"):
+        say(tmp_path / "in", name, picture(2 if "2" in name else 1))
+    say(tmp_path / "in", "copies/1.json", WITHDRAWN)
+    run(settings(source="folder", path="in"))
+    rows = {row["uri"]: row for row in records.read("data/tried/photos/photos.parquet", records.PHOTO)}
+    assert rows["copies/1.jpg"]["consent"] == "withdrawn" and rows["ada/2.jpg"]["verdict"] is None
+    assert rows["ada/1.jpg"]["verdict"] == records.REJECTED and rows["ada/1.jpg"]["consent"] == "withdrawn"
+    assert rows["ada/1.jpg"]["shard"] is None, "no later stage looks at it"
+    assert "the same picture" in rows["ada/1.jpg"]["reason"] and "copies/1.jpg" in rows["ada/1.jpg"]["reason"]

@@ -21,6 +21,7 @@ from iy.erasure.find import find
 from iy.errors import UserError
 from iy.photos.photo import unreadable
 from iy.photos.run import not_erased, run
+from iy.pictures import Unreadable
 from iy.review.log import Judgement, Log
 from iy.synpairs.answers import Answers
 from iy.tracking import connect, experiment_id
@@ -282,10 +283,13 @@ def test_what_cannot_be_read_stays_erased_in_either_spelling_of_its_place(tmp_pa
     for kept, comes in ((composed, apart), (apart, composed)):
         erased.add([storage.sha256(kept.encode())])  # as a list of before holds it
         photos = [
-            unreadable("broken", id=storage.sha256(one.encode()), uri=one) for one in (comes, f"s3://a/b/{comes}")
+            unreadable(Unreadable("broken"), id=storage.sha256(one.encode()), uri=one)
+            for one in (comes, f"s3://a/b/{comes}")
         ]
         photos[1].row["id"] = photos[0].row["id"]  # of a bucket it is of the path below
-        readable = unreadable("refused", id="ab" * 32, uri=comes)  # another photo in the same place, known by its bytes
+        readable = unreadable(
+            Unreadable("refused"), id="ab" * 32, uri=comes
+        )  # another photo in the same place, known by its bytes
         assert list(not_erased([*photos, readable], "s3://a/b")) == [readable]
         shutil.rmtree(erased.LIST.parent)
 

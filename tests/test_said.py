@@ -100,12 +100,12 @@ def test_two_that_say_different_things_are_both_heard(tmp_path):
     say(tmp_path, "b.json", {"license": "CC-BY-4.0", "Licence": "CC-BY-NC-4.0", "caption": " ", "person": ""})
     say(tmp_path, "c.json", {"consent": "withdrawn"})
     say(tmp_path, "c.png.json", {"consent": "signed"})
-    say(tmp_path, "d.json", {"rights": {"License": "CC-BY-NC-4.0"}})
+    say(tmp_path, "d.json", {"meta": {"License": "CC-BY-NC-4.0"}})
     rows = of_folder(tmp_path)
     assert "withdrawn" in rows["a.png"]["reason"] and "withdrawn" in rows["c.png"]["reason"]
     assert rows["b.png"]["licence"] == "CC-BY-NC-4.0; CC-BY-4.0" or not rights.commercial(rows["b.png"]["licence"])
     assert rows["b.png"]["verdict"] is None and rows["b.png"]["label"] is None
-    assert "inside 'rights'" in rows["d.png"]["reason"]
+    assert "inside 'meta'" in rows["d.png"]["reason"]
 
 
 WITHDRAWN = {"consent": "withdrawn"}

@@ -43,7 +43,14 @@ class Bucket:
 
     def sidecars(self, photos: list[str]) -> Sidecars:
         others = (path for path in self.items if not kinds.hidden(PurePosixPath(path).parts))
-        return Sidecars(photos, set(others).difference(photos))
+        return Sidecars(photos, set(others).difference(photos), self.speaks)
+
+    def speaks(self, path: str) -> bool:
+        """Whether an object that is of no single photo says something of licences or consents."""
+        try:
+            return self.items[path].size > sidecar.LONGEST or sidecar.speaks_of_rights(self.contents(path))
+        except Unreadable:
+            return True
 
     def text(self, path: str) -> bytes:
         """A sidecar."""
@@ -101,4 +108,4 @@ def read(bucket: Bucket, sidecars: Sidecars, by_date: bool, settings: params.Pho
         columns |= sidecar.read((PurePosixPath(one).name, bucket.text(one)) for one in sidecars.of(path))
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
-        return unreadable(str(reason), **columns)
+        return unreadable(reason, **columns)

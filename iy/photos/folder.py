@@ -34,7 +34,8 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
             "person or all in one folder"
         )
     paths = [inside(root, one) for one in found]
-    sidecars = Sidecars(paths, (inside(root, one) for one in files if not kinds.is_photo((one.path.name,))))
+    others = (inside(root, one) for one in files if not kinds.is_photo((one.path.name,)))
+    sidecars = Sidecars(paths, others, lambda path: sidecar.file_speaks(root / path))
     folders = [PurePosixPath(path).parts[:-1] for path, one in zip(paths, found, strict=True) if not one.reason]
     by_date = persons.dated(folders)
     persons.tell(folders, by_date, str(settings.path))
@@ -101,7 +102,7 @@ def read(collection: Collection, settings: params.Photos, found: Found) -> Photo
         columns |= sidecar.read(beside(collection.root / one) for one in collection.sidecars.of(path))
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
-        return unreadable(str(reason), **columns)
+        return unreadable(reason, **columns)
 
 
 def beside(file: Path) -> tuple[str, bytes]:

@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 PICTURES = frozenset("jpg jpeg jpe jfif png webp tif tiff bmp gif heic heif hif avif ppm pgm jp2 mpo".split())
 SIDECARS = (".txt", ".json")
-UNREAD = (".yaml", ".yml", ".toml", ".xmp", ".xml")  # speak of photos too, in tongues that are not read here
+UNREAD = (".yaml", ".yml", ".toml", ".xmp", ".xml", ".license", ".licence", ".consent")  # speak too, and are not read
 TABLES = (".csv", ".jsonl", ".parquet")
 METADATA = tuple(f"metadata{kind}" for kind in TABLES)  # Hugging Face's imagefolder
 MACHINES = ("thumbs.db", "desktop.ini")  # what file managers leave
@@ -28,6 +28,10 @@ def is_picture(name: str) -> bool:
 
 def is_tar(name: str) -> bool:
     return PurePath(name).suffix.casefold() == ".tar"
+
+
+def is_table(name: str) -> bool:
+    return name.casefold().endswith(TABLES)
 
 
 def is_metadata(name: str) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from iy.photos.said import Withdrawn
+from iy.pictures import Unreadable
 from iy.records import REJECTED
 from iy.storage import png
 
@@ -26,8 +28,9 @@ def readable(image: np.ndarray, **columns: str | None) -> Photo:
     return Photo({"attributes": "{}", **columns, **seen}, png(image))
 
 
-def unreadable(reason: str, **columns: str | None) -> Photo:
-    return Photo({"attributes": "{}", **columns, "verdict": REJECTED, "reason": reason}, None)
+def unreadable(reason: Unreadable, **columns: str | None) -> Photo:
+    said = {"consent": reason.consent} if isinstance(reason, Withdrawn) else {}
+    return Photo({"attributes": "{}", **columns, **said, "verdict": REJECTED, "reason": str(reason)}, None)
 
 
 def read_all(read: Callable[[Any], Photo], found: Iterable, threads: int, batch: int = BATCH) -> Iterator[Photo]:

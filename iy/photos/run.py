@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from iy import erased, records
+from iy import erased, records, rights
 from iy.errors import UserError
 from iy.params import Params
 from iy.photos import bucket, folder, studio, table, tars
 from iy.photos.photo import Photo
+from iy.records import REJECTED
 from iy.storage import atomic_folder, write_shard
 from iy.tracking import UNTRACKED, StageRun, Tell
 
@@ -27,26 +28,57 @@ log = logging.getLogger(__name__)
 
 def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
-    taken = not_erased(
-        SOURCES[params.photos.source](params.photos, params.workers), f"{params.photos.path}".rstrip("/")
-    )
+    root = (params.photos.path or "").rstrip("/")
+    taken = not_erased(SOURCES[params.photos.source](params.photos, params.workers), root)
     with atomic_folder(params.photos_dir) as aside:
-        seen = Counter()
-        records.stream(aside / "photos.parquet", counted(store(taken, aside), seen, tracked.log_metrics), records.PHOTO)
+        seen, withdrawn = Counter(), {}
+        rows = noted(store(taken, aside), withdrawn)
+        records.stream(aside / "photos.parquet", counted(rows, seen, tracked.log_metrics), records.PHOTO)
+        if withdrawn:
+            seen.update(withdraw(aside / "photos.parquet", withdrawn))
         refuse_none(aside / "photos.parquet", seen, params)
         params.write(aside)
     log.info(
         "photos: %d readable, %d not (kept as rows, with the reason), in %s",
         seen[None],
-        seen[records.REJECTED],
+        seen[REJECTED],
         params.photos_dir,
     )
+
+
+def noted(several: Iterable[list[dict]], withdrawn: dict[str, dict]) -> Iterator[list[dict]]:
+    """The rows; those whose consent was withdrawn are noted by id."""
+    for rows in several:
+        refused = (row for row in rows if row["verdict"] == REJECTED)
+        withdrawn.update({row["id"]: row for row in refused if rights.withdrawn(row["consent"])})
+        yield rows
+
+
+def withdraw(table: Path, withdrawn: dict[str, dict]) -> Counter:
+    """Refuse the same pictures in other places too: who took back a consent does not know of copies. What that changes
+    in the count of verdicts."""
+    changed: Counter = Counter()
+
+    def judged(row: dict) -> dict:
+        said = withdrawn.get(row["id"])
+        if said is None or row["verdict"] == REJECTED:
+            return row
+        changed.update({row["verdict"]: -1, REJECTED: 1})
+        reason = f"it is the same picture as {said['uri']}, whose consent was taken back: {said['consent']}"
+        nowhere = dict.fromkeys(("shard", "offset", "length"))  # no later stage looks at it
+        return row | nowhere | {"verdict": REJECTED, "reason": reason, "consent": said["consent"]}
+
+    again = table.with_name(f".{table.name}")
+    batches = records.batches(table, records.PHOTO, size=SHARD)
+    records.stream(again, ([judged(row) for row in rows] for rows in batches), records.PHOTO)
+    again.replace(table)
+    return changed
 
 
 def counted(several: Iterable[list[dict]], seen: Counter, tell: Tell) -> Iterator[list[dict]]:
     for rows in several:
         seen.update(row["verdict"] for row in rows)
-        tell({"photos_readable": seen[None], "photos_unreadable": seen[records.REJECTED]}, seen.total())
+        tell({"photos_readable": seen[None], "photos_unreadable": seen[REJECTED]}, seen.total())
         yield rows
 
 

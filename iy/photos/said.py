@@ -13,6 +13,15 @@ from typing import Any
 from iy import names, rights
 from iy.pictures import Unreadable
 
+
+class Withdrawn(Unreadable):
+    """A photo is not used because its consent was taken back, in these words."""
+
+    def __init__(self, where: str, consent: str):
+        super().__init__(f"{where} says consent = {consent!r:.60}: the photo is not used")
+        self.consent = consent
+
+
 SPELLINGS = {
     "image": ("image",),
     "uri": ("uri", "file_name", "path"),
@@ -26,6 +35,10 @@ SPELLINGS = {
 MEANING = {names.folded(spelling): ours for ours, several in SPELLINGS.items() for spelling in several}
 RIGHTS = ("licence", "consent")
 OTHERS = ("content", "contents", "silence", "science")  # words of their own, though nearly one of ours
+OTHER_WORDS = dict.fromkeys("rights usagerights rightsholder usageterms termsofuse terms permission".split(), "licence")
+OTHER_WORDS |= dict.fromkeys(
+    "permissions optout optedout withdrawn revoked donotuse release modelrelease".split(), "consent"
+)
 WORDS = {"caption": "caption", "label": "person", "licence": "licence", "consent": "consent"}
 LONGEST = 65536  # characters of what is said under one name
 log = logging.getLogger(__name__)
@@ -46,6 +59,8 @@ def doubtful(name: str) -> str | None:
     for word, ours in (("licen", "licence"), ("consent", "consent")):
         if word in own:
             return ours
+    if own in OTHER_WORDS:
+        return OTHER_WORDS[own]
     close = names.near(name, MEANING) if len(own) > 4 else []
     return min((MEANING[one] for one in close), key=lambda ours: ours not in RIGHTS, default=None)
 
@@ -59,7 +74,7 @@ def understood(pairs: Iterable[tuple[str, Any]], where: str) -> dict[str, Any]:
             continue
         if (ours := meaning(name)) is not None:
             found.setdefault(ours, []).append((rank(ours, name), value))
-        elif (ours := doubtful(name)) is not None:
+        elif (ours := doubtful(name)) is not None and value is not False:
             tell(name, ours, where)
         elif isinstance(value, dict | list):
             refuse_hidden(value, name, where)
@@ -125,7 +140,7 @@ def checked(said: dict[str, Any], where: str) -> dict[str, str]:
         if len(words) > LONGEST:
             raise Unreadable(f"{where} says {WORDS[ours]} in {len(words)} characters: more than {LONGEST}")
     if rights.withdrawn(stated.get("consent", "given")):
-        raise Unreadable(f"{where} says consent = {stated['consent']!r:.60}: the photo is not used")
+        raise Withdrawn(where, names.clean(stated["consent"]))
     return {ours: names.clean(words) for ours, words in stated.items()}
 
 

@@ -9,35 +9,57 @@ import json
 import logging
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
-from pathlib import PurePosixPath
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from iy import names
 from iy.photos import kinds, said
 from iy.pictures import Unreadable
 
 MAXIMUM_BYTES = 65536
+LONGEST = 2**26  # bytes of a table or JSON of many photos that is searched for words of licence
 TOO_LARGE = f"its sidecar {{}} is larger than {MAXIMUM_BYTES} bytes"
 BETWEEN = " _-(~+."  # what may stand between a photo's name and more: "me (1).json", "me_info.json"
+SEVERAL = "metadata info dataset datasetinfo datasetinfos annotations index data images photos captions people".split()
+SEVERAL += "persons labels files manifest list readme about".split()  # what is called so speaks of more than one photo
 NUMBERED = re.compile(r"(.+)(\(\d+\))")
 log = logging.getLogger(__name__)
 
 
 class Sidecars:
-    """Of a collection's files the sidecars, and whose they are; all by their paths in it."""
+    """Of a collection's files the sidecars, and whose they are; all by their paths in it. `speaks`: whether a file that
+    is of no single photo says something of licences or consents."""
 
-    def __init__(self, photos: Iterable[str], others: Iterable[str]):
+    def __init__(self, photos: Iterable[str], others: Iterable[str], speaks: Callable[[str], bool]):
         photos, others = list(photos), list(others)
         stems = {folded(stem(photo)) for photo in photos}
         known = stems | {folded(photo) for photo in photos}
         self.own: dict[str, list[str]] = {}
         self.doubts: dict[str, str] = {}  # a photo's stem -> what may speak of it
+        pictures = (photo for photo in photos if not kinds.is_table(photo))
+        self.folders = {folder for photo in pictures for folder in PurePosixPath(photo).parents}
         self.tables = {PurePosixPath(one).parent: one for one in others if kinds.is_metadata(one)}
         orphans = []
         for file in sorted(one for one in others if one.casefold().endswith((*kinds.SIDECARS, *kinds.UNREAD))):
             owner = owned(file, known)
             self.own.setdefault(owner, []).append(file) if owner else orphans.append(file)
         self.doubt(orphans, stems)
+        wide = [one for one in orphans if one not in self.doubts.values()]
+        wide += [one for one in (*photos, *others) if kinds.is_table(one) and not kinds.is_metadata(one)]
+        self.wide = {scope: one for one in wide if (scope := self.scope(one)) in self.folders and speaks(one)}
+
+    def scope(self, file: str) -> PurePosixPath | None:
+        """Of which folder's photos a file may speak that is of no single one: ada.json of those in ada, a table or
+        info.json of those that lie beside and below it, 7.json of none."""
+        path = PurePosixPath(file)
+        if not kinds.is_table(file) and path.suffix.casefold() != ".json":
+            return None
+        if path.with_suffix("") in self.folders:
+            return path.with_suffix("")
+        name = names.folded(path.stem)
+        several = kinds.is_table(file) or name in (*SEVERAL, names.folded(path.parent.name))
+        return path.parent if several or speaks_of_rights(name.encode()) else None
 
     def doubt(self, orphans: list[str], stems: set[str]) -> None:
         """Note what may speak of photos, and tell what speaks of none."""
@@ -60,6 +82,11 @@ class Sidecars:
     def of(self, photo: str) -> list[str]:
         """The photo's sidecars, text before JSON; one that may be, but is not known to be, refuses it."""
         for folder in PurePosixPath(photo).parents:
+            if (file := self.wide.get(folder)) is not None:
+                raise Unreadable(
+                    f"{file} speaks of licences or consents, maybe of its own: say it in {stem(photo)}.json, or by "
+                    f"photos.licence and photos.consent, or choose photos.source: table; then move {file} away"
+                )
             if (table := self.tables.get(folder)) is not None:
                 raise Unreadable(
                     f"{table} may speak of it: choose photos.source: table, or move {table} away if it is of no use"
@@ -83,7 +110,7 @@ def owned(file: str, known: set[str]) -> str | None:
     """Which of the `known` photos a sidecar is of: me.json and me.jpg.json of me.jpg; of JSON me.jpg.info.json too, and
     me.jpg(1).json of me(1).jpg, as Google Takeout calls them."""
     path = folded(stem(file))
-    if path in known or not file.casefold().endswith(".json"):
+    if path in known or not (file.casefold().endswith(".json") or speaks_of_rights(PurePosixPath(file).name.encode())):
         return path if path in known else None
     if (parts := NUMBERED.fullmatch(path)) and (base := shortened(parts[1], known)):
         return next((one for one in (base + parts[2], stem(base) + parts[2]) if one in known), base)
@@ -112,18 +139,30 @@ def read(several: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     makes the photo unreadable: it may have said that the photo must not be used."""
     columns: dict[str, str] = {}
     for name, data in several:
-        if name.casefold().endswith(kinds.UNREAD):
+        if name.casefold().endswith(kinds.UNREAD) or (is_text(name) and speaks_of_rights(name.encode())):
             refuse_unread(data, name)
             continue
-        understand = caption if name.casefold().endswith(".txt") else fields
+        understand = caption if is_text(name) else fields
         columns = said.joined(columns, understand(text(data, name), name))
     return columns
 
 
+def is_text(name: str) -> bool:
+    return name.casefold().endswith(".txt")
+
+
 def refuse_unread(data: bytes, name: str) -> None:
-    """Refuse the photo for a file beside it that is not read, and holds a word of licence or consent."""
-    if speaks_of_rights(data):
+    """Refuse the photo for a file beside it that is not read, and has a word of licence or consent."""
+    if speaks_of_rights(name.encode() + data):
         raise Unreadable(f"{name} speaks of its licence or consent, and is not read: say it in JSON instead")
+
+
+def file_speaks(path: Path) -> bool:
+    """`speaks_of_rights` of a file; of one that is too large or cannot be read nobody knows."""
+    try:
+        return path.stat().st_size > LONGEST or speaks_of_rights(path.read_bytes())
+    except OSError:
+        return True
 
 
 def speaks_of_rights(data: bytes) -> bool:

@@ -5,6 +5,7 @@ data sets, whose pictures lie in the table itself. A row names a file in the tab
 """
 
 import logging
+import unicodedata
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -82,7 +83,7 @@ class Files:
         if "://" in uri:
             raise Unreadable(f"{uri.partition('://')[0]}:// is not fetched: list files, or objects s3://bucket/key")
         try:
-            path = (self.root / uri).resolve()
+            path = (self.root / self.called(uri)).resolve()
         except (OSError, ValueError, RuntimeError):  # a zero byte, links in a circle
             raise Unreadable("it names no file") from None
         if PurePosixPath(uri).is_absolute() or not path.is_relative_to(self.root):
@@ -90,16 +91,23 @@ class Files:
         self.named.add(path)
         return contents(path)
 
+    def called(self, uri: str) -> str:
+        """The name by which a file is there: tables from a Mac or Windows write letters and folders otherwise."""
+        written = (uri, uri.replace("\\", "/"))
+        forms = (unicodedata.normalize(form, one) for one in written for form in ("NFC", "NFD"))
+        return next((one for one in (*written, *forms) if (self.root / one).exists()), uri)
+
     def beside(self, uri: str) -> dict[str, str]:
         """What the sidecars of a file say; of objects in S3 nothing is asked."""
         if "://" in uri:
             return {}
-        path = self.root / uri
+        path = self.root / self.called(uri)
         if path.parent not in self.folders:
             names = [one.name for one in path.parent.iterdir() if not kinds.hidden((one.name,)) and one.is_file()]
             photos = [name for name in names if kinds.is_photo((name,))]
             others = {name for name in names if not kinds.is_metadata(name)}.difference(photos)
-            self.folders[path.parent] = Sidecars(photos, others)
+            wide = partial(speaks, path.parent)
+            self.folders[path.parent] = Sidecars(photos, others, wide)
         return sidecar.read(folder.beside(path.parent / one) for one in self.folders[path.parent].of(path.name))
 
     def object(self, uri: str) -> bytes:
@@ -112,6 +120,11 @@ class Files:
         with s3.told(uri, "photos.path"), existing(key):
             refuse_large(s3.size(self.store, bucket, key))
             return s3.contents(self.store, bucket, key)
+
+
+def speaks(place: Path, name: str) -> bool:
+    """Whether JSON that is of no single photo says something of licences; the tables here were chosen to be read."""
+    return not kinds.is_table(name) and sidecar.file_speaks(place / name)
 
 
 def read(files: Files, settings: params.Photos, row: Row) -> Photo:
@@ -139,7 +152,7 @@ def read(files: Files, settings: params.Photos, row: Row) -> Photo:
             raise Unreadable(f"its bytes are not those that the table names: sha256 is {kept['id']}")
         return readable(decode(data, settings.maximum_pixels, settings.maximum_side), **kept)
     except Unreadable as reason:
-        return unreadable(str(reason), **kept)
+        return unreadable(reason, **kept)
 
 
 def picture(place: PurePosixPath, understood: dict[str, Any]) -> bytes | str:

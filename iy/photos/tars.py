@@ -101,20 +101,35 @@ def gathered(tar: tarfile.TarFile, name: str, found: Members, cut: bool) -> Iter
     the tar breaks off, and with it may have gone what is said of a picture without JSON."""
     parts = {key: [split(member.name)[1] for member in members] for key, members in found.items()}
     shown = {key: pictured(tar, members) for key, members in found.items()}
-    pictures = [key for key, several in shown.items() if several]
-    lone = (f"{key}.json" for key, several in parts.items() if "json" in several and key not in set(pictures))
-    beside = Sidecars((f"{key}.png" for key in pictures), lone)
+    pictures = {key: None for key, several in shown.items() if several}  # in their order
+    lone = (f"{key}.json" for key, several in parts.items() if "json" in several and key not in pictures)
+    beside = Sidecars((f"{key}.png" for key in pictures), lone, partial(speaks, tar, found))
     folders = [PurePosixPath(split(found[key][0].name)[0]).parts[:-1] for key in pictures]
     by_date = persons.dated(folders)
     persons.tell(folders, by_date, name)
     for key, members in found.items():
         said = statements(tar, members)
-        if key in beside.doubts:
-            said.reason = f"{beside.doubts[key]} may speak of it: call both alike"
+        if key in pictures:
+            said.reason = said.reason or doubt(beside, key)
         if cut and not any(part.endswith("json") for part in parts[key]):
             said.reason = "its sidecar may be in the part of the tar that is missing"
         for number, member in enumerate(shown[key] or members[:1]):
             yield photographed(tar, name, member, number, said, by_date)
+
+
+def speaks(tar: tarfile.TarFile, found: Members, name: str) -> bool:
+    """Whether JSON without a picture says something of licences or consents."""
+    said = [one for one in found[name.removesuffix(".json")] if split(one.name)[1].endswith("json")]
+    return any(one.size > sidecar.LONGEST or speaks_of_rights(contents(tar, one)) for one in said)
+
+
+def doubt(beside: Sidecars, key: str) -> str | None:
+    """Why it is not known what is said of a sample."""
+    try:
+        beside.of(f"{key}.png")
+    except Unreadable as reason:
+        return str(reason)
+    return None
 
 
 def pictured(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> list[tarfile.TarInfo]:
@@ -140,7 +155,7 @@ def statements(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Sample:
             sample.reason = why
         elif is_statement(kind):
             data = contents(tar, member)
-            if kind in ("txt", "json") or kind.partition(".")[0] in PICTURES or speaks_of_rights(data):
+            if kind in ("txt", "json") or kind.partition(".")[0] in PICTURES or speaks_of_rights(kind.encode() + data):
                 sample.said.append((f".{kind}", data))
     sample.said.sort(key=lambda one: (one[0].endswith(".json"), one[0] == ".json"))
     return sample
@@ -148,7 +163,7 @@ def statements(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Sample:
 
 def is_statement(kind: str) -> bool:
     speaks = f".{kind}".endswith((*kinds.SIDECARS, *kinds.UNREAD))
-    return speaks and (kind.endswith("json") or kind.count(".") < 2)
+    return speaks and (kind.endswith("json") or kind.count(".") < 2 or speaks_of_rights(kind.encode()))
 
 
 def photographed(
@@ -227,4 +242,4 @@ def read(settings: params.Photos, sample: Sample) -> Photo:
         columns |= sidecar.read(sample.said)
         return readable(decode(sample.picture, settings.maximum_pixels, settings.maximum_side), **columns)
     except Unreadable as reason:
-        return unreadable(str(reason), **columns)
+        return unreadable(reason, **columns)
