@@ -200,3 +200,23 @@ def test_a_consent_that_was_withdrawn_in_one_place_holds_for_the_same_picture_ev
     assert rows["ada/1.jpg"]["verdict"] == records.REJECTED and rows["ada/1.jpg"]["consent"] == "withdrawn"
     assert rows["ada/1.jpg"]["shard"] is None, "no later stage looks at it"
     assert "the same picture" in rows["ada/1.jpg"]["reason"] and "copies/1.jpg" in rows["ada/1.jpg"]["reason"]
+
+
+PLACES = [
+    (("train_set/ada/1.jpg", "train2017/bob/1.jpg", "Test Images/cem/1.jpg", "fold-2/dan/1.jpg"), "ada bob cem dan"),
+    (("person_1/1.jpg", "face2/1.jpg", "image3/1.jpg", "set4/1.jpg"), "person_1 face2 image3 set4"),
+    ((" 2019 /ada/1.jpg", "2020/bob/1.jpg"), "ada bob"),
+]
+
+
+@pytest.mark.parametrize(("files", "people"), PLACES)
+def test_names_of_parts_may_be_made_of_several_words_and_numbers(files, people, tmp_path):
+    laid(tmp_path, *files)
+    rows = of_folder(tmp_path)
+    assert [rows[name]["label"] for name in files] == people.split()
+
+
+def test_a_folder_around_all_persons_is_told(tmp_path, heard):
+    laid(tmp_path, "lfw/ada/1.jpg", "lfw/bob/1.jpg")
+    of_folder(tmp_path)
+    assert "all are of one person: if ada, bob are persons, name the folder that they lie in" in heard.text

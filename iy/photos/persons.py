@@ -8,10 +8,14 @@ from functools import lru_cache
 
 from iy import names
 
-PARTS = frozenset(
-    "train training test testing val valid validation dev eval image images img imgs photo photos picture pictures "
-    "data dataset face faces people person persons portrait portraits".split()
+SPLITS = frozenset(
+    "train training trainset test testing testset val valid validation valset dev eval fold part split subset".split()
 )
+PARTS = SPLITS | frozenset(
+    "set image images img imgs photo photos picture pictures data dataset face faces people person persons portrait "
+    "portraits".split()
+)
+WORD = re.compile(r"[^\W\d_]+")
 DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
 MONTH = re.compile(r"\d\d?")  # or a day, below a date
 log = logging.getLogger(__name__)
@@ -22,19 +26,27 @@ def dated(several: Iterable[Folders]) -> bool:
     """Are the photos sorted by date? Only if every outermost folder is called like one: 2019 may be a person's number,
     where others are not."""
     outermost = {folders[start] for folders in several if (start := after_parts(folders)) < len(folders)}
-    return bool(outermost) and all(DATE.fullmatch(one) for one in outermost)
+    return bool(outermost) and all(DATE.fullmatch(names.clean(one)) for one in outermost)
 
 
 def after_parts(folders: Folders, start: int = 0) -> int:
-    while start < len(folders) and folders[start].casefold() in PARTS:
+    while start < len(folders) and is_part(folders[start]):
         start += 1
     return start
+
+
+@lru_cache(4096)
+def is_part(folder: str) -> bool:
+    """Does the name only say which part of a collection it is? train, test_images, fold 2; but person_2 is somebody."""
+    words = set(WORD.findall(folder.casefold()))
+    numbered = any(letter.isdigit() for letter in folder)
+    return bool(words) and words <= (SPLITS | {"set"} if numbered else PARTS) and not (numbered and words == {"set"})
 
 
 def level(folders: Folders, by_date: bool) -> int:
     """Where in `folders` the person stands; their number where none does."""
     start = after_parts(folders)
-    if by_date and start < len(folders) and DATE.fullmatch(folders[start]):
+    if by_date and start < len(folders) and DATE.fullmatch(names.clean(folders[start])):
         start += 1
         while start < len(folders) and MONTH.fullmatch(folders[start]):
             start += 1
@@ -50,12 +62,14 @@ def tell(several: Iterable[Folders], by_date: bool, place: str) -> None:
     """Say what the persons are called and at which level, and above which folders."""
     above: dict[int, set[str]] = {}
     called: dict[int, set[str]] = {}
+    within: set[str] = set()  # folders right below the persons'
     without: Counter[str] = Counter()  # photos right in folders that are called like no person
     for folders in several:
         at = level(folders, by_date)
         above.setdefault(at, set()).update(folders[:at])
         if at < len(folders):
             called.setdefault(at, set()).add(names.clean(folders[at]))
+            within.update(folders[at + 1 : at + 2])
         elif folders:
             without["/".join(folders)] += 1
     for at, found in sorted(called.items()):
@@ -65,6 +79,10 @@ def tell(several: Iterable[Folders], by_date: bool, place: str) -> None:
         say(
             f"{without.total()} photos lie in folders that are not called like a person, and have none, in {place}: "
             f"{some(set(without))}; a folder within, or a sidecar, may name one"
+        )
+    if sum(map(len, called.values())) == 1 and len(within) > 1:
+        say(
+            f"all are of one person: if {some(within)} are persons, name the folder that they lie in instead of {place}"
         )
     by_spelling: dict[str, set[str]] = {}
     for one in set().union(*called.values()):
