@@ -39,15 +39,15 @@ class Sidecars:
         self.doubts: dict[str, str] = {}  # a photo's stem -> what may speak of it
         pictures = (photo for photo in photos if not kinds.is_table(photo))
         self.folders = {folder for photo in pictures for folder in PurePosixPath(photo).parents}
-        self.tables = {PurePosixPath(one).parent: one for one in others if kinds.is_metadata(one)}
+        self.tables = {PurePosixPath(one).parent: one for one in sorted(others) if kinds.is_metadata(one)}
         orphans = []
         for file in sorted(one for one in others if one.casefold().endswith((*kinds.SIDECARS, *kinds.UNREAD))):
             owner = owned(file, known)
             self.own.setdefault(owner, []).append(file) if owner else orphans.append(file)
         self.doubt(orphans, stems)
-        wide = [one for one in orphans if one not in self.doubts.values()]
-        wide += [one for one in (*photos, *others) if kinds.is_table(one) and not kinds.is_metadata(one)]
-        self.wide = {scope: one for one in wide if (scope := self.scope(one)) in self.folders and speaks(one)}
+        wide = set(orphans).difference(self.doubts.values())
+        wide |= {one for one in (*photos, *others) if kinds.is_table(one) and not kinds.is_metadata(one)}
+        self.wide = {scope: one for one in sorted(wide) if (scope := self.scope(one)) in self.folders and speaks(one)}
 
     def scope(self, file: str) -> PurePosixPath | None:
         """Of which folder's photos a file may speak that is of no single one: ada.json of those in ada, a table or
@@ -76,7 +76,8 @@ class Sidecars:
         for photo in stems if lone else ():  # me_crop.jpg, where me.json is of no photo
             for path in beginnings(photo, lone):
                 self.doubts[photo] = lone[path]
-        if unsure := [one for one in orphans if one not in self.doubts.values()]:
+        doubtful = set(self.doubts.values())
+        if unsure := [one for one in orphans if one not in doubtful]:
             log.warning("photos: %d sidecars are of no photo, such as %s", len(unsure), ", ".join(unsure[:3]))
 
     def of(self, photo: str) -> list[str]:
