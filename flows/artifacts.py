@@ -22,7 +22,7 @@ FACTS = ("metrics.json", "calibration.json", "bounds.json", "training.json", "re
 
 def publish(stage: str, where: Place, state: str) -> None:
     """Artifacts of one stage that is up to date, from what it wrote under data/, models/ and reports/."""
-    profile = where.params.profile
+    profile = where.settings.profile
     for kind in ("data", "models", "reports"):
         for name in FACTS:
             path = where.folder / kind / profile / stage / name
@@ -98,7 +98,7 @@ def short(value: Any) -> Any:
 
 def keep_report(stage: str, where: Place) -> Path | None:
     """This run's own copy of a stage's report: the next run replaces the one under reports/."""
-    source = where.folder / "reports" / where.params.profile / stage
+    source = where.folder / "reports" / where.settings.profile / stage
     if not source.is_dir():
         return None
     target = where.state / "reports" / str(flow_run.id) / stage
@@ -128,7 +128,7 @@ def summary(where: Place, pipeline: str, home: bool) -> dict[str, str]:
     )
     places = {}
     if report:
-        own = where.home / "reports" / where.params.profile / report.relative_to(kept)
+        own = where.home / "reports" / where.settings.profile / report.relative_to(kept)
         places["Report"] = str(own if home else report)
     if link := mlflow_run(where.state, pipeline):
         places["MLflow run"] = link

@@ -62,23 +62,23 @@ def overrides(photos: str | None, changes: list[str]) -> dict[str, Any]:
 def checked(profile: str | None, changes: dict[str, Any], stage: str | None, force: bool) -> int:
     """Settings are checked before the seconds that Prefect takes to start."""
     home = Path.cwd()
-    params, in_place = place.chosen(profile, changes, home)
+    settings, in_place = place.chosen(profile, changes, home)
     if stage and stage not in graph.names(home):
         raise UserError(f"--stage {stage}: dvc.yaml states no such stage, only {', '.join(graph.names(home))}")
-    if params.select.review == "required":
-        params.select.decided()
+    if settings.select.review == "required":
+        settings.select.decided()
     place.supported(home)
     if not in_place:
         experiment.possible(home)
     orphans.sweep(locks.to_terminal)
     if in_place and not force and not stage and up_to_date(home):
         print("Everything is up to date.")
-        report = home / params.report_dir("evaluate") / "index.html"
+        report = home / settings.report_dir("evaluate") / "index.html"
         print(f"{'Report':<12} {report}\n{'Runs':<12} `make ui` shows those that made it, in Prefect and MLflow")
         return 0
     if not stage:
-        faces.require(params)
-        models.require(params)
+        faces.require(settings)
+        models.require(settings)
     return through_prefect(profile, changes, stage, force)
 
 

@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from flows import graph, locks
-from iy import git, project
-from iy import params as settings
+from iy import git, params, project
 from iy.errors import UserError
 from iy.storage import file_sha256, sha256
 
 UNTRACKED_LIMIT = 200 * 2**20  # bytes of files that git does not know: more is a data set, not an edit
 
 
-def chosen(profile: str | None, overrides: dict[str, Any], home: Path) -> settings.Params:
+def chosen(profile: str | None, overrides: dict[str, Any], home: Path) -> params.Params:
     """The settings of `profile` (None: params.yaml's) with `overrides` applied; a mistake is one sentence."""
     with contextlib.chdir(home):
-        params = settings.load(profile)
+        settings = params.load(profile)
         if not overrides:
-            return params
-        values = settings.read_yaml(Path("profiles", f"{params.profile}.yaml"))
-        return settings.parse({"profile": params.profile, **changed(values, overrides)}, "overrides")
+            return settings
+        values = params.read_yaml(Path("profiles", f"{settings.profile}.yaml"))
+        return params.parse({"profile": settings.profile, **changed(values, overrides)}, "overrides")
 
 
 def changed(values: Any, overrides: dict[str, Any]) -> Any:
@@ -137,7 +136,7 @@ def create(home: Path, top: Path, profile: str, overrides: dict[str, Any], start
     (folder / project.STATE).symlink_to(project.state(home))
     share_cache(home, folder)
     edit(folder, profile, overrides, home)
-    link(home, folder, settings.read_yaml(folder / "profiles" / f"{profile}.yaml"))
+    link(home, folder, params.read_yaml(folder / "profiles" / f"{profile}.yaml"))
     mark = folder / ".dvc" / "tmp" / "started-from"
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.write_text(start)

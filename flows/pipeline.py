@@ -16,12 +16,12 @@ from prefect.states import Completed, Failed
 from flows import artifacts, durations, experiment, graph, orphans, review
 from flows.place import DEFAULT, Place, called, place
 from flows.stage import repro
-from iy import params as settings
+from iy import params
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
 from iy.process import die_with_parent
 
-Profile = Literal[tuple([DEFAULT, *settings.profiles()])]
+Profile = Literal[tuple([DEFAULT, *params.profiles()])]
 FORM = """
 
 Args:
@@ -101,14 +101,14 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     """The first state that is not Completed, or None."""
     needs = graph.upstream(where.folder)
     stages = [stage for stage in needs if target is None or stage in needed(needs, target)]
-    profile = where.params.profile
+    profile = where.settings.profile
     get_run_logger().info(durations.expected(where.state, profile, stages))
     progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
     assert isinstance(progress, UUID)  # a coroutine only where one is awaited
     states: dict[str, State] = {}
     for number, stage in enumerate(stages, 1):
-        if stage == "select" and where.params.select.review == "required":
-            review.wait(where.folder, where.params)
+        if stage == "select" and where.settings.select.review == "required":
+            review.wait(where.folder, where.settings)
         states[stage] = repro(
             stage,
             str(where.folder),

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import experiment, locks
-from iy import params as settings
-from iy import project
+from iy import params, project
 from iy.errors import UserError
 from iy.storage import sha256
 
@@ -23,7 +22,7 @@ class Place:
 
     home: Path
     folder: Path
-    params: settings.Params
+    settings: params.Params
     name: str | None
 
     @property
@@ -31,25 +30,25 @@ class Place:
         return project.state(self.home)
 
 
-def chosen(profile: str | None, overrides: dict[str, Any], home: Path) -> tuple[settings.Params, bool]:
+def chosen(profile: str | None, overrides: dict[str, Any], home: Path) -> tuple[params.Params, bool]:
     """The settings, and whether they are the very ones that params.yaml and its profile state."""
-    params = experiment.chosen(profile, overrides, home)
-    return params, not overrides and params.profile == experiment.chosen(None, {}, home).profile
+    settings = experiment.chosen(profile, overrides, home)
+    return settings, not overrides and settings.profile == experiment.chosen(None, {}, home).profile
 
 
 @contextlib.contextmanager
 def place(profile: str | None, overrides: dict[str, Any], say: Callable[[str], None]) -> Iterator[Place]:
     """The place, which no other run works in meanwhile."""
     home = Path.cwd()
-    params, in_place = chosen(profile, overrides, home)
+    settings, in_place = chosen(profile, overrides, home)
     if in_place:
         lock = project.state(home) / "locks" / f"workspace-{sha256(str(home).encode())[:8]}.lock"
         with locks.held(lock, f"the project folder {home}", say):
-            yield Place(home=home, folder=home, params=params, name=None)
+            yield Place(home=home, folder=home, settings=settings, name=None)
         return
-    name = experiment.title(params.profile, overrides)
-    with experiment.worktree(home, name, params.profile, overrides, say) as folder:
-        yield Place(home=home, folder=folder, params=params, name=name)
+    name = experiment.title(settings.profile, overrides)
+    with experiment.worktree(home, name, settings.profile, overrides, say) as folder:
+        yield Place(home=home, folder=folder, settings=settings, name=name)
 
 
 def supported(home: Path) -> None:
@@ -82,6 +81,6 @@ def named(profile: str | None) -> str:
     if profile and profile != DEFAULT:
         return profile
     try:
-        return str(settings.read_yaml(Path("params.yaml"))["profile"])
+        return str(params.read_yaml(Path("params.yaml"))["profile"])
     except (UserError, KeyError, TypeError):
         return DEFAULT

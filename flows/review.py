@@ -26,30 +26,30 @@ SECONDS = 2.0  # between looks at the log
 PATIENCE = 365 * 86400  # seconds until Prefect calls a paused run failed
 
 
-def wait(folder: Path, params: Params) -> None:
+def wait(folder: Path, settings: Params) -> None:
     """Until nothing is left to judge; then write the decisions, which select reads."""
-    file, said = params.select.decided(), ask(folder, params, "left")
+    file, said = settings.select.decided(), ask(folder, settings, "left")
     if said.returncode:
-        with served(folder, params):
+        with served(folder, settings):
             pause(said.stdout.strip())
-            until_judged(folder, params)
+            until_judged(folder, settings)
             propose(Running())
-    exported = ask(folder, params, "export", file)
+    exported = ask(folder, settings, "export", file)
     if exported.returncode:
         raise UserError(exported.stderr.strip().removeprefix("error: "))
     get_run_logger().info(exported.stdout.strip())
 
 
-def until_judged(folder: Path, params: Params) -> None:
-    log, seen = folder / log_path(params.profile), None
+def until_judged(folder: Path, settings: Params) -> None:
+    log, seen = folder / log_path(settings.profile), None
     while True:
         changed = log.stat().st_mtime_ns if log.exists() else None
         if changed != seen:
-            seen, said = changed, ask(folder, params, "left")
+            seen, said = changed, ask(folder, settings, "left")
             if not said.returncode:
                 return
         if resumed():
-            pause(ask(folder, params, "left").stdout.strip())
+            pause(ask(folder, settings, "left").stdout.strip())
         time.sleep(SECONDS)
 
 
@@ -72,13 +72,13 @@ def resumed() -> bool:
 
 
 @contextlib.contextmanager
-def served(folder: Path, params: Params) -> Iterator[None]:
+def served(folder: Path, settings: Params) -> Iterator[None]:
     """The review's page, unless somebody has it open already."""
     create_link_artifact(
         address(), link_text="judge photos and pairs", key="review", description="Stage select waits for this"
     )
     page = process.start(
-        process.python("iy", "review", "--profile", params.profile), cwd=folder, env=environment(folder, None)
+        process.python("iy", "review", "--profile", settings.profile), cwd=folder, env=environment(folder, None)
     )
     try:
         yield
@@ -88,9 +88,9 @@ def served(folder: Path, params: Params) -> Iterator[None]:
         page.wait()
 
 
-def ask(folder: Path, params: Params, *words: str) -> subprocess.CompletedProcess:
+def ask(folder: Path, settings: Params, *words: str) -> subprocess.CompletedProcess:
     """`iy review WORDS`, in the run's own folder: a worktree has its own data."""
-    command = process.python("iy", "review", *words, "--profile", params.profile)
+    command = process.python("iy", "review", *words, "--profile", settings.profile)
     done = subprocess.run(command, cwd=folder, env=environment(folder, None), capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise UserError(done.stderr.strip().removeprefix("error: ") or f"iy review {words[0]} failed")

@@ -33,15 +33,15 @@ def silent(row: dict) -> bool:
     return row["verdict"] == ACCEPTED and not row["caption"]
 
 
-def caption(rows: list[dict], folder: Path, params: Params, kept: Path) -> list[dict]:
+def caption(rows: list[dict], folder: Path, settings: Params, kept: Path) -> list[dict]:
     """Accepted rows without a caption get one; those with the same id, the same. kept: see `by_model`."""
     silenced = {row["id"]: row for row in rows if silent(row)}
     if not silenced:
         return rows
-    if params.curate.captioner == "auto":
+    if settings.curate.captioner == "auto":
         said = {name: plain(row) for name, row in silenced.items()}
     else:
-        said = by_model(silenced, folder, params, kept)
+        said = by_model(silenced, folder, settings, kept)
     return [row | {"caption": said[row["id"]]} if silent(row) else row for row in rows]
 
 
@@ -65,13 +65,13 @@ def named_pose(yaw: float, pitch: float, roll: float) -> str:
     return "frontal"
 
 
-def by_model(rows: dict[str, dict], folder: Path, params: Params, kept: Path) -> dict[str, str]:
+def by_model(rows: dict[str, dict], folder: Path, settings: Params, kept: Path) -> dict[str, str]:
     """Captions by photo id.
 
     The file `kept` has them after every batch: when the stage goes on, the model is asked for those that it lacks.
     """
-    curate, said = params.curate, json.loads(kept.read_text()) if kept.exists() else {}
-    captioner = opened(curate.caption_model, curate.caption_batch, params.device)
+    curate, said = settings.curate, json.loads(kept.read_text()) if kept.exists() else {}
+    captioner = opened(curate.caption_model, curate.caption_batch, settings.device)
     missing = [name for name in rows if name not in said]
     for start in range(0, len(missing), curate.caption_batch):
         names = missing[start : start + curate.caption_batch]
@@ -80,10 +80,10 @@ def by_model(rows: dict[str, dict], folder: Path, params: Params, kept: Path) ->
     return said
 
 
-def require(params: Params) -> None:
+def require(settings: Params) -> None:
     """Open the model, where one is asked for: what is wrong with it is told before the long work."""
-    if params.curate.captioner == "transformers":
-        opened(params.curate.caption_model, params.curate.caption_batch, params.device)
+    if settings.curate.captioner == "transformers":
+        opened(settings.curate.caption_model, settings.curate.caption_batch, settings.device)
 
 
 @cache

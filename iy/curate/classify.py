@@ -30,21 +30,21 @@ MARGIN = 1.5  # side of a face's crop, in face-box sides: as FairFace, which age
 DIGITS = 4  # of a probability
 
 
-def opened(params: Params) -> dict[str, "Classifier"]:
+def opened(settings: Params) -> dict[str, "Classifier"]:
     """The classifiers that the settings name, in their order."""
-    if not params.curate.classifiers:
+    if not settings.curate.classifiers:
         return {}
     from iy.curate.classifier import Classifier
     from iy.device import choose_device
 
     return {
-        name: Classifier(name, one, BATCH, choose_device(params.device))
-        for name, one in params.curate.classifiers.items()
+        name: Classifier(name, one, BATCH, choose_device(settings.device))
+        for name, one in settings.curate.classifiers.items()
     }
 
 
 def classify(
-    params: Params, classifiers: dict[str, "Classifier"], folder: Path, parts: list[Path], work: Path
+    settings: Params, classifiers: dict[str, "Classifier"], folder: Path, parts: list[Path], work: Path
 ) -> list[Path]:
     """The measured parts with the classifiers' scores and verdicts, in `work`; those already there are kept.
 
@@ -52,10 +52,10 @@ def classify(
     """
     if not classifiers:
         return parts
-    settings = params.resolved()["curate"]["classifiers"]
-    place = resume.place(work, "classified", [one["model"] for one in settings.values()], list(settings.items()))
+    named = settings.resolved()["curate"]["classifiers"]
+    place = resume.place(work, "classified", [one["model"] for one in named.values()], list(named.items()))
     done = [place / part.name for part in parts]
-    with ThreadPoolExecutor(params.workers.count) as readers:
+    with ThreadPoolExecutor(settings.workers.count) as readers:
 
         def read(rows: list[dict]) -> list[np.ndarray]:
             return list(readers.map(partial(read_image, folder), rows))

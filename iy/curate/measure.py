@@ -41,16 +41,16 @@ class Part(NamedTuple):
     settings: str
 
 
-def measure(params: Params, folder: Path, work: Path, tell: Tell) -> list[Path]:
+def measure(settings: Params, folder: Path, work: Path, tell: Tell) -> list[Path]:
     """The parts in `work` of the table in `folder`, rows in their order; those already there are kept."""
     load_analyser(
-        params.faces, params.usage, params.device
+        settings.faces, settings.usage, settings.device
     )  # a missing pack is one sentence here, not a broken process pool
     with records.opened(folder / "photos.parquet", records.PHOTO) as file:
         count = file.metadata.num_rows
-    settings, size = json.dumps(params.resolved()), part_size(count)
+    text, size = json.dumps(settings.resolved()), part_size(count)
     parts = [
-        Part(work / f"{start // size:05d}.parquet", folder, start, min(start + size, count), settings)
+        Part(work / f"{start // size:05d}.parquet", folder, start, min(start + size, count), text)
         for start in range(0, count, size)
     ]
     missing = [part for part in parts if not part.path.exists()]
@@ -58,7 +58,7 @@ def measure(params: Params, folder: Path, work: Path, tell: Tell) -> list[Path]:
         log.info("curate: %d of %d parts are already there", len(parts) - len(missing), len(parts))
     with tqdm(total=sum(part.stop - part.start for part in missing), desc="faces", mininterval=1) as bar:
         for done in workers.each(
-            measure_part, missing, params.workers, chunk=1, alone=1 if count > ALONE else len(parts)
+            measure_part, missing, settings.workers, chunk=1, alone=1 if count > ALONE else len(parts)
         ):
             bar.update(done)
             tell({"photos_measured": bar.n}, bar.n)
@@ -75,18 +75,18 @@ def part_size(count: int) -> int:
 def measure_part(part: Part) -> int:
     """Measure and judge the photos of one part."""
     cv2.setNumThreads(1)
-    params, analyser = opened(part.settings)
+    settings, analyser = opened(part.settings)
     rows = records.rows(part.folder / "photos.parquet", records.PHOTO, part.start, part.stop)
     rows = [row | columns(read_image(part.folder, row), analyser) if row["shard"] is not None else row for row in rows]
-    rows = [filters.judge(row, params.curate, params.usage) for row in rows]
-    records.write(part.path, captions.refuse_silent(rows, params.curate), records.PHOTO)
+    rows = [filters.judge(row, settings.curate, settings.usage) for row in rows]
+    records.write(part.path, captions.refuse_silent(rows, settings.curate), records.PHOTO)
     return len(rows)
 
 
 @cache
-def opened(settings: str) -> tuple[Params, Analyser]:
-    params = parse(json.loads(settings), "settings")
-    return params, load_analyser(params.faces, params.usage, params.device)
+def opened(text: str) -> tuple[Params, Analyser]:
+    settings = parse(json.loads(text), "settings")
+    return settings, load_analyser(settings.faces, settings.usage, settings.device)
 
 
 def columns(image: np.ndarray, analyser: Analyser) -> dict:

@@ -44,20 +44,23 @@ class Seen(NamedTuple):
     persons: dict[str, list[dict]]
 
 
-def write(params: Params, calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> None:
+def write(settings: Params, calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> None:
     """The page of the table that the stage has written."""
-    classifiers = params.curate.classifiers
-    folder, seen = params.report_dir("curate"), look(params.data_dir("curate") / "photos.parquet", list(classifiers))
+    classifiers = settings.curate.classifiers
+    folder, seen = (
+        settings.report_dir("curate"),
+        look(settings.data_dir("curate") / "photos.parquet", list(classifiers)),
+    )
     sections = [
         ("Summary", [summary(seen)]),
         ("Why photos were rejected", reasons(seen)),
-        ("Rejected photos", rejects(params.photos_dir, seen)),
-        ("Persons", persons(params.photos_dir, seen)),
+        ("Rejected photos", rejects(settings.photos_dir, seen)),
+        ("Persons", persons(settings.photos_dir, seen)),
         ("Recogniser", recogniser(calibration, genuine, impostor)),
         ("Distributions", distributions(seen, classifiers)),
     ]
     used = seen.splits.total()
-    lead = f"profile {params.profile}: {used} of {used + seen.reasons.total()} photos are used"
+    lead = f"profile {settings.profile}: {used} of {used + seen.reasons.total()} photos are used"
     with atomic_folder(folder) as aside:  # as a whole: a killed stage leaves nothing in what DVC keeps
         write_bytes(aside / "index.html", report.page("Curated photos", sections, lead).encode())
 

@@ -34,18 +34,18 @@ MAKERS = ("iy.curate.measure", "iy.curate.classify", "iy.curate.captions")  # of
 log = logging.getLogger(__name__)
 
 
-def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
+def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write data/<profile>/curate (photos.parquet, calibration.json, settings.json) and reports/<profile>/curate."""
-    work, tell = work_folder(params), tracked.log_metrics
-    tracked.log_dataset("photos", params.photos_dir / "photos.parquet")
-    with atomic_folder(params.data_dir("curate")) as aside:
-        photos = write_table(params, params.photos_dir, work, table := aside / "photos.parquet", tell)
+    work, tell = work_folder(settings), tracked.log_metrics
+    tracked.log_dataset("photos", settings.photos_dir / "photos.parquet")
+    with atomic_folder(settings.data_dir("curate")) as aside:
+        photos = write_table(settings, settings.photos_dir, work, table := aside / "photos.parquet", tell)
         calibration, genuine, impostor = calibrate.calibrate(
             records.picked(table, records.PHOTO, calibrate.chosen(photos))
         )
         write_json(aside / "calibration.json", calibration)
-        params.write(aside)
-    page.write(params, calibration, genuine, impostor)
+        settings.write(aside)
+    page.write(settings, calibration, genuine, impostor)
     for old in work.parent.glob("curate-*"):  # of other settings too: they hold faces
         shutil.rmtree(old)
     kept = photos.kept()
@@ -56,51 +56,54 @@ def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
         len(kept),
         len(photos),
         len(people),
-        params.report_dir("curate") / "index.html",
+        settings.report_dir("curate") / "index.html",
     )
 
 
 def write_table(
-    params: Params, folder: Path, work: Path, table: Path, tell: Tell = UNTRACKED.log_metrics
+    settings: Params, folder: Path, work: Path, table: Path, tell: Tell = UNTRACKED.log_metrics
 ) -> Collection:
     """The photos in `folder`, curated, as `table`; what is done lies in `work` until all is."""
-    captions.require(params)
-    parts, photos = curate(params, folder, work, tell)
+    captions.require(settings)
+    parts, photos = curate(settings, folder, work, tell)
     finished = tqdm(
         collection.finished(parts, photos),
         "captions",
         len(parts),
         mininterval=1,
-        disable=params.curate.captioner != "transformers",
+        disable=settings.curate.captioner != "transformers",
     )
-    said = captions.place(work, params.curate)
+    said = captions.place(work, settings.curate)
     several = (
-        captions.caption(rows, folder, params, said / f"{part.stem}.json")
+        captions.caption(rows, folder, settings, said / f"{part.stem}.json")
         for part, rows in zip(parts, finished, strict=True)
     )
     records.stream(table, several, records.PHOTO)
     return photos
 
 
-def work_folder(params: Params) -> Path:
+def work_folder(settings: Params) -> Path:
     """Where what is measured, classified and captioned is kept until all is."""
-    table, pack = params.photos_dir / "photos.parquet", params.faces.pack
-    measuring = [f"curate.{name}" for name in type(params.curate).model_fields if name not in OF_ALL]
+    table, pack = settings.photos_dir / "photos.parquet", settings.faces.pack
+    measuring = [f"curate.{name}" for name in type(settings.curate).model_fields if name not in OF_ALL]
     inputs = [table, *([Path(pack)] if pack else []), list(PART)]
-    return resume.work_folder(params, "curate", ["usage", "faces", *measuring], inputs, MAKERS)
+    return resume.work_folder(settings, "curate", ["usage", "faces", *measuring], inputs, MAKERS)
 
 
-def curate(params: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[Path], Collection]:
+def curate(settings: Params, folder: Path, work: Path, tell: Tell) -> tuple[list[Path], Collection]:
     """The measured parts of the photos in `folder`; what is decided of all: who is accepted, why not, person, split."""
-    settings, classifiers = params.curate, classify.opened(params)  # what cannot be opened is told before the long work
-    parts = classify.classify(params, classifiers, folder, measure(params, folder, work, tell), work)
+    section, classifiers = (
+        settings.curate,
+        classify.opened(settings),
+    )  # what cannot be opened is told before the long work
+    parts = classify.classify(settings, classifiers, folder, measure(settings, folder, work, tell), work)
     photos = collection.read(parts)
-    original = duplicates.reject_copies(photos, settings)
+    original = duplicates.reject_copies(photos, section)
     need_some(photos, parts)
-    group.group(photos, settings, load_analyser(params.faces, params.usage, params.device).recogniser.threshold)
+    group.group(photos, section, load_analyser(settings.faces, settings.usage, settings.device).recogniser.threshold)
     for copy, stays in original.items():
         photos.person[copy] = photos.person[stays]
-    split.split(photos, settings, params.seed)
+    split.split(photos, section, settings.seed)
     return parts, photos
 
 

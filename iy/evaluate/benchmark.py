@@ -32,7 +32,7 @@ def places(subjects: int, prompts: int, seeds: int) -> list[Place]:
 class Benchmark:
     """Everything that is the same for all models. crops: each subject's masked reference, uint8 (S, S, 3)."""
 
-    params: Params
+    settings: Params
     subjects: list[Subject]
     prompts: list[Prompt]
     places: list[Place]

@@ -21,9 +21,9 @@ from iy.storage import png, write_shard
 SHARD = 256  # cells
 
 
-def reference_crop(params: Params, row: dict) -> np.ndarray:
+def reference_crop(settings: Params, row: dict) -> np.ndarray:
     """The masked face crop of a PHOTO row, as the model was trained on: uint8 (S, S, 3)."""
-    return crop.reference_crop(params, params.photos_dir, row)
+    return crop.reference_crop(settings, settings.photos_dir, row)
 
 
 def cells(benchmark: Benchmark, with_reference: bool) -> list[Cell]:
@@ -32,17 +32,17 @@ def cells(benchmark: Benchmark, with_reference: bool) -> list[Cell]:
         Cell(
             benchmark.prompts[one.prompt].text,
             benchmark.crops[one.subject] if with_reference else None,
-            cell_seed(benchmark.params.seed, benchmark.subjects[one.subject].person, one.prompt, one.number),
+            cell_seed(benchmark.settings.seed, benchmark.subjects[one.subject].person, one.prompt, one.number),
         )
         for one in benchmark.places
     ]
 
 
 def images(
-    params: Params, pipeline: ImagineYourselfPipeline, wanted: Sequence[Cell], folder: Path, name: str
+    settings: Params, pipeline: ImagineYourselfPipeline, wanted: Sequence[Cell], folder: Path, name: str
 ) -> Iterator[list[np.ndarray]]:
     """uint8 images of `wanted`, SHARD at a time; drawn ones are kept as <folder>/<number>.tar and read from there."""
-    settings, how = params.evaluate, params.draw
+    section, how = settings.evaluate, settings.draw
     for number, start in enumerate(range(0, len(wanted), SHARD)):
         path = folder / f"{number:05d}.tar"
         if not path.exists():
@@ -52,7 +52,7 @@ def images(
                 steps=how.steps,
                 guidance=how.guidance,
                 identity_guidance=how.identity_guidance,
-                batch=settings.batch,
+                batch=section.batch,
                 progress=name,
             )
             write_shard(path, [(f"{start + i:08d}.png", png(image)) for i, image in enumerate(drawn)])
@@ -64,18 +64,18 @@ def read_shard(path: Path) -> list[np.ndarray]:
         return [np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB")) for member in tar]
 
 
-def work_folder(params: Params, model: str, made: Path | None) -> Path:
+def work_folder(settings: Params, model: str, made: Path | None) -> Path:
     """Where the images of `model` are kept until all are there."""
     sections, table = (
         ("seed", "usage", "base", "model", "faces", "draw", "evaluate"),
-        params.data_dir("curate") / "photos.parquet",
+        settings.data_dir("curate") / "photos.parquet",
     )
-    return resume.work_folder(params, f"evaluate-{model}", sections, [table, made], [__name__])
+    return resume.work_folder(settings, f"evaluate-{model}", sections, [table, made], [__name__])
 
 
-def open_model(params: Params, base: Base, folder: Path | None) -> ImagineYourselfPipeline:
+def open_model(settings: Params, base: Base, folder: Path | None) -> ImagineYourselfPipeline:
     """The pipeline of a bundle, or of the base alone, on the one opened base."""
     if folder is None:  # a fresh adapter has no effect in parallel attention; concatenated, it would have
-        return ImagineYourselfPipeline.from_base(base, params.model.model_copy(update={"attention": "parallel"}))
+        return ImagineYourselfPipeline.from_base(base, settings.model.model_copy(update={"attention": "parallel"}))
     model = bundle.load(folder, base).requires_grad_(False).eval()
     return ImagineYourselfPipeline.build(model, base)

@@ -35,10 +35,10 @@ NOTHING = Look(None, None, 0.0, 0.0, 0.0, 0.0)
 class Observer:
     """The filtering analyser and the second recogniser, which never filtered, picked or trained."""
 
-    def __init__(self, params: Params) -> None:
-        self.analyser: Analyser = load_analyser(params.faces, params.usage, params.device)
-        chosen = params.evaluate.second_recogniser
-        self.second: Recogniser = load_recogniser(chosen, params.usage, params.device)
+    def __init__(self, settings: Params) -> None:
+        self.analyser: Analyser = load_analyser(settings.faces, settings.usage, settings.device)
+        chosen = settings.evaluate.second_recogniser
+        self.second: Recogniser = load_recogniser(chosen, settings.usage, settings.device)
         if self.second.version == self.analyser.recogniser.version:
             raise UserError(
                 f"evaluate.second_recogniser = {chosen!r} is the one that filters: name the other one, so that the "

@@ -39,15 +39,15 @@ class Gallery:
         return {name: known.gallery[recogniser] for name, known in self.people.items()}
 
 
-def know(subjects: Sequence[Subject], observer: Observer, params: Params) -> Gallery:
+def know(subjects: Sequence[Subject], observer: Observer, settings: Params) -> Gallery:
     """Look at every photo of every subject once."""
     people = {}
     for subject in subjects:
-        photos = [read_image(params.photos_dir, row) for row in subject.gallery]
+        photos = [read_image(settings.photos_dir, row) for row in subject.gallery]
         looks = [observer.photo(image, row) for image, row in zip(photos, subject.gallery, strict=True)]
         gallery = {name: identity.template([getattr(look, name) for look in looks]) for name in RECOGNISERS.values()}
-        reference = observer.photo(read_image(params.photos_dir, subject.reference), subject.reference)
-        small = observer.look_all([reduced_image(image, params.base.image_size) for image in photos])
+        reference = observer.photo(read_image(settings.photos_dir, subject.reference), subject.reference)
+        small = observer.look_all([reduced_image(image, settings.base.image_size) for image in photos])
         people[subject.person] = Known(reference, looks[0], gallery, small)
     sharp = [look.sharpness for known in people.values() for look in known.probes if look.found]
     return Gallery(people, float(np.median(sharp)) if sharp else 1.0)

@@ -86,9 +86,9 @@ def pictures(benchmark: Benchmark, results: dict[str, Result]) -> list[report.Bl
     for number, (subject, masked) in enumerate(zip(benchmark.subjects, benchmark.crops, strict=True)):
         if number == SHOWN_PEOPLE:
             break
-        photo = report.thumbnail(read_image(benchmark.params.photos_dir, subject.reference), "reference")
+        photo = report.thumbnail(read_image(benchmark.settings.photos_dir, subject.reference), "reference")
         crop = report.thumbnail(masked, "what the model sees")
-        other = report.thumbnail(read_image(benchmark.params.photos_dir, subject.other), "another photo")
+        other = report.thumbnail(read_image(benchmark.settings.photos_dir, subject.other), "another photo")
         cells = [i for i, place in enumerate(benchmark.places) if place.subject == number and shows(place)]
         rows = [
             [label, *(report.thumbnail(result.shown[i], numbers(result, i)) for i in cells)]
@@ -107,7 +107,7 @@ def numbers(result: Result, i: int) -> str:
 
 
 def meaning(benchmark: Benchmark) -> list[report.Block]:
-    observer, settings = benchmark.observer, benchmark.params.evaluate
+    observer, section = benchmark.observer, benchmark.settings.evaluate
     blocks = [
         report.table(["number", "meaning"], [(one.name, one.meaning) for one in table.TABLE]),
         report.paragraph(
@@ -116,7 +116,7 @@ def meaning(benchmark: Benchmark) -> list[report.Block]:
         ),
         report.paragraph(
             f"Filtering recogniser: {observer.analyser.recogniser.name}; independent one: {observer.second.name}. "
-            f"CLIP score by {settings.clip or 'the base’s own two towers, as they were before finetuning'}."
+            f"CLIP score by {section.clip or 'the base’s own two towers, as they were before finetuning'}."
         ),
     ]
     if benchmark.probes is not None:

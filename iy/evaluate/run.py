@@ -27,18 +27,18 @@ from iy.tracking import UNTRACKED, StageRun
 log = logging.getLogger(__name__)
 
 
-def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
+def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write reports/<profile>/evaluate: metrics, index.html, cells.parquet, plots/ and images/."""
-    base = load_base(params.base, choose_device(params.device))
-    benchmark = prepare(params, base)
-    tracked.log_dataset("curate", params.data_dir("curate") / "photos.parquet")
-    works = {name: draw.work_folder(params, name, folder) for name, folder in models(params).items()}
+    base = load_base(settings.base, choose_device(settings.device))
+    benchmark = prepare(settings, base)
+    tracked.log_dataset("curate", settings.data_dir("curate") / "photos.parquet")
+    works = {name: draw.work_folder(settings, name, folder) for name, folder in models(settings).items()}
     results = {
-        name: evaluate_model(benchmark, draw.open_model(params, base, folder), name, folder is not None, works[name])
-        for name, folder in models(params).items()
+        name: evaluate_model(benchmark, draw.open_model(settings, base, folder), name, folder is not None, works[name])
+        for name, folder in models(settings).items()
     }
-    last = draw.open_model(params, base, params.bundle_dir(STAGES[-1]))
-    pairs = together.evaluate(benchmark, last) if params.evaluate.together else None
+    last = draw.open_model(settings, base, settings.bundle_dir(STAGES[-1]))
+    pairs = together.evaluate(benchmark, last) if settings.evaluate.together else None
     metrics = all_metrics(benchmark, results, pairs)
     folder, grids = write(benchmark, results, metrics, works, pairs)
     tracked.log_metrics(
@@ -53,34 +53,36 @@ def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
     say(metrics, folder)
 
 
-def models(params: Params) -> dict[str, Path | None]:
+def models(settings: Params) -> dict[str, Path | None]:
     """What is compared, and its bundle: the base without a reference, where stage 1 began, every stage."""
-    settings, found = params.finetune, {"base": None}
-    if settings.init == "pretrained" and settings.pretrained:
-        found["pretrained"] = Path(settings.pretrained)
-    return found | {f"stage{stage}": params.bundle_dir(stage) for stage in STAGES}
+    section, found = settings.finetune, {"base": None}
+    if section.init == "pretrained" and section.pretrained:
+        found["pretrained"] = Path(section.pretrained)
+    return found | {f"stage{stage}": settings.bundle_dir(stage) for stage in STAGES}
 
 
-def prepare(params: Params, base: Base) -> Benchmark:
+def prepare(settings: Params, base: Base) -> Benchmark:
     from iy.evaluate.probes import load_probes
 
-    settings = params.evaluate
+    section = settings.evaluate
     for stage in STAGES:
-        if not (params.bundle_dir(stage) / "config.json").exists():
-            raise UserError(f"{params.bundle_dir(stage)} is not there: run finetune{stage} first (dvc repro evaluate)")
-    photos = records.read(params.data_dir("curate") / "photos.parquet", records.PHOTO, where=records.usable("test"))
-    chosen, asked = subjects(photos, settings.people, params.seed), prompts(settings.prompts, params.seed)
-    observer = Observer(params)
+        if not (settings.bundle_dir(stage) / "config.json").exists():
+            raise UserError(
+                f"{settings.bundle_dir(stage)} is not there: run finetune{stage} first (dvc repro evaluate)"
+            )
+    photos = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO, where=records.usable("test"))
+    chosen, asked = subjects(photos, section.people, settings.seed), prompts(section.prompts, settings.seed)
+    observer = Observer(settings)
     return Benchmark(
-        params,
+        settings,
         chosen,
         asked,
-        places(len(chosen), len(asked), settings.seeds),
-        [draw.reference_crop(params, subject.reference) for subject in chosen],
+        places(len(chosen), len(asked), section.seeds),
+        [draw.reference_crop(settings, subject.reference) for subject in chosen],
         observer,
-        measure.know(chosen, observer, params),
-        Clip(base, settings.clip, base.device),
-        load_probes(settings.probes) if settings.probes else None,
+        measure.know(chosen, observer, settings),
+        Clip(base, section.clip, base.device),
+        load_probes(section.probes) if section.probes else None,
     )
 
 
@@ -89,7 +91,7 @@ def evaluate_model(
 ) -> Result:
     """Draw all cells of one model and measure them, a shard at a time."""
     parts, start = [], 0
-    for images in draw.images(benchmark.params, pipeline, draw.cells(benchmark, with_reference), work, name):
+    for images in draw.images(benchmark.settings, pipeline, draw.cells(benchmark, with_reference), work, name):
         parts.append(measured(benchmark, images, benchmark.places[start : start + len(images)], start))
         start += len(images)
     values = {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values}
@@ -117,7 +119,7 @@ def measured(benchmark: Benchmark, images: list[np.ndarray], places: Sequence[Pl
 
 
 def all_metrics(benchmark: Benchmark, results: dict[str, Result], pairs: together.Together | None) -> dict[str, dict]:
-    rounds, seed, people = benchmark.params.evaluate.bootstrap, benchmark.params.seed, benchmark.people
+    rounds, seed, people = benchmark.settings.evaluate.bootstrap, benchmark.settings.seed, benchmark.people
     found = {}
     for name, result in results.items():
         spread = measure.diversity(result.looks, people, benchmark.gallery, result.seen)
@@ -141,7 +143,7 @@ def write(
     pairs: together.Together | None,
 ) -> tuple[Path, list[np.ndarray]]:
     """The report's folder, and the picture grids that it shows."""
-    folder = benchmark.params.report_dir("evaluate")
+    folder = benchmark.settings.report_dir("evaluate")
     with atomic_folder(folder) as aside:
         write_json(aside / "metrics.json", metrics)
         write_json(aside / "headline.json", table.headline(metrics))

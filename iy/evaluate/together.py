@@ -32,8 +32,8 @@ class Together:
 
 def evaluate(benchmark: Benchmark, pipeline: Any) -> Together:
     """Draw and judge as many pairs as the settings ask."""
-    params = benchmark.params
-    pairs = choose(len(benchmark.subjects), params.evaluate.together, params.seed)
+    settings = benchmark.settings
+    pairs = choose(len(benchmark.subjects), settings.evaluate.together, settings.seed)
     images = pictures(benchmark, pipeline, pairs)
     known = [benchmark.gallery.people[subject.person].reference for subject in benchmark.subjects]
     rows = [
@@ -53,24 +53,24 @@ def choose(people: int, count: int, seed: int) -> list[tuple[int, int]]:
 
 def pictures(benchmark: Benchmark, pipeline: Any, pairs: Sequence[tuple[int, int]]) -> list[np.ndarray]:
     """One picture (S, 2 S, 3) of each pair; the prompts take turns."""
-    params, prompts = benchmark.params, benchmark.prompts
+    settings, prompts = benchmark.settings, benchmark.prompts
     crops = benchmark.crops
     cells = []
     for i, (left, right) in enumerate(pairs):
         people = f"{benchmark.subjects[left].person}+{benchmark.subjects[right].person}"
         which = i % len(prompts)
-        seed = cell_seed(params.seed, people, which, i)
+        seed = cell_seed(settings.seed, people, which, i)
         cells.append(Cell(prompts[which].text, (crops[left], crops[right]), seed))
-    settings, how = params.evaluate, params.draw
+    section, how = settings.evaluate, settings.draw
     return draw(
         pipeline,
         cells,
         steps=how.steps,
         guidance=how.guidance,
         identity_guidance=how.identity_guidance,
-        batch=min(settings.batch, len(cells)),
+        batch=min(section.batch, len(cells)),
         progress="two people",
-        width=params.base.image_size * 2,
+        width=settings.base.image_size * 2,
         regions=HALVES,
     )
 

@@ -26,23 +26,23 @@ SOURCES = {
 log = logging.getLogger(__name__)
 
 
-def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
+def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write data/<profile>/photos: shards, photos.parquet and settings.json, as a whole or not at all."""
-    root = (params.photos.path or "").rstrip("/")
-    taken = not_erased(SOURCES[params.photos.source](params.photos, params.workers), root)
-    with atomic_folder(params.photos_dir) as aside:
+    root = (settings.photos.path or "").rstrip("/")
+    taken = not_erased(SOURCES[settings.photos.source](settings.photos, settings.workers), root)
+    with atomic_folder(settings.photos_dir) as aside:
         seen, withdrawn = Counter(), {}
         rows = noted(store(taken, aside), withdrawn)
         records.stream(aside / "photos.parquet", counted(rows, seen, tracked.log_metrics), records.PHOTO)
         if withdrawn:
             seen.update(withdraw(aside / "photos.parquet", withdrawn))
-        refuse_none(aside / "photos.parquet", seen, params)
-        params.write(aside)
+        refuse_none(aside / "photos.parquet", seen, settings)
+        settings.write(aside)
     log.info(
         "photos: %d readable, %d not (kept as rows, with the reason), in %s",
         seen[None],
         seen[REJECTED],
-        params.photos_dir,
+        settings.photos_dir,
     )
 
 
@@ -108,11 +108,11 @@ def store(photos: Iterable[Photo], target: Path) -> Iterator[list[dict]]:
         yield [photo.row if photo.png is None else photo.row | next(members)._asdict() for photo in batch]
 
 
-def refuse_none(table: Path, seen: Counter, params: Params) -> None:
+def refuse_none(table: Path, seen: Counter, settings: Params) -> None:
     if not seen[None]:
         rows = next(records.batches(table, records.PHOTO, size=3), [])
         said = "; ".join(f"{row['uri']}: {row['reason']}" for row in rows)
         raise UserError(
-            f"photos.path {params.photos.path}: none of the {seen.total()} files is a photo ({said}): "
+            f"photos.path {settings.photos.path}: none of the {seen.total()} files is a photo ({said}): "
             "put JPEG, PNG, WebP, TIFF, HEIC or PGM photographs there"
         )

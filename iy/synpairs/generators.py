@@ -30,29 +30,30 @@ class Generator(Protocol):
 class Bundle:
     """Stage 1's model. By `synpairs.start` it draws from noise, with or without the reference, or redraws the photo."""
 
-    def __init__(self, pipeline: "ImagineYourselfPipeline", params: Params) -> None:
-        self.pipeline, self.params = pipeline, params
+    def __init__(self, pipeline: "ImagineYourselfPipeline", settings: Params) -> None:
+        self.pipeline, self.settings = pipeline, settings
 
     def draw(self, plans: Sequence[Plan], faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        settings, options = self.params.synpairs, bundle_options(self.params.synpairs)
+        section, options = self.settings.synpairs, bundle_options(self.settings.synpairs)
         cells = [
-            Cell(plan.rewrite.text, None if settings.start == "text" else face, plan.seed)
+            Cell(plan.rewrite.text, None if section.start == "text" else face, plan.seed)
             for plan, face in zip(plans, faces, strict=True)
         ]
-        if settings.start != "photo":
+        if section.start != "photo":
             return draw(self.pipeline, cells, **options, progress="pairs")
         starts = [
-            squared(read_image(self.params.photos_dir, plan.reference), self.params.base.image_size) for plan in plans
+            squared(read_image(self.settings.photos_dir, plan.reference), self.settings.base.image_size)
+            for plan in plans
         ]
-        return redraw(self.pipeline, cells, starts, strength=settings.strength, **options, progress="pairs")
+        return redraw(self.pipeline, cells, starts, strength=section.strength, **options, progress="pairs")
 
 
 class Diffusers:
     """A text-to-image pipeline, which sees the caption alone; every picture comes from its own seed."""
 
-    def __init__(self, pipeline: "DiffusionPipeline", params: Params) -> None:
+    def __init__(self, pipeline: "DiffusionPipeline", settings: Params) -> None:
         self.pipeline: Any = pipeline  # what it is called with is its class's own
-        self.settings, self.size = params.synpairs, params.base.image_size
+        self.settings, self.size = settings.synpairs, settings.base.image_size
 
     def draw(self, plans: Sequence[Plan], faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         def batch(rows: list[int]) -> list[np.ndarray]:
@@ -71,13 +72,15 @@ class Diffusers:
         return [drawn[i] for i in range(len(plans))]
 
 
-def load_generator(params: Params, bundle: "ImagineYourselfPipeline | None", device: "torch.device | str") -> Generator:
+def load_generator(
+    settings: Params, bundle: "ImagineYourselfPipeline | None", device: "torch.device | str"
+) -> Generator:
     """The generator that the settings name; `bundle`: stage 1's, opened, where they need it."""
-    named = params.synpairs.generator
+    named = settings.synpairs.generator
     if named is None:
         assert bundle is not None, "models.uses_bundle asks for it"
-        return Bundle(bundle, params)
-    return Diffusers(open_pipeline(named, "synpairs.generator", params.base, device), params)
+        return Bundle(bundle, settings)
+    return Diffusers(open_pipeline(named, "synpairs.generator", settings.base, device), settings)
 
 
 def bundle_options(settings: SynPairs) -> dict[str, Any]:

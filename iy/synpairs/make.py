@@ -29,7 +29,7 @@ class Maker:
 
     def __init__(
         self,
-        params: Params,
+        settings: Params,
         generator: Generator,
         refiner: Refiner | None,
         analyser: Analyser,
@@ -37,7 +37,7 @@ class Maker:
         rewriter: str,
         bounds: Bounds,
     ) -> None:
-        self.params, self.analyser, self.bounds = params, analyser, bounds
+        self.settings, self.analyser, self.bounds = settings, analyser, bounds
         self.generator, self.refiner = generator, refiner
         self.origin = {
             "model": model,
@@ -50,14 +50,14 @@ class Maker:
 
     def reference(self, photo: dict) -> np.ndarray:
         """The masked face crop of a PHOTO row, as the model was trained on."""
-        return reference_crop(self.params, self.params.photos_dir, photo)
+        return reference_crop(self.settings, self.settings.photos_dir, photo)
 
     def make(self, plans: Sequence[Plan]) -> list[Made]:
         """Draw, then refine towards the reference pass by pass, each time from the most similar image so far."""
         faces = [self.reference(plan.reference) for plan in plans]
         drawn = self.generator.draw(plans, faces)
         made = [Made([image], [self.measure(image, plan)]) for image, plan in zip(drawn, plans, strict=True)]
-        for number in range(1, self.params.synpairs.rounds + 1):
+        for number in range(1, self.settings.synpairs.rounds + 1):
             starts = [one.images[self.start(one.similarity)] for one in made]
             assert self.refiner is not None, "passes are made where something refines"
             images = self.refiner.refine(plans, faces, starts, number)

@@ -13,38 +13,40 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
-def require(params: Params) -> None:
+def require(settings: Params) -> None:
     """Refuse at once what the settings themselves forbid, in one sentence that names the key."""
-    settings = params.synpairs
-    if settings.generator is not None:
-        if settings.start != "text":
+    section = settings.synpairs
+    if section.generator is not None:
+        if section.start != "text":
             raise UserError(
-                f"synpairs.generator draws from the caption alone, so synpairs.start: {settings.start} is not for it: "
+                f"synpairs.generator draws from the caption alone, so synpairs.start: {section.start} is not for it: "
                 "set synpairs.start: text, or synpairs.generator: null"
             )
-        pipeline_class(settings.generator, "synpairs.generator")
-    {"ip_adapter": require_adapter, "inswapper": require_swapper}.get(settings.refiner, require_no_model)(params)
+        pipeline_class(section.generator, "synpairs.generator")
+    {"ip_adapter": require_adapter, "inswapper": require_swapper}.get(section.refiner, require_no_model)(settings)
 
 
-def require_no_model(params: Params) -> None:
-    if params.synpairs.refiner_model is not None:
-        raise UserError(f"synpairs.refiner: {params.synpairs.refiner} takes no model: set synpairs.refiner_model: null")
+def require_no_model(settings: Params) -> None:
+    if settings.synpairs.refiner_model is not None:
+        raise UserError(
+            f"synpairs.refiner: {settings.synpairs.refiner} takes no model: set synpairs.refiner_model: null"
+        )
 
 
-def require_adapter(params: Params) -> None:
-    settings, model = params.synpairs, ip_adapter(params.synpairs)
+def require_adapter(settings: Params) -> None:
+    section, model = settings.synpairs, ip_adapter(settings.synpairs)
     if not model.weights.endswith(".safetensors"):
         raise UserError(
             f"synpairs.refiner_model.weights: {model.weights} is not a safetensors file, and pickles are not opened: "
             "name the adapter's .safetensors"
         )
-    if not int(settings.steps * settings.strength):  # as diffusers counts the steps that a picture is redrawn for
+    if not int(section.steps * section.strength):  # as diffusers counts the steps that a picture is redrawn for
         raise UserError(
-            f"synpairs.strength: {settings.strength} of {settings.steps} steps is less than one: raise either"
+            f"synpairs.strength: {section.strength} of {section.steps} steps is less than one: raise either"
         )
     from diffusers.loaders.ip_adapter import IPAdapterMixin
 
-    key, under = adapted(settings)
+    key, under = adapted(section)
     if not issubclass(pipeline_class(under, key), IPAdapterMixin):
         raise UserError(
             f"{key}: diffusers does not put an IP-Adapter on {under.cls} as on pipelines with a U-Net: name one of "
@@ -52,18 +54,18 @@ def require_adapter(params: Params) -> None:
         )
 
 
-def require_swapper(params: Params) -> None:
-    if params.usage != "research":
+def require_swapper(settings: Params) -> None:
+    if settings.usage != "research":
         raise UserError(
-            f"usage: {params.usage} does not allow synpairs.refiner: inswapper (InsightFace model zoo: research only): "
-            "choose another refiner, or usage: research"
+            f"usage: {settings.usage} does not allow synpairs.refiner: inswapper (InsightFace model zoo: research only)"
+            ": choose another refiner, or usage: research"
         )
-    if params.faces.analyser != "insightface":
+    if settings.faces.analyser != "insightface":
         raise UserError(
             "synpairs.refiner: inswapper needs the 512 numbers of the recogniser it was trained with: set "
-            f"faces.analyser: insightface and faces.pack, not {params.faces.analyser}"
+            f"faces.analyser: insightface and faces.pack, not {settings.faces.analyser}"
         )
-    swapper_path(params.synpairs)
+    swapper_path(settings.synpairs)
 
 
 def ip_adapter(settings: SynPairs) -> Adapter:
@@ -138,20 +140,20 @@ def uses_bundle(settings: SynPairs) -> bool:
     return settings.generator is None or (settings.refiner == "bundle" and settings.rounds > 0)
 
 
-def names_of(params: Params) -> str:
+def names_of(settings: Params) -> str:
     """What draws and what refines, by the hashes of their files; a hub id is taken as it is named.
 
     The bundle's hash alone where it does both, or all there is.
     """
-    settings = params.synpairs
-    bundle = folder_digest(params.bundle_dir(1)) if uses_bundle(settings) else ""
-    parts = [bundle if settings.generator is None else pipeline_name(settings.generator)]
-    if settings.rounds and settings.refiner == "bundle":
+    section = settings.synpairs
+    bundle = folder_digest(settings.bundle_dir(1)) if uses_bundle(section) else ""
+    parts = [bundle if section.generator is None else pipeline_name(section.generator)]
+    if section.rounds and section.refiner == "bundle":
         parts.append(bundle)
-    elif settings.rounds and settings.refiner == "inswapper":
-        parts.append(f"inswapper@{digest(swapper_path(settings))}")
-    elif settings.rounds:
-        parts.append(f"{adapter_name(ip_adapter(settings))} on {pipeline_name(adapted(settings)[1])}")
+    elif section.rounds and section.refiner == "inswapper":
+        parts.append(f"inswapper@{digest(swapper_path(section))}")
+    elif section.rounds:
+        parts.append(f"{adapter_name(ip_adapter(section))} on {pipeline_name(adapted(section)[1])}")
     return " + ".join(dict.fromkeys(parts))
 
 

@@ -14,7 +14,7 @@ from iy.synpairs.accept import Kind
 
 
 def write(
-    params: Params,
+    settings: Params,
     rows: list[dict],
     summary: dict,
     genuine: np.ndarray,
@@ -26,14 +26,14 @@ def write(
     sections = [
         ("Pairs", verdicts(rows, summary)),
         ("Bounds", bounds(rows, summary, genuine, impostor)),
-        ("Refinement", refinement(params.synpairs, passes)),
-        ("Examples", pictures(rows, examples, params.synpairs.rounds)),
+        ("Refinement", refinement(settings.synpairs, passes)),
+        ("Examples", pictures(rows, examples, settings.synpairs.rounds)),
     ]
     lead = (
         f"{summary['pairs']['made']} synthetic photos of {len({row['person'] for row in rows})} training people, "
         f"{summary['pairs']['within bounds']} of them within the bounds."
     )
-    folder = params.report_dir("synpairs")
+    folder = settings.report_dir("synpairs")
     with atomic_folder(folder) as aside:
         write_bytes(aside / "index.html", report.page("Synthetic pairs", sections, lead).encode())
         write_json(aside / "similarity.json", passes)

@@ -61,14 +61,14 @@ def references(photos: Sequence[dict], per_person: int, seed: int) -> list[tuple
     return chosen
 
 
-def plans(chosen: Sequence[tuple[dict, int]], rewriter: Rewriter, params: Params) -> list[Plan]:
+def plans(chosen: Sequence[tuple[dict, int]], rewriter: Rewriter, settings: Params) -> list[Plan]:
     """Rewrite the captions of `references`' choice; a caption that could not be rewritten keeps its problem."""
-    seeds = [derived_seed(params.seed, photo["id"], number) for photo, number in chosen]
+    seeds = [derived_seed(settings.seed, photo["id"], number) for photo, number in chosen]
     asked = [
         Request(photo["caption"] or "A photo of a person.", seed)
         for (photo, _), seed in zip(chosen, seeds, strict=True)
     ]
-    rewrites = rewrite(rewriter, asked, params.synpairs.rewriter_attempts)
+    rewrites = rewrite(rewriter, asked, settings.synpairs.rewriter_attempts)
     return [
         Plan(photo, number, seed, text) for (photo, number), seed, text in zip(chosen, seeds, rewrites, strict=True)
     ]

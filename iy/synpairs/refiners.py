@@ -44,8 +44,8 @@ class Refiner(Protocol):
 class Bundle:
     """Stage 1's model, image to image."""
 
-    def __init__(self, pipeline: "ImagineYourselfPipeline", params: Params) -> None:
-        self.pipeline, self.settings = pipeline, params.synpairs
+    def __init__(self, pipeline: "ImagineYourselfPipeline", settings: Params) -> None:
+        self.pipeline, self.settings = pipeline, settings.synpairs
 
     def refine(self, plans, faces, starts, number) -> list[np.ndarray]:
         cells = [
@@ -59,9 +59,9 @@ class Bundle:
 class IPAdapter:
     """diffusers' image-to-image pipeline with an IP-Adapter that looks at the reference's crop."""
 
-    def __init__(self, pipeline: "DiffusionPipeline", params: Params) -> None:
+    def __init__(self, pipeline: "DiffusionPipeline", settings: Params) -> None:
         self.pipeline: Any = pipeline  # what it is called with is its class's own
-        self.settings = params.synpairs
+        self.settings = settings.synpairs
 
     def refine(self, plans, faces, starts, number) -> list[np.ndarray]:
         seen = [self.look(face) for face in faces]
@@ -118,25 +118,25 @@ class Swapper:
 
 
 def load_refiner(
-    params: Params,
+    settings: Params,
     bundle: "ImagineYourselfPipeline | None",
     generator: Generator,
     analyser: Analyser,
     device: "torch.device | str",
 ) -> Refiner | None:
     """The refiner that the settings name, None for none; `bundle`: stage 1's, opened, where they need it."""
-    settings = params.synpairs
-    if not settings.rounds:
+    section = settings.synpairs
+    if not section.rounds:
         return None
-    if settings.refiner == "bundle":
+    if section.refiner == "bundle":
         assert bundle is not None, "models.uses_bundle asks for it"
-        return Bundle(bundle, params)
-    if settings.refiner == "inswapper":
-        return Swapper(open_swapper(swapper_path(settings), analyser, params.device), analyser)
-    adapter, (key, under) = ip_adapter(settings), adapted(settings)
+        return Bundle(bundle, settings)
+    if section.refiner == "inswapper":
+        return Swapper(open_swapper(swapper_path(section), analyser, settings.device), analyser)
+    adapter, (key, under) = ip_adapter(section), adapted(section)
     own = adapter.pipeline is not None
-    text_to_image = open_pipeline(under, key, params.base, device) if own else generator.pipeline
-    return IPAdapter(with_adapter(text_to_image, adapter), params)
+    text_to_image = open_pipeline(under, key, settings.base, device) if own else generator.pipeline
+    return IPAdapter(with_adapter(text_to_image, adapter), settings)
 
 
 def with_adapter(text_to_image: "DiffusionPipeline", adapter: Adapter) -> "DiffusionPipeline":

@@ -24,15 +24,15 @@ CALIBRATION_PHOTOS = 2000  # their pairs are two million: enough for a false-mat
 log = logging.getLogger(__name__)
 
 
-def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
+def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
     """Write data/<profile>/synpairs (pairs.parquet, shards, bounds.json, settings.json) and its report."""
-    models.require(params)
-    settings, table = params.synpairs, params.data_dir("curate") / "photos.parquet"
-    chosen = chosen_photos(table, settings, params.seed)
+    models.require(settings)
+    section, table = settings.synpairs, settings.data_dir("curate") / "photos.parquet"
+    chosen = chosen_photos(table, section, settings.seed)
     tracked.log_dataset("curate", table)
-    analyser = load_analyser(params.faces, params.usage, params.device)
-    genuine, impostor = known_similarities(table, analyser, params)
-    limits = bounds.bounds(genuine, impostor, settings.false_match_rate, settings.upper_quantile)
+    analyser = load_analyser(settings.faces, settings.usage, settings.device)
+    genuine, impostor = known_similarities(table, analyser, settings)
+    limits = bounds.bounds(genuine, impostor, section.false_match_rate, section.upper_quantile)
     log.info(
         "accepted between %.3f and %.3f (%d genuine, %d impostor similarities)",
         limits.lower,
@@ -40,20 +40,20 @@ def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
         len(genuine),
         len(impostor),
     )
-    folders = make(params, chosen, limits)
-    summary = bounds.summary(genuine, impostor, limits, settings.false_match_rate, settings.upper_quantile)
-    with atomic_folder(params.data_dir("synpairs")) as aside:
+    folders = make(settings, chosen, limits)
+    summary = bounds.summary(genuine, impostor, limits, section.false_match_rate, section.upper_quantile)
+    with atomic_folder(settings.data_dir("synpairs")) as aside:
         rows = shards.gather(folders, aside)
         passed = sum(row["verdict"] == records.ACCEPTED for row in rows)
-        kept_below = accept.keep_best(rows, settings.fallback_best)
+        kept_below = accept.keep_best(rows, section.fallback_best)
         summary |= {
             "recogniser": recogniser_name(analyser),
             "pairs": {"made": len(rows), "within bounds": passed, "kept below the bound": kept_below},
         }
         records.write(aside / "pairs.parquet", rows, records.PAIR)
         write_json(aside / "bounds.json", summary)
-        params.write(aside)
-    html = page.write(params, rows, summary, genuine, impostor, shards.read_examples(folders))
+        settings.write(aside)
+    html = page.write(settings, rows, summary, genuine, impostor, shards.read_examples(folders))
     tracked.log_metrics(
         {"pairs_made": len(rows), "pairs_within_bounds": passed, "pairs_kept_below_the_bound": kept_below}
     )
@@ -62,24 +62,24 @@ def run(params: Params, tracked: StageRun = UNTRACKED) -> None:
     say(rows, passed, kept_below)
 
 
-def make(params: Params, chosen: list, limits: bounds.Bounds) -> list[Path]:
+def make(settings: Params, chosen: list, limits: bounds.Bounds) -> list[Path]:
     """The shard folders of all pairs."""
     import torch
 
-    bundle = params.bundle_dir(1)
-    if models.uses_bundle(params.synpairs) and not (bundle / "config.json").exists():
+    bundle = settings.bundle_dir(1)
+    if models.uses_bundle(settings.synpairs) and not (bundle / "config.json").exists():
         raise UserError(f"{bundle} is not there: run finetune1 first (dvc repro synpairs)")
-    model = models.names_of(params)
-    how = shards.How(json.dumps(params.resolved()), model, limits, torch.get_num_threads())
-    return shards.make_all(chosen, how, shards.work_folder(params, model), params.workers)
+    model = models.names_of(settings)
+    how = shards.How(json.dumps(settings.resolved()), model, limits, torch.get_num_threads())
+    return shards.make_all(chosen, how, shards.work_folder(settings, model), settings.workers)
 
 
-def known_similarities(table: Path, analyser: Analyser, params: Params) -> tuple[np.ndarray, np.ndarray]:
+def known_similarities(table: Path, analyser: Analyser, settings: Params) -> tuple[np.ndarray, np.ndarray]:
     """Genuine and impostor similarities of training photos: as they are on one side, at the model's size on the other.
 
     Synthetic images have the model's size, and recognisers are less sure of small faces: the bounds must know (choice).
     """
-    photos = sorted(training_photos(table), key=lambda row: derived_seed(params.seed, "calibration", row["id"]))
+    photos = sorted(training_photos(table), key=lambda row: derived_seed(settings.seed, "calibration", row["id"]))
     by_id = whole(table, photos[:CALIBRATION_PHOTOS])
     rows = [by_id[photo["id"]] for photo in photos[:CALIBRATION_PHOTOS]]
     if stale := {row["recogniser"] for row in rows} - {recogniser_name(analyser)}:
@@ -88,7 +88,7 @@ def known_similarities(table: Path, analyser: Analyser, params: Params) -> tuple
         )
     own, small, people = [], [], []
     for row in rows:
-        seen = embed(analyser, reduced_image(read_image(params.photos_dir, row), params.base.image_size))
+        seen = embed(analyser, reduced_image(read_image(settings.photos_dir, row), settings.base.image_size))
         if seen is not None:
             own.append(row["embedding"])
             small.append(seen)

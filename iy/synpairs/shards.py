@@ -31,13 +31,13 @@ EXAMPLES = 32  # pairs whose every pass the report shows
 log = logging.getLogger(__name__)
 
 
-def work_folder(params: Params, model: str) -> Path:
+def work_folder(settings: Params, model: str) -> Path:
     """model: names what draws and refines."""
     sections, table = (
         ("seed", "usage", "base", "model", "faces", "synpairs"),
-        params.data_dir("curate") / "photos.parquet",
+        settings.data_dir("curate") / "photos.parquet",
     )
-    return resume.work_folder(params, "synpairs", sections, [model, table], [__name__])
+    return resume.work_folder(settings, "synpairs", sections, [model, table], [__name__])
 
 
 class How(NamedTuple):
@@ -91,20 +91,20 @@ def opened(how: How) -> tuple[Maker, Rewriter]:
     from iy.model import ImagineYourselfPipeline
 
     torch.set_num_threads(how.threads)
-    params = parse(json.loads(how.settings), "settings")
-    rewriter = load_rewriter(params.synpairs, params.device)
-    device, analyser = choose_device(params.device), load_analyser(params.faces, params.usage, params.device)
+    settings = parse(json.loads(how.settings), "settings")
+    rewriter = load_rewriter(settings.synpairs, settings.device)
+    device, analyser = choose_device(settings.device), load_analyser(settings.faces, settings.usage, settings.device)
     bundle = None
-    if uses_bundle(params.synpairs):
-        bundle = ImagineYourselfPipeline.from_pretrained(params.bundle_dir(1), device)
-    generator = load_generator(params, bundle, device)
-    refiner = load_refiner(params, bundle, generator, analyser, device)
-    return Maker(params, generator, refiner, analyser, how.model, rewriter.name, how.bounds), rewriter
+    if uses_bundle(settings.synpairs):
+        bundle = ImagineYourselfPipeline.from_pretrained(settings.bundle_dir(1), device)
+    generator = load_generator(settings, bundle, device)
+    refiner = load_refiner(settings, bundle, generator, analyser, device)
+    return Maker(settings, generator, refiner, analyser, how.model, rewriter.name, how.bounds), rewriter
 
 
 def make_shard(shard: Shard) -> None:
     maker, rewriter = opened(shard.how)
-    planned = plans(shard.chosen, rewriter, maker.params)
+    planned = plans(shard.chosen, rewriter, maker.settings)
     drawn = [one for one in planned if one.rewrite.problem is None]
     made = dict(zip(map(id, drawn), maker.make(drawn), strict=True)) if drawn else {}
     rows, files, examples = [], [], []

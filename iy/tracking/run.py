@@ -119,9 +119,9 @@ UNTRACKED = StageRun(
 
 
 @contextlib.contextmanager
-def stage_run(params: Params, stage: str) -> Iterator[StageRun]:
+def stage_run(settings: Params, stage: str) -> Iterator[StageRun]:
     """The child run of `stage` under its pipeline's parent: FINISHED, FAILED or (interrupted) KILLED at the end."""
-    run, parent = start(params, stage)
+    run, parent = start(settings, stage)
     status = "FAILED"
     try:
         yield run
@@ -135,35 +135,40 @@ def stage_run(params: Params, stage: str) -> Iterator[StageRun]:
             run.attempt(lambda client, _, run_id=run_id: client.set_terminated(run_id, status), at_end=True)
 
 
-def pipeline_key(params: Params) -> str:
+def pipeline_key(settings: Params) -> str:
     """What the stages of one pipeline share: IY_PIPELINE, else commit and settings."""
     commit = git.commit() or "no-git"
-    return os.environ.get("IY_PIPELINE") or f"{commit[:12]}-{params.digest()[:12]}"
+    return os.environ.get("IY_PIPELINE") or f"{commit[:12]}-{settings.digest()[:12]}"
 
 
-def start(params: Params, stage: str) -> tuple[StageRun, str | None]:
+def start(settings: Params, stage: str) -> tuple[StageRun, str | None]:
     """The stage's run and its parent's id; a handle that does nothing when the store cannot be opened.
 
     What only the user can mend in the project's own store is a `UserError`, now rather than after the long work.
     """
     try:
         client = store.connect()
-        experiment = store.experiment_id(client, f"iy-{params.profile}")
-        own = {"iy.pipeline": pipeline_key(params), "iy.kind": "pipeline"}
-        parent = find_or_create(client, experiment, params, "pipeline", own, (*UNFINISHED, "FINISHED"))
-        own |= {"iy.kind": "stage", "iy.stage": stage, "iy.settings": params.digest(), "mlflow.parentRunId": parent}
-        child = find_or_create(client, experiment, params, stage, own, UNFINISHED)
+        experiment = store.experiment_id(client, f"iy-{settings.profile}")
+        own = {"iy.pipeline": pipeline_key(settings), "iy.kind": "pipeline"}
+        parent = find_or_create(client, experiment, settings, "pipeline", own, (*UNFINISHED, "FINISHED"))
+        own |= {"iy.kind": "stage", "iy.stage": stage, "iy.settings": settings.digest(), "mlflow.parentRunId": parent}
+        child = find_or_create(client, experiment, settings, stage, own, UNFINISHED)
     except UserError:
         raise
     except Exception as error:  # see StageRun.attempt
         log.warning("MLflow at %s cannot be used (%s): this run is not tracked", store.tracking_uri(), one_line(error))
         return StageRun(None, None, one_line(error)), None
-    log.info("MLflow run %s of experiment iy-%s in %s", child, params.profile, store.tracking_uri())
+    log.info("MLflow run %s of experiment iy-%s in %s", child, settings.profile, store.tracking_uri())
     return StageRun(client, child), parent
 
 
 def find_or_create(
-    client: "MlflowClient", experiment: str, params: Params, name: str, tags: dict[str, str], statuses: tuple[str, ...]
+    client: "MlflowClient",
+    experiment: str,
+    settings: Params,
+    name: str,
+    tags: dict[str, str],
+    statuses: tuple[str, ...],
 ) -> str:
     """Id of the newest run with these tags, set running again, if its status is one of these; else of a new one."""
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
@@ -175,18 +180,18 @@ def find_or_create(
     more = {
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": f"iy.{name}",
-        "iy.profile": params.profile,
-        "iy.settings": params.digest(),
+        "iy.profile": settings.profile,
+        "iy.settings": settings.digest(),
     }
     tags = tags | {key: value for key, value in more.items() if value}
     run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-    log_settings(client, run_id, params)
+    log_settings(client, run_id, settings)
     return run_id
 
 
-def log_settings(client: "MlflowClient", run_id: str, params: Params) -> None:
+def log_settings(client: "MlflowClient", run_id: str, settings: Params) -> None:
     from mlflow.entities import Param
 
-    settings = [Param(key, value) for key, value in {**flatten(params.resolved()), "sha256": params.digest()}.items()]
-    for first in range(0, len(settings), 100):  # 100: MLflow's limit for one request
-        client.log_batch(run_id, params=settings[first : first + 100])
+    flat = [Param(key, value) for key, value in {**flatten(settings.resolved()), "sha256": settings.digest()}.items()]
+    for first in range(0, len(flat), 100):  # 100: MLflow's limit for one request
+        client.log_batch(run_id, params=flat[first : first + 100])
