@@ -19,7 +19,6 @@ from iy import params
 from iy.errors import UserError
 from iy.generate.portrait import Portraitist
 from iy.pictures import Limits
-from iy.storage import png
 
 
 class Portraits(PythonModel):
@@ -46,7 +45,7 @@ class Portraits(PythonModel):
         images = self.artist.draw(
             crops, list(model_input["prompt"]), [int(seed) for seed in model_input["seed"]], **draws
         )
-        return pandas.DataFrame({"image": [base64.b64encode(png(image)).decode() for image in images]})
+        return pandas.DataFrame({"image": [base64.b64encode(self.artist.export(image)).decode() for image in images]})
 
 
 def photo(text: str, number: int) -> bytes:
