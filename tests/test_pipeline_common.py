@@ -1,8 +1,9 @@
 """What diffusers' own common pipeline tests ask of every pipeline class, asked of ours, test by test.
 
-Those tests (tests/pipelines/test_pipelines_common.py) are in neither the wheel nor the source archive that diffusers
-publishes, so that they cannot be run from the installed version. `ASKED` names each of them with the test here that
-asks the same, or with the reason why what it takes for granted does not hold.
+Those tests (tests/pipelines/test_pipelines_common.py and tests/pipelines/testing_utils/, as in August 2026) are in
+neither the wheel nor the source archive that diffusers publishes, so that they cannot be run from the installed
+version. `ASKED` names each of them with the test here that asks the same, or with the reason why what it takes for
+granted does not hold.
 """
 
 import copy
@@ -16,7 +17,9 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from PIL import Image
 
+from iy.diffusion import to_pixels, vae_encode
 from iy.errors import UserError
 from iy.model import ImagineYourselfPipeline
 from tests.drawing import FACE, PROMPT, built, drawn, quiet
@@ -26,6 +29,13 @@ HABITS, DRAWS = "tests.test_diffusers_habits", "tests.test_generate"
 LOADING, LORAS = "tests.test_pipeline_loading", "tests.test_pipeline_loras"
 HERE = __name__
 TRANSFORMER = "a cache for video and image transformers' blocks; this is a U-Net"
+SET = "test_set_adapters_says_which_count_and_how_much"
+TEXT_TOO = "test_text_encoders_are_adapted_too_and_other_pipelines_on_the_base_are_not"
+DELETED = "test_delete_adapters_and_disable_lora_leave_the_trained_one"
+FUSED = "test_fusing_takes_the_scale_and_the_names_that_are_asked"
+SCALED = "test_the_scale_of_a_call_is_that_of_set_adapters_and_of_fusing"
+SAVED = "test_what_diffusers_saves_with_its_metadata_is_read"
+OFFLOADED = "test_loras_come_and_go_while_parts_are_offloaded"
 ADAPTER = "the person comes by this model's own attention; an IP-Adapter would replace its processors"
 HUB = "a bundle is written to a folder; push_to_hub is refused ({})"
 ASKED = {
@@ -53,7 +63,7 @@ ASKED = {
         "test_num_images_per_prompt": (HABITS, "test_prompts_times_images_of_each"),
         "test_cfg": (HABITS, "test_guidance_keeps_shapes"),
         "test_callback_inputs": (HABITS, "test_callbacks_are_given_what_they_ask_for_change_it_and_can_stop"),
-        "test_callback_cfg": "guidance's parts are laid out once, before the first step: no scale to move",
+        "test_callback_cfg": (HERE, "test_a_callback_moves_the_guidance"),
         "test_serialization_with_variants": (LOADING, "test_a_bundle_is_saved_with_the_keywords_that_people_type"),
         "test_loading_with_variants": (LOADING, "test_what_cannot_hold_is_one_sentence"),
         "test_loading_with_incorrect_variants_raises_error": (LOADING, "test_what_cannot_hold_is_one_sentence"),
@@ -63,7 +73,11 @@ ASKED = {
         "test_group_offloading_inference": (HERE, "test_groups_of_layers_on_disk_draw_the_same"),
         "test_pipeline_level_group_offloading_sanity_checks": (HERE, "test_parts_may_be_kept_out_of_group_offload"),
         "test_pipeline_level_group_offloading_inference": (HERE, "test_groups_of_layers_on_disk_draw_the_same"),
+        "test_dtype_dict": (LOADING, "test_parts_may_have_dtypes_of_their_own_and_draw_together"),
         "test_torch_dtype_dict": (LOADING, "test_parts_may_have_dtypes_of_their_own_and_draw_together"),
+        "test_dtype_alias": (LOADING, "test_the_dtype_may_be_asked_for_by_either_name"),
+        "test_half_precision_inference_no_nan": (HERE, "test_half_precision_draws_nearly_the_same"),
+        "test_output": "it holds a pipeline to numbers once noted down; ours is held to formulas, in test_generate",
         "test_pipeline_with_accelerator_device_map": (LOADING, "test_what_people_type_opens_the_same_pipeline"),
         "test_save_load_dduf": "a bundle is its own kind of file; dduf_file is refused",
     },
@@ -78,8 +92,8 @@ ASKED = {
     "PipelineLatentTesterMixin": {
         "test_pt_np_pil_outputs_equivalent": (HERE, "test_output_types_hold_the_same_image"),
         "test_pt_np_pil_inputs_equivalent": (HERE, "test_references_and_images_of_every_type_are_the_same"),
-        "test_latents_input": (HERE, "test_latents_that_are_given_are_the_start"),
-        "test_multi_vae": (LOADING, "test_parts_may_be_brought_along"),
+        "test_latents_input": (HERE, "test_latents_may_stand_in_an_images_place"),
+        "test_multi_vae": (HERE, "test_autoencoders_of_every_class_draw_and_redraw"),
     },
     "PipelineFromPipeTesterMixin": {
         "test_from_pipe_consistent_config": (HERE, "test_from_pipe_makes_a_pipeline_of_the_same_parts"),
@@ -94,38 +108,76 @@ ASKED = {
         "test_push_to_hub_in_organization": HUB.format("the same"),
         "test_push_to_hub_library_name": HUB.format("the same"),
     },
-    "PeftLoraLoaderMixinTests": {
-        "test_simple_inference_with_text_denoiser_lora": (
+    "LoraTesterMixin": {
+        "test_simple_inference_with_text_lora": (LORAS, TEXT_TOO),
+        "test_low_cpu_mem_usage_with_loading": (LORAS, "test_loras_are_put_in_the_same_with_little_memory_or_much"),
+        "test_simple_inference_with_text_lora_and_scale": (LORAS, SCALED),
+        "test_simple_inference_with_text_lora_unloaded": (LORAS, TEXT_TOO),
+        "test_simple_inference_with_text_lora_save_load": (LORAS, SAVED),
+        "test_simple_inference_with_partial_text_lora": (
             LORAS,
-            "test_text_encoders_are_adapted_too_and_other_pipelines_on_the_base_are_not",
+            "test_some_layers_may_be_left_out_and_ranks_may_differ",
         ),
-        "test_simple_inference_with_text_denoiser_lora_unfused": (
-            LORAS,
-            "test_fused_loras_draw_the_same_and_come_out_again",
-        ),
-        "test_simple_inference_with_text_denoiser_multi_adapter": (
-            LORAS,
-            "test_set_adapters_says_which_count_and_how_much",
-        ),
-        "test_simple_inference_with_text_denoiser_multi_adapter_delete_adapter": (
-            LORAS,
-            "test_delete_adapters_and_disable_lora_leave_the_trained_one",
-        ),
-        "test_lora_fuse_nan": (
-            LORAS,
-            "test_fusing_weights_that_are_not_finite_is_refused_when_asked_and_nothing_is_fused",
-        ),
-        "test_get_adapters": (LORAS, "test_set_adapters_says_which_count_and_how_much"),
-        "test_get_list_adapters_multi": (LORAS, "test_a_loaded_lora_counts_until_it_is_unloaded"),
         "test_simple_inference_save_pretrained_with_text_lora": (LORAS, "test_what_cannot_hold_is_one_sentence"),
-        "test_simple_inference_with_dora": "diffusers itself leaves DoRA's magnitudes out, with a warning",
+        "test_simple_inference_with_text_denoiser_lora_save_load": (LORAS, SAVED),
+        "test_simple_inference_with_text_denoiser_lora_and_scale": (LORAS, SCALED),
+        "test_lora_fuse_unfuse": (LORAS, "test_fused_loras_draw_the_same_and_come_out_again"),
+        "test_simple_inference_with_text_denoiser_lora_unloaded": (
+            LORAS,
+            "test_a_loaded_lora_counts_until_it_is_unloaded",
+        ),
+        "test_simple_inference_with_text_denoiser_multi_adapter": (LORAS, SET),
+        "test_wrong_adapter_name_raises_error": (LORAS, "test_what_cannot_hold_is_one_sentence"),
+        "test_multiple_wrong_adapter_name_raises_error": (
+            LORAS,
+            "test_weights_for_networks_that_are_not_there_are_refused",
+        ),
+        "test_simple_inference_with_text_denoiser_multi_adapter_delete_adapter": (LORAS, DELETED),
+        "test_simple_inference_with_text_denoiser_multi_adapter_weighted": (LORAS, SET),
+        "test_get_adapters": (LORAS, SET),
+        "test_get_list_adapters": (LORAS, "test_a_loaded_lora_counts_until_it_is_unloaded"),
+        "test_simple_inference_with_text_lora_denoiser_fused_multi": (LORAS, FUSED),
+        "test_lora_scale_kwargs_match_fusion": (LORAS, SCALED),
+        "test_logs_info_when_no_lora_keys_found": (
+            LORAS,
+            "test_a_lora_that_does_not_fit_is_one_sentence_and_changes_nothing",
+        ),
+        "test_set_adapters_match_attention_kwargs": (LORAS, SCALED),
+        "test_lora_adapter_metadata_is_loaded_correctly": (LORAS, SAVED),
+        "test_lora_adapter_metadata_save_load_inference": (LORAS, SAVED),
+        "test_lora_unload_add_adapter": (LORAS, "test_a_loaded_lora_counts_until_it_is_unloaded"),
+        "test_inference_load_delete_load_adapters": (LORAS, DELETED),
+    },
+    "LoraMemoryTesterMixin": {
+        "test_group_offloading_inference_denoiser": (LORAS, OFFLOADED),
+        "test_lora_loading_model_cpu_offload": "diffusers takes its hooks off and puts them back for a GPU alone",
+        "test_lora_group_offloading_delete_adapters": (LORAS, OFFLOADED),
+    },
+    "UNetLoraTesterMixin": {
+        "test_simple_inference_with_text_denoiser_block_scale": (LORAS, SET),
+        "test_simple_inference_with_text_denoiser_multi_adapter_block_lora": (LORAS, SET),
+        "test_simple_inference_with_text_denoiser_block_scale_for_all_dict_options": (LORAS, SET),
     },
     "IPAdapterTesterMixin": dict.fromkeys(
-        ("test_pipeline_signature", "test_ip_adapter", "test_ip_adapter_cfg", "test_ip_adapter_masks"), ADAPTER
+        (
+            "test_pipeline_signature",
+            "test_ip_adapter",
+            "test_ip_adapter_cfg",
+            "test_ip_adapter_masks",
+            "test_ip_adapter_faceid",
+        ),
+        ADAPTER,
     ),
-    "PyramidAttentionBroadcastTesterMixin": {"test_pyramid_attention_broadcast_layers": TRANSFORMER},
-    "FasterCacheTesterMixin": {"test_faster_cache_inference": TRANSFORMER},
+    "PyramidAttentionBroadcastTesterMixin": dict.fromkeys(
+        ("test_pyramid_attention_broadcast_layers", "test_pyramid_attention_broadcast_inference"), TRANSFORMER
+    ),
+    "FasterCacheTesterMixin": dict.fromkeys(
+        ("test_faster_cache_basic_warning_or_errors_raised", "test_faster_cache_inference", "test_faster_cache_state"),
+        TRANSFORMER,
+    ),
     "FirstBlockCacheTesterMixin": {"test_first_block_cache_inference": TRANSFORMER},
+    "TaylorSeerCacheTesterMixin": {"test_taylorseer_cache_inference": TRANSFORMER},
+    "MagCacheTesterMixin": {"test_mag_cache_inference": TRANSFORMER},
 }
 
 
@@ -297,13 +349,88 @@ def test_output_types_hold_the_same_image(pipeline):
 
 
 def test_references_and_images_of_every_type_are_the_same(pipeline):
-    from PIL import Image
-
     tensor = torch.from_numpy(FACE).movedim(-1, 0) / 255
     for name in ("reference", "image"):
         first = drawn(pipeline, **{name: FACE})
         for form in (Image.fromarray(FACE), tensor, FACE.astype(np.float32) / 255):
             assert off(drawn(pipeline, **{name: form}), first) < 1e-5, name
+
+
+def test_a_batch_of_images_may_be_one_array_or_tensor(pipeline):
+    other = FACE[::-1].copy()
+    two = {"prompt": [PROMPT] * 2, "reference": [FACE, other]}
+    arrays = np.stack([FACE, other])
+    tensors = torch.from_numpy(arrays).movedim(-1, 1) / 255
+    for name in ("reference", "image"):
+        first = drawn(pipeline, **two | {name: [FACE, other]})
+        for form in (arrays, tensors, (tensors * 255).round().to(torch.uint8), [one[None] for one in tensors]):
+            assert off(drawn(pipeline, **two | {name: form}), first) < 1e-5, name
+        assert off(drawn(pipeline, **{name: tensors[:1]}), drawn(pipeline, **{name: FACE})) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "wrong", [FACE.astype(np.float32), FACE.astype(np.float32) / 127.5 - 1, FACE.astype(int), FACE * np.nan]
+)
+def test_an_image_whose_numbers_do_not_lie_in_0_to_1_is_refused_and_not_clipped(pipeline, wrong):
+    for given in ({"reference": wrong}, {"image": torch.from_numpy(wrong).movedim(-1, 0)}):
+        with pytest.raises(UserError, match="give uint8, or floats from 0 to 1"):
+            drawn(pipeline, **given)
+
+
+def test_latents_may_stand_in_an_images_place(pipeline):
+    image = np.asarray(FACE[:40, :40])
+    pixels = to_pixels([np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.LANCZOS))])
+    latents = vae_encode(pipeline.vae, pixels)
+    assert off(drawn(pipeline, image=latents), drawn(pipeline, image=image)) < 1e-5
+    with pytest.raises(UserError, match=r"latents must be \(1, 4, 16, 16\), got \(1, 4, 8, 8\)"):
+        drawn(pipeline, image=latents[..., :8, :8])
+
+
+OWN = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "norm_num_groups": 4}
+BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+AUTOENCODERS = [
+    lambda: diffusers.AutoencoderKL(**OWN, **BLOCKS, block_out_channels=(8, 8, 16)),
+    lambda: diffusers.AsymmetricAutoencoderKL(
+        **OWN, **BLOCKS, down_block_out_channels=(8, 8, 16), up_block_out_channels=(8, 8, 16)
+    ),
+    lambda: diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ),
+]
+
+
+@pytest.mark.parametrize("vae", AUTOENCODERS)
+def test_autoencoders_of_every_class_draw_and_redraw(pipeline, vae):
+    other = quiet(ImagineYourselfPipeline(**pipeline.components | {"vae": vae()}))
+    assert drawn(other).shape == drawn(other, image=FACE).shape == drawn(pipeline).shape
+
+
+def test_a_callback_moves_the_guidance(pipeline):
+    seen = []
+
+    def cut(pipe, step, t, given):
+        seen.append((pipe.guidance_scale, pipe.num_timesteps))
+        if step == 0:
+            pipe._guidance_scale = 0.0  # as diffusers' recipe for guidance in the first steps alone
+        return given
+
+    asked = {"num_inference_steps": 3, "guidance_scale": 5.0}
+    moved = drawn(pipeline, **asked, callback_on_step_end=cut)
+    assert seen == [(5.0, 3), (0.0, 3), (0.0, 3)]
+    assert off(moved, drawn(pipeline, **asked)) > 1e-3
+    assert off(moved, drawn(pipeline, num_inference_steps=3, guidance_scale=1.0)) > 1e-3
+
+
+def test_guidance_of_1_or_less_is_none_as_in_diffusers(pipeline):
+    assert np.array_equal(drawn(pipeline, guidance_scale=0.0), drawn(pipeline, guidance_scale=1.0))
+
+
+def test_diffusers_own_callbacks_are_asked_which_tensors_they_take(pipeline):
+    with pytest.raises(UserError, match=r"'prompt_embeds' is not among \['latents'\]"):
+        drawn(pipeline, callback_on_step_end=diffusers.callbacks.SDCFGCutoffCallback(cutoff_step_ratio=0.5))
 
 
 def test_latents_that_are_given_are_the_start(pipeline):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import save_file
 
 from iy.errors import UserError
-from iy.model import ImagineYourselfPipeline, bundle
+from iy.model import ImagineYourselfPipeline, bundle, lora
 from tests.drawing import asked, built, drawn, quiet, style
 from tests.tiny import tiny_base
 
@@ -282,3 +283,84 @@ def test_text_tensors_for_text_encoders_that_were_freed_are_refused(pipeline):
     pipeline.load_lora_weights(style(pipeline))
     blank = {name: (hidden, mask & False) for name, (hidden, mask) in words.items()}
     assert np.isfinite(pipeline(**asked(prompt=None, prompt_embeds=words, negative_prompt_embeds=blank)).images).all()
+
+
+EVERYWHERE = ("unet", "text_encoder", "text_encoder_2")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_the_scale_of_a_call_is_that_of_set_adapters_and_of_fusing(pipeline, share):
+    alone = drawn(pipeline)
+    pipeline.load_lora_weights(style(pipeline, parts=EVERYWHERE), adapter_name="style")
+    whole, called = drawn(pipeline), drawn(pipeline, cross_attention_kwargs={"scale": share})
+    assert not same(called, whole) and np.array_equal(drawn(pipeline), whole), "it holds for one call"
+    assert same(called, alone) == (share == 0)
+    pipeline.set_adapters("style", share)
+    assert same(drawn(pipeline), called)
+    pipeline.set_adapters("style", 1.0)
+    pipeline.fuse_lora(lora_scale=share)
+    assert same(drawn(pipeline), called)
+    with pytest.raises(UserError, match="'ip_adapter_masks' cannot hold: it takes scale"):
+        drawn(pipeline, cross_attention_kwargs={"ip_adapter_masks": []})
+
+
+def test_weights_for_networks_that_are_not_there_are_refused(pipeline):
+    pipeline.load_lora_weights(style(pipeline), adapter_name="style")
+    before = drawn(pipeline)
+    with pytest.raises(UserError, match="set_adapters: there is no 'ucnet'"):
+        pipeline.set_adapters("style", {"ucnet": 0.0})
+    assert np.array_equal(drawn(pipeline), before)
+
+
+def test_loras_are_put_in_the_same_with_little_memory_or_much(pipeline):
+    images = []
+    for little in (True, False):
+        pipeline.load_lora_weights(style(pipeline, parts=EVERYWHERE), low_cpu_mem_usage=little)
+        images.append(drawn(pipeline))
+        pipeline.unload_lora_weights()
+    assert np.array_equal(*images)
+
+
+def test_some_layers_may_be_left_out_and_ranks_may_differ(pipeline):
+    tensors = style(pipeline, parts=EVERYWHERE)
+    pipeline.load_lora_weights(tensors, adapter_name="whole")
+    whole = drawn(pipeline)
+    pipeline.unload_lora_weights()
+    for part in EVERYWHERE:
+        a, b = [key for key in tensors if key.startswith(f"{part}.")][:2]
+        tensors[a], tensors[b] = tensors[a][:1], tensors[b][:, :1]  # a layer of rank 1 among those of 2
+        for key in [key for key in tensors if key.startswith(f"{part}.")][-2:]:
+            del tensors[key]
+    pipeline.load_lora_weights(tensors, adapter_name="part")
+    ranks = {
+        layer.r["part"]
+        for network in pipeline.adapted().values()
+        for layer in lora.layers(network)
+        if "part" in layer.r
+    }
+    assert ranks == {1, 2} and not same(drawn(pipeline), whole)
+
+
+@pytest.mark.parametrize("alpha", [1, 8])
+@pytest.mark.filterwarnings("ignore:While injecting the PEFT adapters")
+def test_what_diffusers_saves_with_its_metadata_is_read(pipeline, tmp_path, alpha):
+    """A trainer's own way out: peft's configuration in the file's header says alpha, which no tensor does."""
+    name, layer = next((n, m) for n, m in pipeline.unet.named_modules() if n.endswith("attn1.to_q"))
+    tensors = {key.removeprefix("unet."): value for key, value in style(pipeline).items()}
+    config = LoraConfig(r=2, lora_alpha=alpha, target_modules=["to_q"]).to_dict()
+    ImagineYourselfPipeline.save_lora_weights(
+        tmp_path, unet_lora_layers=tensors, unet_lora_adapter_metadata=config | {"target_modules": ["to_q"]}
+    )
+    pipeline.load_lora_weights(tmp_path, adapter_name="trained")
+    assert layer.scaling["trained"] == alpha / 2
+
+
+def test_loras_come_and_go_while_parts_are_offloaded(pipeline):
+    alone = drawn(pipeline)
+    pipeline.enable_group_offload("cpu", offload_type="leaf_level")
+    pipeline.load_lora_weights(style(pipeline), adapter_name="style")
+    first = drawn(pipeline)
+    pipeline.delete_adapters("style")
+    assert same(drawn(pipeline), alone) and not same(first, alone)
+    pipeline.load_lora_weights(style(pipeline), adapter_name="style")
+    assert same(drawn(pipeline), first)

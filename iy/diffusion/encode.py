@@ -99,8 +99,11 @@ def decode_latents(base: Base, latents: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def vae_encode(vae: Any, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
-    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    coded = vae.encode(pixels.to(vae.dtype))
+    if hasattr(coded, "latent_dist"):
+        latents = coded.latent_dist.mode() if generator is None else coded.latent_dist.sample(generator)
+    else:  # AutoencoderTiny has one answer
+        latents = coded.latents
     return (latents - shift(vae)) * vae.config.scaling_factor
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from iy.model.conditioning import Vision
 from iy.model.vision import resize
 
 Picture = Image.Image | np.ndarray | torch.Tensor | str | Path
+NEARLY = 1e-2  # how far rounding may take a picture's numbers out of [0, 1]
 LIMITS = pictures.Limits(pixels=200_000_000, side=4096)  # of a file: more than any size that is drawn
 Cropper = Callable[[np.ndarray], np.ndarray]
 
@@ -27,14 +29,27 @@ def to_array(picture: Picture) -> np.ndarray:
             return pictures.pixels(picture)
     except (pictures.Unreadable, OSError, SyntaxError, ValueError) as error:
         raise UserError(f"reference or image {picture}: {error}") from None
+    if isinstance(picture, (torch.Tensor, np.ndarray)) and picture.ndim == 4 and len(picture) == 1:
+        picture = picture[0]
     if isinstance(picture, torch.Tensor):
-        picture = picture.detach().float().cpu().movedim(0, -1).numpy()
+        whole = picture.detach().cpu()
+        picture = (whole.float() if whole.is_floating_point() else whole).movedim(0, -1).numpy()
     if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
         found = getattr(picture, "shape", type(picture).__name__)
         raise UserError(f"an image must be PIL, a path, an array (H, W, 3) or a tensor (3, H, W), found {found}")
     if picture.dtype == np.uint8:
         return picture
+    low, high = picture.min(initial=0), picture.max(initial=0)
+    if not (np.issubdtype(picture.dtype, np.floating) and low >= -NEARLY and high <= 1 + NEARLY):
+        raise UserError(f"an image of {picture.dtype} from {low:g} to {high:g}: give uint8, or floats from 0 to 1")
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def rows_of(pictures: Picture | Sequence | None) -> Picture | Sequence | None:
+    """A batch in one array (B, H, W, 3) or tensor (B, 3, H, W) as a list, or its only row; all else as it is."""
+    if not isinstance(pictures, (torch.Tensor, np.ndarray)) or pictures.ndim != 4:
+        return pictures
+    return list(pictures) if len(pictures) > 1 else pictures[0]
 
 
 def prompts(prompt: str | Sequence[str]) -> list[str]:
@@ -58,6 +73,7 @@ def references(reference: Picture | Sequence | None, single: bool, count: int) -
     One picture or None serves all prompts. A list gives, for a list of prompts, each prompt's picture, list of pictures
     or None; for a single prompt (`single`), the several references of that prompt.
     """
+    reference = rows_of(reference)
     if reference is None:
         return [[] for _ in range(count)]
     if not isinstance(reference, (list, tuple)):
@@ -178,11 +194,21 @@ def cells(area: Sequence[float] | np.ndarray | torch.Tensor | Image.Image, heigh
 
 def start_pixels(image: Picture | Sequence[Picture], count: int, height: int, width: int) -> torch.Tensor:
     """Images to start from as pixels (B, 3, height, width) in [-1, 1]; one image serves all."""
-    listed = list(image) if isinstance(image, (list, tuple)) else [image] * count
+    rows = rows_of(image)
+    listed = list(rows) if isinstance(rows, (list, tuple)) else [rows] * count
     if len(listed) != count:
         raise UserError(f"image: give one, or one per prompt; {len(listed)} for {count} prompts")
     sized = [Image.fromarray(to_array(one)).resize((width, height), Image.Resampling.LANCZOS) for one in listed]
     return to_pixels([np.asarray(one) for one in sized])
+
+
+def start_latents(image: Any, count: int, shape: Sequence[int]) -> torch.Tensor | None:
+    """Latents in an image's place, (B, C, h, w) as `output_type="latent"` gives them; None if it is an image."""
+    if not isinstance(image, torch.Tensor) or image.ndim != 4 or image.shape[1] == 3:
+        return None
+    if tuple(image.shape[1:]) != tuple(shape) or len(image) not in (1, count):
+        raise UserError(f"image: latents must be {(count, *shape)}, got {tuple(image.shape)}")
+    return image.expand(count, *shape)
 
 
 def generators(

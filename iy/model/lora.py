@@ -79,6 +79,19 @@ def steady(network: nn.Module) -> Iterator[None]:
             weight.requires_grad_(trained.get(id(weight), False))
 
 
+@contextmanager
+def scaled(network: nn.Module, share: float) -> Iterator[None]:
+    """While it lasts, the LoRAs in `others` are added at `share` of their strength, the merged ones as they are."""
+    before = [] if share == 1 else [(layer.scaling, dict(layer.scaling)) for layer in layers(network)]
+    try:
+        for now, kept in before:
+            now.update({name: value * share for name, value in kept.items() if name != PERSONAL})
+        yield
+    finally:
+        for now, kept in before:
+            now.update(kept)
+
+
 def merge(network: nn.Module, names: Sequence[str] | None = None, scale: float = 1.0, safe: bool = False) -> None:
     """Add the trained LoRA and, `scale` times as strong, those in `names` (None: all that count) into copies of the
     weights they adapt: drawing then costs what it costs without them. What is merged already stays. safe: refuse

@@ -4,7 +4,7 @@ The LoRA that was trained is a part of the model and not one of the adapters: it
 deleted, and is merged along with the others by `fuse_lora`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,9 @@ class Loras(StableDiffusionXLLoraLoaderMixin):
         if not names:
             return self.activate([])
         weights = list(adapter_weights) if isinstance(adapter_weights, tuple) else adapter_weights
+        for weight in weights if isinstance(weights, list) else [weights]:
+            if isinstance(weight, Mapping) and (unknown := set(weight) - set(PARTS)):
+                raise UserError(f"set_adapters: there is no {min(unknown)!r} here; weights are by {', '.join(PARTS)}")
         with self.adapting("set_adapters()"):
             super().set_adapters(names, weights)
         self.activate(names)
@@ -174,6 +177,18 @@ class Loras(StableDiffusionXLLoraLoaderMixin):
         with self.adapting("LoRA"):
             for network in self.adapted().values():
                 lora.activate(network, names)
+
+    @contextmanager
+    def loras_at(self, cross_attention_kwargs: Mapping[str, Any] | None) -> Iterator[None]:
+        """While it lasts, the loaded LoRAs that count do so at the share that {"scale": share} says."""
+        asked = dict(cross_attention_kwargs or {})
+        share = asked.pop("scale", 1.0)
+        if asked:
+            raise UserError(f"cross_attention_kwargs: {min(asked)!r} cannot hold: it takes scale, of the loaded LoRAs")
+        with ExitStack() as stack:
+            for network in self.adapted().values():
+                stack.enter_context(lora.scaled(network, share))
+            yield
 
     def disable_lora(self) -> None:
         """Draw without the loaded LoRAs until `enable_lora`."""

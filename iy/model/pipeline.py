@@ -1,11 +1,13 @@
 """The diffusers pipeline: prompts and faces in, images out; from noise, or from an image to be redrawn."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -81,6 +83,7 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         prompt_embeds: Tokens | None = None,
         negative_prompt_embeds: Tokens | None = None,
         reference_embeds: Vision | None = None,
+        cross_attention_kwargs: Mapping[str, Any] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
@@ -89,24 +92,31 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         """Draw `num_images_per_prompt` images of every prompt.
 
         reference: see `inputs.references`; None draws from the text alone. image: start from it and redraw the last
-        `strength` (0 to 1] of the noise schedule. identity_guidance_scale: None = guidance_scale, the cheaper joint
-        form (see `iy.model.guidance`). seeds: one per image, in the output's order. latents: starting noise.
+        `strength` (0 to 1] of the noise schedule. guidance_scale: 1 or less is without guidance, as in diffusers.
+        identity_guidance_scale: None = guidance_scale, the cheaper joint form (see `iy.model.guidance`). seeds: one per
+        image, in the output's order. latents: starting noise.
         fixed_length: pad prompts to each tokenizer's limit, so that an image does not depend on its batch, bit for bit.
         branch_strength: weights of branches besides the learnt α, e.g. {"vision": 0.5}; 1 where not named.
         person_strength: a number per reference, 1 = as trained; 0 leaves the person out. regions: where each reference
         belongs, a box in shares of the picture or a mask each; see `inputs.regions`.
         prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the texts; reference_embeds: from
         `encode_reference`, in place of the pictures. One row each per prompt.
+        cross_attention_kwargs: {"scale": 0.7} draws with the loaded LoRAs at that share of their strength.
         output_type: pil | np (B, H, W, 3 in [0, 1]) | pt (B, 3, H, W in [0, 1]) | latent.
         callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents; setting
-        `pipeline._interrupt = True` there ends the denoising after that step.
+        `pipeline._interrupt = True` there ends the denoising after that step, and `pipeline._guidance_scale` changes
+        the guidance from the next one on.
         """
         side = self.model.unet.config.sample_size * self.vae_scale
         height, width = height or side, width or side
         check_scheduler(self.scheduler)
         self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
-        inputs.check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        words, blank = self.read(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, fixed_length)
+        wanted = callback_on_step_end_tensor_inputs
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            wanted = callback_on_step_end.tensor_inputs
+        inputs.check_callback(wanted, self._callback_tensor_inputs)
+        with self.loras_at(cross_attention_kwargs):
+            words, blank = self.read(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, fixed_length)
         prompts = len(words[self.model.own][1])
         count = prompts * num_images_per_prompt
         draws = inputs.generators(seeds, generator, count)
@@ -121,14 +131,15 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         else:
             faces = inputs.seen(reference_embeds, prompts, reference, person_strength, regions)
         words, blank, faces = (repeat(part, num_images_per_prompt) for part in (words, blank, faces))
-        identity = guidance_scale if identity_guidance_scale is None else identity_guidance_scale
-        guide = self.guide(words, blank, faces, guidance_scale, identity, guidance_rescale, branch_strength)
+        guided = partial(
+            self.guide_at, (words, blank, faces), identity_guidance_scale, guidance_rescale, branch_strength
+        )
         timesteps = self.schedule(num_inference_steps, 1.0 if image is None else strength)
         noise = self.noise(count, height, width, draws, latents)
         latents = self.start(image, noise, timesteps, prompts, num_images_per_prompt, height, width)
-        latents = self.denoise(
-            latents, timesteps, guide, draws, callback_on_step_end, callback_on_step_end_tensor_inputs
-        )
+        self._guidance_scale = guidance_scale
+        with self.loras_at(cross_attention_kwargs):
+            latents = self.denoise(latents, timesteps, guided, draws, callback_on_step_end, wanted)
         images = (
             latents
             if output_type == "latent"
@@ -136,6 +147,27 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         )
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the call that draws, or drew last; a callback changes it as `_guidance_scale`."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """How many steps the call that draws, or drew last, takes."""
+        return self._num_timesteps
+
+    def guide_at(
+        self,
+        rows: tuple[Tokens, Tokens, Vision | None],
+        identity: float | None,
+        rescale: float,
+        strength: dict[str, float] | None,
+        guidance: float,
+    ) -> Guide:
+        guidance = max(1.0, guidance)
+        return self.guide(*rows, guidance, guidance if identity is None else identity, rescale, strength)
 
     def guide(
         self,
@@ -188,26 +220,34 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         height: int,
         width: int,
     ) -> torch.Tensor:
-        """Where denoising begins: pure noise, or the noised latents of the images to redraw."""
+        """Where denoising begins: pure noise, or the noised latents that are given or of the images to redraw."""
         if image is None:
             return noise * self.scheduler.init_noise_sigma
-        pixels = inputs.start_pixels(image, count, height, width).to(self._execution_device)
-        clean = vae_encode(self.vae, pixels).to(noise.dtype).repeat_interleave(repeats, 0)
+        clean = inputs.start_latents(image, count, noise.shape[1:])
+        if clean is None:
+            pixels = inputs.start_pixels(image, count, height, width).to(self._execution_device)
+            clean = vae_encode(self.vae, pixels)
+        clean = clean.to(self._execution_device, noise.dtype).repeat_interleave(repeats, 0)
         return self.scheduler.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
 
     def denoise(
         self,
         latents: torch.Tensor,
         timesteps: torch.Tensor,
-        guide: Guide,
+        guided: Callable[[float], Guide],
         draws: Any,
         callback: Callable | None,
         wanted: Sequence[str],
     ) -> torch.Tensor:
         accepted = inspect.signature(self.scheduler.step).parameters
         options = {"generator": draws} if "generator" in accepted else {}
-        self._interrupt = False
+        self._interrupt, self._num_timesteps = False, len(timesteps)
+        scale = self._guidance_scale
+        guide = guided(scale)
         for i, t in enumerate(self.progress_bar(timesteps)):
+            if self._guidance_scale != scale:
+                scale = self._guidance_scale
+                guide = guided(scale)
             prediction = guide.denoise(self.model, self.scheduler.scale_model_input(latents, t), t)
             latents = self.scheduler.step(prediction, t, latents, **options, return_dict=False)[0]
             if callback is not None:
