@@ -220,3 +220,48 @@ def test_a_folder_around_all_persons_is_told(tmp_path, heard):
     laid(tmp_path, "lfw/ada/1.jpg", "lfw/bob/1.jpg")
     of_folder(tmp_path)
     assert "all are of one person: if ada, bob are persons, name the folder that they lie in" in heard.text
+
+
+LONG = "ThisIsAPhotoWithAVeryLongNameThatGoesOnAndOnForEver"
+
+
+@pytest.mark.parametrize("photo", [LONG, "This is a photo with a very long name that goes"])
+def test_a_sidecar_whose_long_name_was_cut_off_is_of_the_photo_that_it_begins(photo, tmp_path):
+    """Google Takeout writes 46 letters, wherever that is."""
+    laid(tmp_path, f"{photo}.jpg", "other.jpg")
+    say(tmp_path, f"{photo[:46]}.json", WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert "not used" in rows[f"{photo}.jpg"]["reason"] and rows["other.jpg"]["verdict"] is None
+    tar_of(tmp_path / "tars/a.tar", (f"{photo[:46]}.json", NO), (f"{photo}.jpg", picture(1)), ("other.jpg", picture(2)))
+    rows = of_tars(tmp_path / "tars")
+    assert rows[f"a.tar/{photo}"]["verdict"] == records.REJECTED and rows["a.tar/other"]["verdict"] is None
+
+
+def test_a_name_that_was_cut_off_and_begins_several_refuses_them(tmp_path):
+    laid(tmp_path, f"{LONG}1.jpg", f"{LONG}2.jpg", "other.jpg")
+    say(tmp_path, f"{LONG[:46]}.json", WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert rows.pop("other.jpg")["verdict"] is None
+    assert all(f"{LONG[:46]}.json may speak of it" in row["reason"] for row in rows.values())
+
+
+@pytest.mark.parametrize("file", ["IMG.jpg(1).json", "IMG.jpg.supplemental-metadata(1).json", "IMG.suppl(1).json"])
+def test_a_numbered_sidecar_is_of_the_numbered_photo_where_there_is_no_other(file, tmp_path):
+    laid(tmp_path, "IMG(1).jpg", "IMG(2).jpg")
+    say(tmp_path, file, WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert "not used" in rows["IMG(1).jpg"]["reason"] and rows["IMG(2).jpg"]["verdict"] is None
+
+
+@pytest.mark.parametrize("copy", ["IMG-edited.jpg", "IMG-BEARBEITET.jpg", "IMG-modifié.png", "IMG-編集済み.jpg"])
+def test_an_edited_copy_is_known_by_what_is_said_of_the_original(copy, tmp_path):
+    laid(tmp_path, "IMG.jpg", copy, "IMG-2.jpg")
+    say(tmp_path, "IMG.jpg.json", WITHDRAWN)
+    rows = of_folder(tmp_path)
+    assert "not used" in rows[copy]["reason"] and rows["IMG-2.jpg"]["verdict"] is None
+    say(tmp_path, "IMG.jpg.json", {"person": "Anna"})
+    say(tmp_path, f"{copy}.json", {"consent": "revoked"})
+    rows = of_folder(tmp_path)
+    assert "revoked" in rows[copy]["reason"] and rows["IMG.jpg"]["label"] == "Anna"
+    tar_of(tmp_path / "tars/a.tar", (copy, picture(1)), ("IMG.jpg", picture(2)), ("IMG.json", NO))
+    assert {row["verdict"] for row in of_tars(tmp_path / "tars").values()} == {records.REJECTED}

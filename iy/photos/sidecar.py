@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +24,12 @@ BETWEEN = " _-(~+."  # what may stand between a photo's name and more: "me (1).j
 SEVERAL = "metadata info dataset datasetinfo datasetinfos annotations index data images photos captions people".split()
 SEVERAL += "persons labels files manifest list readme about".split()  # what is called so speaks of more than one photo
 NUMBERED = re.compile(r"(.+)(\(\d+\))")
+CUT = 40  # letters from which on a sidecar's name may be its photo's, cut off: Google Takeout's is at 46
+# How copies that programs changed are called beside what they were made of, which alone has a sidecar.
+EDITED = re.compile(
+    r"(.+?)[-_ ](edited|effects|smile|mix|bearbeitet|modifié|modificato|edytowane|bewerkt|ha editado|editado|editat"
+    r"|編集済み)(\(\d+\))?"
+)
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +39,10 @@ class Sidecars:
 
     def __init__(self, photos: Iterable[str], others: Iterable[str], speaks: Callable[[str], bool]):
         photos, others = list(photos), list(others)
-        stems = {folded(stem(photo)) for photo in photos}
+        self.names: dict[str, list[str]] = {}  # of photos, with their suffix, by what they are without
+        for photo in photos:
+            self.names.setdefault(folded(stem(photo)), []).append(folded(photo))
+        stems = set(self.names)
         known = stems | {folded(photo) for photo in photos}
         self.own: dict[str, list[str]] = {}
         self.doubts: dict[str, str] = {}  # a photo's stem -> what may speak of it
@@ -42,7 +51,7 @@ class Sidecars:
         self.tables = {PurePosixPath(one).parent: one for one in sorted(others) if kinds.is_metadata(one)}
         orphans = []
         for file in sorted(one for one in others if one.casefold().endswith((*kinds.SIDECARS, *kinds.UNREAD))):
-            owner = owned(file, known)
+            owner = owned(file, known) or cut_off(file, stems)
             self.own.setdefault(owner, []).append(file) if owner else orphans.append(file)
         self.doubt(orphans, stems)
         wide = set(orphans).difference(self.doubts.values())
@@ -71,7 +80,7 @@ class Sidecars:
         for path, file in lone.items():
             folder, _, name = path.rpartition("/")
             apart = several.get(name, []) if folder not in folders else []
-            for photo in apart or beginnings(path, stems):
+            for photo in apart or beginnings(path, stems) or begun(path, stems):
                 self.doubts[photo] = file
         for photo in stems if lone else ():  # me_crop.jpg, where me.json is of no photo
             for path in beginnings(photo, lone):
@@ -95,7 +104,9 @@ class Sidecars:
         if (file := self.doubts.get(folded(stem(photo)))) is not None:
             right = PurePosixPath(photo).with_suffix(".json")
             raise Unreadable(f"{file} may speak of it: call it {right} if it does, or move it away")
-        found = {*self.own.get(folded(stem(photo)), []), *self.own.get(folded(photo), [])}
+        first = original(folded(stem(photo))) or ""  # an edited copy has no sidecar itself
+        called = [folded(stem(photo)), folded(photo), first, *self.names.get(first, [])]
+        found = {file for name in called for file in self.own.get(name, [])}
         return sorted(found, key=lambda file: (file.casefold().endswith(".json"), len(file), file))
 
 
@@ -107,26 +118,44 @@ def folded(path: str) -> str:
     return unicodedata.normalize("NFC", path).casefold()
 
 
+def original(name: str) -> str | None:
+    """The folded name, without suffix, of what a photo of that name is an edited copy of."""
+    found = EDITED.fullmatch(name)
+    return found and found[1] + (found[3] or "")
+
+
 def owned(file: str, known: set[str]) -> str | None:
     """Which of the `known` photos a sidecar is of: me.json and me.jpg.json of me.jpg; of JSON me.jpg.info.json too, and
     me.jpg(1).json of me(1).jpg, as Google Takeout calls them."""
     path = folded(stem(file))
     if path in known or not (file.casefold().endswith(".json") or speaks_of_rights(PurePosixPath(file).name.encode())):
         return path if path in known else None
-    if (parts := NUMBERED.fullmatch(path)) and (base := shortened(parts[1], known)):
-        return next((one for one in (base + parts[2], stem(base) + parts[2]) if one in known), base)
-    return shortened(path, known)
+    if parts := NUMBERED.fullmatch(path):
+        numbered = (one + parts[2] for one in shorter(parts[1]))
+        if found := next((one for one in (*numbered, *shorter(parts[1])) if one in known), None):
+            return found
+    return next((one for one in shorter(path) if one in known), None)
 
 
-def shortened(path: str, known: set[str]) -> str | None:
-    """The longest of the `known` that is left of a path whose last parts after a dot go."""
-    while path not in known:
-        folder, slash, name = path.rpartition("/")
-        shorter, dot, _ = name.rpartition(".")
-        if not shorter:
-            return None
-        path = folder + slash + shorter
-    return path
+def cut_off(file: str, stems: set[str]) -> str | None:
+    """Which photo's long name a JSON file's surely is, cut off."""
+    found = begun(folded(stem(file)), stems) if file.casefold().endswith(".json") else []
+    return found[0] if len(found) == 1 else None
+
+
+def begun(path: str, stems: Collection[str]) -> list[str]:
+    """The photos whose long names `path` begins, wherever that ends."""
+    if len(path.rpartition("/")[2]) < CUT:
+        return []
+    return [one for one in stems if one.startswith(path) and "/" not in one[len(path) :]]
+
+
+def shorter(path: str) -> Iterator[str]:
+    """A path, and what is left of it as its last parts after a dot go."""
+    folder, slash, name = path.rpartition("/")
+    while name:
+        yield folder + slash + name
+        name = name.rpartition(".")[0]
 
 
 def beginnings(path: str, stems: Collection[str]) -> list[str]:

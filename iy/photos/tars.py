@@ -108,7 +108,7 @@ def gathered(tar: tarfile.TarFile, name: str, found: Members, cut: bool) -> Iter
     by_date = persons.dated(folders)
     persons.tell(folders, by_date, name)
     for key, members in found.items():
-        said = statements(tar, members)
+        said = statements(tar, [*found.get(sidecar.original(key) or "", []), *members])
         if key in pictures:
             said.reason = said.reason or doubt(beside, key)
         if cut and not any(part.endswith("json") for part in parts[key]):
@@ -126,10 +126,10 @@ def speaks(tar: tarfile.TarFile, found: Members, name: str) -> bool:
 def doubt(beside: Sidecars, key: str) -> str | None:
     """Why it is not known what is said of a sample."""
     try:
-        beside.of(f"{key}.png")
+        found = beside.of(f"{key}.png")
     except Unreadable as reason:
         return str(reason)
-    return None
+    return f"{found[0]} may speak of it: give both one name, up to the first dot" if found else None
 
 
 def pictured(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> list[tarfile.TarInfo]:
