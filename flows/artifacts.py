@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 
 from flows import environment
 from flows.place import Place
+from iy.tracking import local
 
 FACTS = ("metrics.json", "calibration.json", "bounds.json", "training.json", "registration.json")
 
@@ -153,7 +154,7 @@ def mlflow_run(state: Path, pipeline: str) -> str | None:
     import mlflow
 
     services = environment.running()
-    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state / 'mlflow.db'}"
+    store = os.environ.get("MLFLOW_TRACKING_URI") or local.address(state / "mlflow.db")
     if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
         return None
     client = mlflow.MlflowClient(store)

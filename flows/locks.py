@@ -34,6 +34,24 @@ def held(path: Path, what: str, say: Say) -> Iterator[None]:
             file.truncate(0)
 
 
+def mend(rwlock: Path) -> None:
+    """Take away DVC's list of who reads and writes what, if it is none: DVC empties it to write it, a process that is
+    killed just then leaves it so, and from then on every `dvc repro` fails. DVC makes a new one."""
+    if broken(rwlock):
+        time.sleep(LOOK)  # unless it is being written now
+        if broken(rwlock):
+            rwlock.unlink(missing_ok=True)
+
+
+def broken(rwlock: Path) -> bool:
+    try:
+        return not isinstance(json.loads(rwlock.read_bytes()), dict)
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+
+
 def wait(file: IO[str], what: str, say: Say) -> None:
     began, told = time.monotonic(), False
     while True:

@@ -14,7 +14,7 @@ from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.states import Completed, Failed
 
-from flows import process
+from flows import locks, process
 from flows.turn import turn
 from iy.stage import ENDING
 from iy.stage import UNREACHABLE as LATER
@@ -76,6 +76,7 @@ def run(stage: str, folder: Path, force: bool, pipeline: str | None) -> Ended:
     log, unchanged, complaint, shown = get_run_logger(), False, None, Progress(stage)
     ending = folder / ".dvc" / "tmp" / "iy-ending.json"
     ending.unlink(missing_ok=True)
+    locks.mend(folder / ".dvc" / "tmp" / "rwlock")
     child = process.start(
         process.python("dvc", "repro", "--single-item", stage, *["--force"] * force),
         cwd=folder,

@@ -18,6 +18,7 @@ from flows.services import HOST, Service
 from iy import project
 from iy.errors import UserError
 from iy.storage import write_json
+from iy.tracking import local
 
 PORTS = {"prefect": 4200, "mlflow": 5000, "reports": 4280}
 
@@ -79,7 +80,7 @@ def servers(state: Path, ports: dict[str, int]) -> list[Service]:
     page = process.python("http.server", str(ports["reports"]), "--bind", HOST, "--directory", str(reports))
     return [
         services.prefect(ports["prefect"], {}),
-        services.mlflow(ports["mlflow"], f"sqlite:///{state / 'mlflow.db'}", str(state / "mlartifacts"), {}),
+        services.mlflow(ports["mlflow"], local.address(state / "mlflow.db"), str(state / "mlartifacts"), {}),
         Service("reports", page, services.answers(f"http://{HOST}:{ports['reports']}/")),
     ]
 

@@ -6,6 +6,7 @@ folders are safe): only what is taste is overruled. Names and contents are bytes
 
 import contextlib
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,19 @@ def ask(*arguments: str, folder: Path | str = ".") -> str | None:
         done = call(*arguments, folder=folder)
     except (OSError, subprocess.TimeoutExpired):
         return None
+    refuse_distrust(done.stderr)
     return os.fsdecode(done.stdout).removesuffix("\n") if done.returncode == 0 else None
+
+
+def refuse_distrust(said: bytes) -> None:
+    """A folder of another user (a container's, a shared disk's) is no folder without git, though git will not read it:
+    without a word its runs would name no commit, and its worktrees would keep stores of their own."""
+    if b"dubious ownership" in said:
+        folder = os.fsdecode(said.partition(b" at '")[2].partition(b"'")[0])
+        raise UserError(
+            f"git does not read {folder}, which is another user's: trust it with "
+            f"`git config --global --add safe.directory {shlex.quote(folder)}`, then run again"
+        )
 
 
 def run(*arguments: str, folder: Path | str = ".", **variables: str) -> bytes:
@@ -67,6 +80,7 @@ def run(*arguments: str, folder: Path | str = ".", **variables: str) -> bytes:
     except OSError as error:
         raise UserError(f"git cannot be started ({error.strerror}): install it, then run again") from None
     if done.returncode:
+        refuse_distrust(done.stderr)
         last = (done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise UserError(f"git {arguments[0]}: {last}")
     return done.stdout

@@ -106,6 +106,26 @@ def test_unchanged_is_unchanged_though_times_differ(folder):
     assert not git.changed(folder) and git.tree(folder) == plain(folder, "rev-parse", "HEAD^{tree}").strip()
 
 
+def test_a_folder_that_git_does_not_trust_is_told_with_the_way_out(folder, monkeypatch, tmp_path):
+    """Another user's, as in containers: git says so of every folder when it is told to assume it."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    for asked in (git.commit, git.changed, experiment.possible):
+        with pytest.raises(UserError, match=rf"`git config --global --add safe.directory {folder}`"):
+            asked(folder)
+    plain(tmp_path, "config", "--global", "--add", "safe.directory", str(folder))
+    assert git.commit(folder)
+
+
+def test_a_taste_that_ignores_lock_files_does_not_reach_dvcs(tmp_path, root):
+    plain(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_bytes((root / ".gitignore").read_bytes())
+    (tmp_path / "taste").write_text("*.lock\n")
+    plain(tmp_path, "config", "core.excludesFile", str(tmp_path / "taste"))
+    assert git.ask("check-ignore", "other.lock", folder=tmp_path) == "other.lock"
+    assert git.ask("check-ignore", "dvc.lock", folder=tmp_path) is None
+
+
 def test_where_there_is_no_git_or_no_commit_it_says_so(tmp_path, monkeypatch):
     assert git.commit(tmp_path) is None and not git.changed(tmp_path)
     with pytest.raises(UserError, match="is not a git checkout"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.engine import make_url
 
 from iy import doctor, erased, tracking
 from iy.erasure import erase as erasing
@@ -91,7 +92,7 @@ def started() -> None:
 def test_a_store_of_another_version_is_told_before_the_work_with_the_way_out(older, store):
     known, newest = local.versions()
     set_version(store, sorted(known - {newest})[0] if older else "ffffffffffff")
-    way = f"run `mlflow db upgrade sqlite:///{store}/.iy/mlflow.db`" if older else "written by a newer MLflow"
+    way = f"run `mlflow db upgrade 'sqlite:///{store}/.iy/mlflow.db'`" if older else "written by a newer MLflow"
     with pytest.raises(UserError) as caught:
         started()
     assert way in str(caught.value) and "\n" not in str(caught.value)
@@ -139,6 +140,15 @@ def test_a_project_that_was_renamed_keeps_its_pictures_and_makes_new_ones_where_
 
 def found(run: str) -> Found:
     return Found(["Ada"], ["ab" * 32], [], [], {}, {}, [run], [])
+
+
+@pytest.mark.parametrize("name", ["100%", "a%20b", "what?", "a#b", "semi;colon & 'quote'"])
+def test_the_database_lies_in_the_project_whatever_its_folder_is_called(name, tmp_path, monkeypatch):
+    """MLflow would make a database of its own beside the project, or none: % and ? mean something in its addresses."""
+    (home := tmp_path / name).mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert make_url(tracking.store.tracking_uri()).database == str(home / ".iy" / "mlflow.db")
 
 
 def test_an_erasure_after_a_copy_takes_its_own_pictures_and_not_the_first_ones(store, made):

@@ -35,6 +35,18 @@ def holder(path: Path) -> subprocess.Popen:
     raise AssertionError("it ended")
 
 
+@pytest.mark.parametrize("left", [b"", b"{", b"null", b'"\xff'])
+def test_what_dvc_left_half_written_when_it_was_killed_stops_no_later_run(left, tmp_path):
+    rwlock = tmp_path / "rwlock"
+    rwlock.write_bytes(left)
+    locks.mend(rwlock)
+    assert not rwlock.exists()
+    locks.mend(rwlock)
+    rwlock.write_text('{"read": {}, "write": {}}')
+    locks.mend(rwlock)
+    assert rwlock.exists(), "a whole one says who works"
+
+
 def test_who_waits_is_told_who_has_it_and_a_killed_holder_has_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.5)
     child, said = holder(tmp_path / "a.lock"), []

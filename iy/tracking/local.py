@@ -9,6 +9,7 @@ import logging
 import re
 import sqlite3
 from pathlib import Path
+from shlex import quote
 from urllib.parse import unquote, urlparse
 
 ARTIFACTS = Path(".iy", "mlartifacts")  # below the project's root
@@ -21,6 +22,11 @@ PLACES = (
 )
 OURS = re.compile(rf"file://.*?/{re.escape(ARTIFACTS.as_posix())}(?=/)")
 log = logging.getLogger(__name__)
+
+
+def address(database: Path) -> str:
+    """A database as a URI, in which a path's own % and ? stay what they are: MLflow would look for another file."""
+    return f"sqlite:///{str(database).replace('%', '%25').replace('?', '%3F')}"
 
 
 def fault(database: Path) -> str | None:
@@ -40,7 +46,7 @@ def fault(database: Path) -> str | None:
             "away, then run again (a new one is made)"
         )
     return (
-        f"{database} was written by an older MLflow: copy it, then run `mlflow db upgrade sqlite:///{database}`, "
+        f"{database} was written by an older MLflow: copy it, then run `mlflow db upgrade {quote(address(database))}`, "
         "then run again"
     )
 

@@ -27,7 +27,7 @@ def own_database() -> Path | None:
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI when it is set, else `sqlite:///<project root>/.iy/mlflow.db`."""
     own = own_database()
-    return f"sqlite:///{own}" if own else os.environ["MLFLOW_TRACKING_URI"]
+    return local.address(own) if own else os.environ["MLFLOW_TRACKING_URI"]
 
 
 def fault() -> str | None:
