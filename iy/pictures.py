@@ -15,6 +15,7 @@ import pillow_heif
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from iy.errors import one_line
+from iy.storage import LFS_POINTER
 
 HEAD = 512  # bytes of a file that say what it is
 LARGEST = 256 * 2**20  # bytes of a file; what is larger is no photograph, and is never read
@@ -134,6 +135,8 @@ def kind(data: bytes) -> str:
             return name
     if TGA.match(data):
         return "TGA"
+    if data.startswith(LFS_POINTER):
+        raise Unreadable("a Git LFS pointer, not the image itself: run git lfs pull where it was cloned")
     raise Unreadable("not an image, or of a kind that is not read")
 
 

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how a file begins that git left without its contents
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:

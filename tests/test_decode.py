@@ -255,3 +255,9 @@ def test_any_bytes_end_in_pixels_or_a_reason(begins, data):
         assert decode(begins + data, *LIMITS).dtype == np.uint8
     except Unreadable as reason:
         assert str(reason) and "\n" not in str(reason)
+
+
+def test_a_git_lfs_pointer_is_told_as_what_it_is(tmp_path):
+    (tmp_path / "me.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
+    (row,) = taken(folder.photos, source="folder", path=str(tmp_path))
+    assert "run git lfs pull" in row["reason"]

@@ -1,5 +1,7 @@
 """The base is opened by named classes, and its encoders keep to the shapes and ranges they state."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -76,3 +78,21 @@ def test_a_base_that_cannot_be_opened_is_one_sentence(folder, change, message):
     change(settings["base"])
     with pytest.raises(UserError, match="(?s)^" + message.replace("(", r"\(")):
         diffusion.load_base(params.parse(settings, "test").base)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_clip", "vision"])
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n", "run git lfs pull"),
+        (b"", "cannot open"),
+        (None, "cannot open"),  # the first half
+    ],
+)
+def test_weights_that_did_not_come_whole_are_one_sentence(part, left, says, folder, tmp_path):
+    base = shutil.copytree(folder, tmp_path / "base")
+    file = next((base / part).glob("*.safetensors"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if left is None else left)
+    with pytest.raises(UserError, match=rf"^base.{part.replace('_', '.')}: .*{says}"):
+        diffusion.load_base(params.parse(tiny_settings(base), "test").base)

@@ -15,6 +15,7 @@ from iy import records, storage, tracking
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.finetune import data, identity, run
+from iy.finetune.checkpoint import load_checkpoint, save_checkpoint
 from iy.finetune.examples import choose_references, face_map, random, rows_at
 from iy.finetune.loss import snr_weight, target, weighted_mse
 from iy.finetune.trainer import Trainer
@@ -310,6 +311,33 @@ def test_an_interrupted_training_ends_with_the_bytes_of_an_undisturbed_one(here,
     run.run(settings, "1")
     assert digest(here / "models") == undisturbed
     assert not list((here / ".iy/resume").rglob("*.safetensors")), "resume state goes when the bundle is there"
+
+
+@pytest.mark.parametrize("damaged", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_checkpoint_that_a_disk_cut_short_costs_time_and_nothing_else(damaged, share, here, tmp_path, caplog):
+    tensors = {"w": torch.arange(6.0)}
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))])
+    for step in (2, 4):
+        save_checkpoint(
+            tmp_path / str(step),
+            step=step,
+            weights={"w": tensors["w"] * step},
+            ema=[tensors["w"] * step],
+            ema_step=step,
+            optimizer=optimizer,
+            scaler=None,
+            curves={},
+        )
+    (tmp_path / "2/step-00000002").rename(tmp_path / "4/step-00000002")
+    file = tmp_path / "4/step-00000004" / damaged
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    read, averages = {"w": torch.zeros(6)}, [torch.zeros(6)]
+    state = load_checkpoint(tmp_path / "4", weights=read, ema=averages, optimizer=optimizer)
+    assert state is not None and state["step"] == 2 and torch.equal(read["w"], 2 * tensors["w"])
+    assert "step-00000004 cannot be read" in caplog.text
+    shutil.rmtree(tmp_path / "4/step-00000002")
+    assert load_checkpoint(tmp_path / "4", weights=read, ema=averages, optimizer=optimizer) is None
 
 
 def test_stages_follow_one_another_with_lineage(here):

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
+from safetensors import SafetensorError
 from torch import nn
 
 from iy import params
 from iy.diffusion.fetch import local
 from iy.diffusion.int8 import narrow
 from iy.errors import UserError, one_line
+from iy.storage import LFS_POINTER
 
 POOLED = "pooled"  # beside the branches' states: one vector per prompt, for a U-Net that takes one
 
@@ -189,8 +191,18 @@ def open_part(library: Any, part: params.Component, key: str, name: str, opening
     folder = local(part.path, part.subfolder, key, opening.local_files_only)
     try:
         return cls.from_pretrained(folder, **opening.hub(), **options)
-    except (OSError, ValueError) as error:
-        raise UserError(f"base.{key}: cannot open {name} at {place}: {one_line(error)}") from None
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = pointer(Path(folder, part.subfolder or "")) or one_line(error)
+        raise UserError(f"base.{key}: cannot open {name} at {place}: {why}") from None
+
+
+def pointer(folder: Path) -> str | None:
+    """What to do where git was cloned without its large files; None where it was not."""
+    for file in folder.glob("*.safetensors"):
+        with open(file, "rb") as opened:
+            if opened.read(len(LFS_POINTER)) == LFS_POINTER:
+                return f"{file.name} is a Git LFS pointer, not the weights: run git lfs pull where it was cloned"
+    return None
 
 
 def normalisation(part: params.Component, opening: Opening) -> tuple[tuple[float, ...], tuple[float, ...]]:

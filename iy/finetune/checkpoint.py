@@ -4,14 +4,19 @@ Batches, noise and dropout follow from (seed, step): the step is the data positi
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from iy.errors import one_line
 from iy.storage import atomic_folder, write_json
+
+log = logging.getLogger(__name__)
 
 
 def save_checkpoint(
@@ -43,16 +48,30 @@ def load_checkpoint(
     folder: Path, *, weights: Mapping[str, torch.Tensor], ema: list[torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> dict | None:
     """Fill weights, averages and optimiser from the newest checkpoint and return its state.json; None without one."""
-    found = sorted(folder.glob("step-*"))
-    if not found:
+    found = next((one for one in sorted(folder.glob("step-*"), reverse=True) if whole(one)), None)
+    if found is None:
         return None
     with torch.no_grad():
         for tensors, name in ((weights, "weights"), ({str(i): x for i, x in enumerate(ema)}, "ema")):
-            stored = load_file(found[-1] / f"{name}.safetensors")
+            stored = load_file(found / f"{name}.safetensors")
             for key, tensor in tensors.items():
                 tensor.copy_(stored[key])
-    unflatten(optimizer, load_file(found[-1] / "optimizer.safetensors"))
-    return json.loads((found[-1] / "state.json").read_text())
+    unflatten(optimizer, load_file(found / "optimizer.safetensors"))
+    return json.loads((found / "state.json").read_text())
+
+
+def whole(checkpoint: Path) -> bool:
+    """Whether its files are as long as they say; a disk that failed or was full may have cut them. Training then goes
+    on from before, to the same result."""
+    try:
+        json.loads((checkpoint / "state.json").read_text())
+        for name in ("weights", "ema", "optimizer"):
+            with safe_open(checkpoint / f"{name}.safetensors", "pt"):
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        log.warning("%s cannot be read (%s): the training goes on from before it", checkpoint, one_line(error))
+        return False
+    return True
 
 
 def cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
