@@ -17,7 +17,7 @@ from typing import Any
 
 from flows import graph, locks
 from iy import git, params, project
-from iy.errors import UserError
+from iy.errors import UserError, one_line
 from iy.storage import file_sha256, sha256
 
 UNTRACKED_LIMIT = 200 * 2**20  # bytes of files that git does not know: more is a data set, not an edit
@@ -157,19 +157,21 @@ def check_out(home: Path, top: Path) -> None:
 
 
 def share_cache(home: Path, folder: Path) -> None:
-    """Same cache, same remotes and secrets as the project."""
+    """Same cache, same remotes and secrets as the project.
+
+    The cache's place is relative: DVC writes its settings in ASCII, and a home may be called otherwise.
+    """
     from dvc.repo import Repo
 
     with Repo(str(home)) as repo:
         cache = repo.cache.local_cache_dir
     if (local := home / ".dvc" / "config.local").exists():
         shutil.copy2(local, folder / ".dvc" / "config.local")
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", cache],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
+    place = os.path.relpath(Path(cache).resolve(), folder.resolve())
+    words = ["dvc", "config", "--local", "cache.dir", place]
+    done = subprocess.run([sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise UserError(f"DVC's cache {cache} cannot be named in {folder}: {one_line(done.stderr)}")
 
 
 def edit(folder: Path, profile: str, overrides: dict[str, Any], home: Path) -> None:

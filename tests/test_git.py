@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,13 @@ def test_a_taste_that_ignores_lock_files_does_not_reach_dvcs(tmp_path, root):
     plain(tmp_path, "config", "core.excludesFile", str(tmp_path / "taste"))
     assert git.ask("check-ignore", "other.lock", folder=tmp_path) == "other.lock"
     assert git.ask("check-ignore", "dvc.lock", folder=tmp_path) is None
+
+
+def test_an_experiment_shares_dvcs_cache_in_a_home_of_any_name(tmp_path):
+    home = toy_project.make(tmp_path / "zoé #1" / "toy")
+    experiment.create(home, made := home / ".iy" / "experiments" / "one", "studio", {"seed": 5}, "start")
+    told = toy_project.run(made, sys.executable, "-m", "dvc", "cache", "dir").stdout.strip()
+    assert (made / told).resolve() == home / ".dvc" / "cache"
 
 
 def test_where_there_is_no_git_or_no_commit_it_says_so(tmp_path, monkeypatch):
