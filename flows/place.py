@@ -53,6 +53,7 @@ def place(profile: str | None, overrides: dict[str, Any], say: Callable[[str], N
 
 def supported(home: Path) -> None:
     """Refuse, by name, a folder that DVC would take for a part of something larger."""
+    project.refuse_misread(home)
     if project.in_submodule(home) and project.main_checkout(home):
         raise UserError(
             f"{home} is a worktree of a git submodule, in which DVC does not work: clone it, then run there"

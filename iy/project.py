@@ -6,12 +6,15 @@ checkout and stands for itself. A worktree that a run made says by its link `.iy
 """
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 
 from iy import git
+from iy.errors import UserError
 
 STATE = ".iy"
+MISREAD = re.compile(r"\?|%[0-9a-fA-F]{2}")
 
 
 def root(folder: Path | str = ".") -> Path:
@@ -21,6 +24,15 @@ def root(folder: Path | str = ".") -> Path:
     if link.is_symlink() and (target := own / os.readlink(link)).name == STATE:
         return target.parent
     return main_checkout(own) or own
+
+
+def refuse_misread(path: Path) -> None:
+    """Refuse a place that the addresses of databases (sqlite:///…) name another by: MLflow and Prefect would make
+    theirs beside the project, without a word."""
+    if found := MISREAD.search(str(path)):
+        raise UserError(
+            f"{path} has {found[0]} in its name, with which MLflow and Prefect find another place: rename that folder"
+        )
 
 
 def state(folder: Path | str = ".") -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy.engine import make_url
 
+from flows import place
 from iy import doctor, erased, tracking
 from iy.erasure import erase as erasing
 from iy.erasure import runs
@@ -142,13 +143,23 @@ def found(run: str) -> Found:
     return Found(["Ada"], ["ab" * 32], [], [], {}, {}, [run], [])
 
 
-@pytest.mark.parametrize("name", ["100%", "a%20b", "what?", "a#b", "semi;colon & 'quote'"])
+@pytest.mark.parametrize("name", ["100%", "a#b", "semi;colon & 'quote'", "zoé"])
 def test_the_database_lies_in_the_project_whatever_its_folder_is_called(name, tmp_path, monkeypatch):
-    """MLflow would make a database of its own beside the project, or none: % and ? mean something in its addresses."""
     (home := tmp_path / name).mkdir()
     monkeypatch.chdir(home)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert make_url(tracking.store.tracking_uri()).database == str(home / ".iy" / "mlflow.db")
+
+
+@pytest.mark.parametrize("name", ["a%20b", "what?"])
+def test_a_folder_beside_which_databases_would_be_made_is_refused_before_anything_starts(name, tmp_path, monkeypatch):
+    (home := tmp_path / name).mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for asked in (tracking.connect, started, lambda: place.supported(home)):
+        with pytest.raises(UserError, match="rename that folder"):
+            asked()
+    assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
 def test_an_erasure_after_a_copy_takes_its_own_pictures_and_not_the_first_ones(store, made):

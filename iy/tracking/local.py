@@ -12,6 +12,8 @@ from pathlib import Path
 from shlex import quote
 from urllib.parse import unquote, urlparse
 
+from iy import project
+
 ARTIFACTS = Path(".iy", "mlartifacts")  # below the project's root
 PLACES = (
     ("experiments", "artifact_location"),
@@ -25,8 +27,8 @@ log = logging.getLogger(__name__)
 
 
 def address(database: Path) -> str:
-    """A database as a URI, in which a path's own % and ? stay what they are: MLflow would look for another file."""
-    return f"sqlite:///{str(database).replace('%', '%25').replace('?', '%3F')}"
+    project.refuse_misread(database)
+    return f"sqlite:///{database}"
 
 
 def fault(database: Path) -> str | None:
