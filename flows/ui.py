@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flows import environment, graph, locks, orphans, process, server, services
 from flows.services import HOST, Service
-from iy import project
+from iy import project, tracking
 from iy.errors import UserError
 from iy.storage import write_json
 from iy.tracking import local
@@ -62,6 +62,8 @@ def serve(ports: dict[str, int]) -> None:
     logs, children = state / "logs", servers(state, ports)
     try:
         with server.database():
+            with tracking.alone():
+                local.make(state / "mlflow.db")
             for one in children:
                 one.start(logs)
             for one in children:

@@ -5,6 +5,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,27 @@ def test_a_database_that_is_none_any_more_is_told_before_the_work(store):
     (store / ".iy" / "mlflow.db").write_bytes(b"<<<<<<< not a database" * 300)
     with pytest.raises(UserError, match="mlflow.db is not a database any more: move it away"):
         started()
+
+
+ROOT = Path(__file__).parents[1]
+MAKE = "from iy import tracking; print('ready', flush=True); tracking.connect()"
+
+
+@pytest.mark.parametrize("written", [0, 200_000, 400_000])
+def test_a_store_whose_making_was_killed_is_made_again(written, tmp_path, monkeypatch):
+    """`written`: bytes at which it is killed, of about 700,000."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    making = subprocess.Popen(
+        [sys.executable, "-c", MAKE], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+    )
+    while sum(path.stat().st_size for path in (tmp_path / ".iy").glob("*mlflow.db")) <= written:
+        assert making.poll() is None, "it was killed while it made the store"
+        time.sleep(0.001)
+    making.kill()
+    making.wait()
+    tracking.connect()
+    assert [path.name for path in sorted((tmp_path / ".iy").glob("*mlflow.db*"))] == ["mlflow.db"]
 
 
 def test_a_store_that_is_only_busy_stops_nothing(store, monkeypatch):

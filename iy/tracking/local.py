@@ -6,6 +6,7 @@ keeps the old ones, so that runs lose their pictures and an erasure finds none.
 
 import contextlib
 import logging
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -29,6 +30,24 @@ log = logging.getLogger(__name__)
 def address(database: Path) -> str:
     project.refuse_misread(database)
     return f"sqlite:///{database}"
+
+
+def make(database: Path) -> None:
+    """A new store beside its artifacts, if there is none: whole, or none of it.
+
+    MLflow needs seconds for it, and what is left by a process that is killed meanwhile it refuses ever after, as a
+    database of an older version.
+    """
+    if database.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    draft = database.with_name(f".new-{database.name}")
+    database.parent.mkdir(parents=True, exist_ok=True)
+    for left in database.parent.glob(f"{draft.name}*"):  # by one that was killed, SQLite's journal too
+        left.unlink()
+    SqlAlchemyStore(address(draft), (database.parent / ARTIFACTS.name).as_uri()).engine.dispose()
+    os.replace(draft, database)
 
 
 def fault(database: Path) -> str | None:

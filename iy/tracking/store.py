@@ -49,6 +49,8 @@ def connect() -> "MlflowClient":
         if own is not None and own.is_file():
             local.follow(own, project_root())
         try:
+            if own is not None:
+                local.make(own)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
         except Exception:  # of many kinds
