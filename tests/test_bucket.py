@@ -12,6 +12,7 @@ from iy.errors import UserError
 from iy.photos.own import own_photos
 from iy.photos.run import run
 from iy.storage import sha256
+from tests.depth import depth
 from tests.photographs import picture, settings, tar_of
 from tests.s3_store import Proxy, upload
 
@@ -76,7 +77,7 @@ def test_a_bucket_is_read_as_a_folder_is(uploaded, folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(depth(4, 20)))
 def test_nothing_is_lost_or_doubled_when_a_fifth_of_the_requests_fails(uploaded, folder, tmp_path, monkeypatch, seed):
     run(settings(source="folder", path=str(folder)))
     right = [row | {"uri": None} for row in rows()]

@@ -11,8 +11,9 @@ import pytest
 from iy.params import Params
 from iy.photos.run import run as take_photos
 from tests import att_faces, curating
+from tests.depth import depth
 
-KILLS = 20  # tries at least; more where too few of them hit a process at work
+KILLS = depth(8, 20)  # tries at least; more where too few of them hit a process at work
 
 
 def files(*folders: Path) -> dict[str, bytes]:
@@ -22,7 +23,7 @@ def files(*folders: Path) -> dict[str, bytes]:
 def ended(work: Callable[[], None], killed_after: float = 0.0) -> tuple[int, float]:
     """How a process that works ends (its wait status), and its CPU seconds.
 
-    It is forked, so that twenty of them do not import everything again. killed_after: CPU seconds, 0 for never; a busy
+    It is forked, so that they do not all import everything again. killed_after: CPU seconds, 0 for never; a busy
     machine does not move the moment. What ends it is SIGPROF, which nobody handles: it dies where it is, as of SIGKILL.
     """
     process = os.fork()
@@ -58,7 +59,7 @@ def check(work: Callable[[], None], *outputs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_curate_killed_at_twenty_moments(empty_project):
+def test_curate_killed_at_any_moment(empty_project):
     from iy.curate.run import run
 
     att_faces.copy_folders(empty_project / "in", persons=5, photos=4)
@@ -68,7 +69,7 @@ def test_curate_killed_at_twenty_moments(empty_project):
 
 
 @pytest.mark.slow
-def test_synpairs_killed_at_twenty_moments(tiny_project, monkeypatch):
+def test_synpairs_killed_at_any_moment(tiny_project, monkeypatch):
     from iy.synpairs import shards
     from iy.synpairs.run import run
 

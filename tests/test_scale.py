@@ -18,9 +18,10 @@ from iy.curate.run import work_folder
 from iy.faces import load_analyser
 from iy.storage import sha256
 from tests import att_faces
+from tests.depth import depth
 
 ROOT = Path(__file__).parents[1]
-NONE, FEW, MANY = 1_000, 10_000, 100_000  # the first: what starting and the page cost
+NONE, FEW, MANY = 1_000, *depth((3_000, 30_000), (10_000, 100_000))  # the first: what starting and the page cost
 CURATE = """
 import json, pathlib, time
 from iy import params
@@ -107,7 +108,7 @@ def seconds_of_models() -> float:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_a_hundred_thousand_photos_need_the_memory_of_ten_thousand(tmp_path, monkeypatch):
+def test_ten_times_the_photos_need_hardly_more_memory(tmp_path, monkeypatch):
     """Other work on the machine adds to what is measured, never takes from it: the least of up to three counts."""
     models, least = seconds_of_models(), {}
     for tried in range(3):

@@ -141,12 +141,12 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
     with browser.services(clone, clone) as base:
         prefect = browser.Prefect(base, page)
         # Long enough to be cancelled in the middle.
-        longer = {"finetune.stages.1.steps": 160, "finetune.checkpoint_every": 5}
-        longer |= {"finetune.training.validate_every": 40}
+        longer = {"finetune.stages.1.steps": 60, "finetune.checkpoint_every": 5}
+        longer |= {"finetune.training.validate_every": 30}
         run = prefect.press_run("pipeline", "smoke", longer)
         prefect.look_away()
         browser.wait(
-            lambda: " of 160: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"),
+            lambda: " of 60: loss" in prefect.said(run) or prefect.state(run) in ("Failed", "Crashed"),
             600,
             "finetune1 training",
         )
@@ -170,4 +170,4 @@ def test_the_smoke_profile_from_the_browser_in_a_fresh_clone(tmp_path, page):
     named = toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "list", "--name-only").stdout.split()
     assert experiment.title("smoke", longer) in named
     toy_project.run(clone, sys.executable, "-m", "dvc", "exp", "apply", experiment.title("smoke", longer))
-    assert yaml.safe_load((clone / "profiles" / "smoke.yaml").read_text())["finetune"]["stages"]["1"]["steps"] == 160
+    assert yaml.safe_load((clone / "profiles" / "smoke.yaml").read_text())["finetune"]["stages"]["1"]["steps"] == 60

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
@@ -75,6 +76,20 @@ def run(folder: Path, *command: str, check: bool = True, **options) -> subproces
     return done
 
 
+def prefect_database() -> Path:
+    """An empty database of Prefect as its migrations leave it, made once: they take seconds in each new project."""
+    import prefect
+
+    kept = HERE / ".iy" / "tests" / f"prefect-{prefect.__version__}.db"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as home:
+            made = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            subprocess.run(made, env={**environment(Path(home)), "PREFECT_HOME": home}, check=True, capture_output=True)
+            os.replace(Path(home) / "prefect.db", kept)
+    return kept
+
+
 def make(folder: Path, steps: int = 3) -> Path:
     """A committed toy project in `folder`, whose training takes `steps` of 0.1 s."""
     folder.mkdir(parents=True)
@@ -83,7 +98,8 @@ def make(folder: Path, steps: int = 3) -> Path:
     (folder / "toy_stage.py").write_text(STAGE)
     (folder / "dvc.yaml").write_text(dvc_yaml())
     (folder / ".gitignore").write_text("/.iy\n/data/\n/reports/\n__pycache__/\n")
-    (folder / ".iy").mkdir()
+    (folder / ".iy" / "prefect").mkdir(parents=True)
+    shutil.copy(prefect_database(), folder / ".iy" / "prefect" / "prefect.db")
     for name in ("studio", "smoke"):
         path = folder / "profiles" / f"{name}.yaml"
         text = path.read_text()
