@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from iy import erased, project
 from iy.erasure import decisions, runs, versions
@@ -17,6 +17,9 @@ from iy.errors import UserError
 from iy.names import clean
 from iy.storage import write_json
 from iy.tracking import connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 JOURNAL = Path(".iy", "erasing.json")
 # Copies of reports; what was fetched, and unfinished stages; captions that language models wrote.
@@ -81,13 +84,8 @@ def report_path() -> Path:
 def steps(found: Found) -> Iterator[Step]:
     """In this order: a photo is never used again before it is gone, and models say so before their data are."""
     yield Step(f"{erased.LIST}: {len(found.photos)} photos are never used again", lambda: erased.add(found.photos))
-    client = connect() if found.models or found.runs else None
-    text = f"{len(found.photos)} photos of its data were erased on {datetime.now(UTC).date().isoformat()}"
-    for name, version in found.models:
-        model = runs.Model(name, version, [])
-        yield Step(f"model {model}: tagged {runs.TAG}", lambda model=model: runs.tag(client, model, text))
-    for run in found.runs:
-        yield Step(f"MLflow run {run}: pictures and reports removed", lambda run=run: runs.strip(client.get_run(run)))
+    if found.models or found.runs:
+        yield from steps_in_mlflow(found, connect())
     for name, store in versions.stores() if any(found.objects.values()) else ():
         objects = found.objects.get(name, [])
         yield Step(
@@ -101,6 +99,15 @@ def steps(found: Found) -> Iterator[Step]:
             yield Step(f"{folder}: removed, `iy run` makes it again", lambda folder=folder: clear(folder))
     for folder in kept():
         yield Step(f"{folder}: removed", lambda folder=folder: clear(folder))
+
+
+def steps_in_mlflow(found: Found, client: "MlflowClient") -> Iterator[Step]:
+    text = f"{len(found.photos)} photos of its data were erased on {datetime.now(UTC).date().isoformat()}"
+    for name, version in found.models:
+        model = runs.Model(name, version, [])
+        yield Step(f"model {model}: tagged {runs.TAG}", lambda model=model: runs.tag(client, model, text))
+    for run in found.runs:
+        yield Step(f"MLflow run {run}: pictures and reports removed", lambda run=run: runs.strip(client.get_run(run)))
 
 
 def kept() -> list[Path]:

@@ -71,8 +71,10 @@ def every(search) -> list:
 
 def refuse_elsewhere(runs: list[str]) -> None:
     """Nothing is said to be gone where nobody looked: pictures on another machine, or in another project's folder."""
-    client = connect() if runs else None
-    places = {client.get_run(run).info.artifact_uri for run in runs}
+    if not runs:
+        return
+    client = connect()
+    places = {client.get_run(run).info.artifact_uri or "" for run in runs}
     if far := sorted(place for place in places if not within_reach(place)):
         raise UserError(
             f"MLflow keeps what {len(far)} runs left at {far[0]}, which is not in this project's folder: bring it to "

@@ -1,6 +1,7 @@
 """Does the image show what the prompt asks for? CLIP's cosine, and in the studio attribute probes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +24,14 @@ class Clip:
     """Text and image into one space: a named CLIP model, or the base's own text branch and vision tower (never
     finetuned)."""
 
+    text: Any
+    vision: Any
+
     def __init__(self, base: Base, name: str | None, device: torch.device) -> None:
         if name is not None:
-            self.open(name, device)
+            self.open(name)
+            self.text.to(device)
+            self.vision.to(device)
             return
         branch = base.text[base.own]
         self.tokenizer, self.text, self.vision, self.max_length = (
@@ -42,7 +48,7 @@ class Clip:
                 "name a CLIP model there (e.g. openai/clip-vit-large-patch14)"
             )
 
-    def open(self, name: str, device: torch.device) -> None:
+    def open(self, name: str) -> None:
         from transformers import (
             CLIPImageProcessor,
             CLIPTextModelWithProjection,
@@ -52,8 +58,8 @@ class Clip:
 
         try:
             self.tokenizer = CLIPTokenizer.from_pretrained(name)
-            self.text = CLIPTextModelWithProjection.from_pretrained(name).to(device).eval()
-            self.vision = CLIPVisionModelWithProjection.from_pretrained(name).to(device).eval()
+            self.text = CLIPTextModelWithProjection.from_pretrained(name).eval()
+            self.vision = CLIPVisionModelWithProjection.from_pretrained(name).eval()
             processor = CLIPImageProcessor.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise UserError(f"evaluate.clip: cannot open {name} as a CLIP model: {one_line(error)}") from None

@@ -61,7 +61,8 @@ def images(
 
 def read_shard(path: Path) -> list[np.ndarray]:
     with tarfile.open(path) as tar:
-        return [np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB")) for member in tar]
+        files = [file for member in tar if (file := tar.extractfile(member)) is not None]
+        return [np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB")) for file in files]
 
 
 def work_folder(settings: Params, model: str, made: Path | None) -> Path:

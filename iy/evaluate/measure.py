@@ -124,7 +124,7 @@ def diversity(
             groups["yaw_spread"].append(np.array([yaws.std()]))
             turned = gallery.people[person].reference.yaw
             groups["yaw_follows_reference"].append(np.stack([np.full(len(yaws), turned), yaws], 1))
-        if "expression_spread" in groups:
+        if seen is not None and "expression" in seen:
             groups["expression_spread"].append(np.array([len({seen["expression"][i] for i in own}) / len(own)]))
     return {name: values for name, values in groups.items() if values}
 

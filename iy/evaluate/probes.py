@@ -92,20 +92,20 @@ class Probes:
 
     def sure(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Probability of every value (B, values), summed over the views."""
-        total = dict.fromkeys(READS, 0.0)
+        total: dict[str, torch.Tensor] = {}
         for view, mirrored in views(x):
             for name, logits in self.net(view).items():
-                seen = logits.softmax(1)
-                total[name] = total[name] + (seen[:, mirror(name)] if mirrored else seen)
+                seen = logits.softmax(1)[:, mirror(name)] if mirrored else logits.softmax(1)
+                total[name] = total[name] + seen if name in total else seen
         return total
 
 
 def fit(image: np.ndarray) -> np.ndarray:
     from PIL import Image
 
-    return (
-        image if image.shape[:2] == (SIDE, SIDE) else np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.BOX))
-    )
+    if image.shape[:2] == (SIDE, SIDE):
+        return image
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def save_probes(net: ProbeNet, accuracy: dict[str, float], folder: Path | str) -> None:

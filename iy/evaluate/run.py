@@ -55,7 +55,8 @@ def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
 
 def models(settings: Params) -> dict[str, Path | None]:
     """What is compared, and its bundle: the base without a reference, where stage 1 began, every stage."""
-    section, found = settings.finetune, {"base": None}
+    section = settings.finetune
+    found: dict[str, Path | None] = {"base": None}
     if section.init == "pretrained" and section.pretrained:
         found["pretrained"] = Path(section.pretrained)
     return found | {f"stage{stage}": settings.bundle_dir(stage) for stage in STAGES}

@@ -120,6 +120,7 @@ def one_batch(
         seeds=[cell.seed for cell in chosen],
         fixed_length=True,
         output_type="pil",
+        return_dict=False,
         **options,
-    ).images
+    )[0]
     return [np.asarray(image) for image in drawn]

@@ -9,6 +9,7 @@ from iy import params
 from iy.device import choose_device
 from iy.errors import UserError
 from iy.faces import load_analyser
+from iy.faces.weights import Usage
 from iy.generate.draw import Cell, draw
 from iy.generate.reference import one_face, read_file, read_photo
 from iy.model import ImagineYourselfPipeline
@@ -20,7 +21,7 @@ from iy.storage import png, write_bytes
 class Portraitist:
     """A bundle with the face analyser that its references need. Draws the person of a photograph."""
 
-    def __init__(self, bundle: Path, faces: params.Faces, usage: str, limits: Limits, device: str) -> None:
+    def __init__(self, bundle: Path, faces: params.Faces, usage: Usage, limits: Limits, device: str) -> None:
         config = read_config(bundle)
         self.model, self.size = config["model"], config["base"].image_size
         self.limits = limits

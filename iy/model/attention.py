@@ -110,15 +110,18 @@ class ParallelAttention(nn.Module):
 
     def copy_text_projections(self, attention: Attention, branch: str) -> None:
         """Start `branch` (vision, in the paper) from the base's own text K and V; its tokens must have their width."""
-        self.key[branch].weight.data.copy_(attention.to_k.weight)
-        self.value[branch].weight.data.copy_(attention.to_v.weight)
+        key, value = projections(attention)
+        self.key[branch].load_state_dict(key.state_dict())
+        self.value[branch].load_state_dict(value.state_dict())
 
     def keys_values(self, attention: Attention, tokens: Tokens) -> KeysValues:
         """K and V (B, H, L, d) of this layer for every branch in `tokens` (hidden (B, L, D), mask)."""
 
+        own_key, own_value = projections(attention)
+
         def project(name: str, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             if name == self.own:
-                return self.split(attention.to_k(hidden)), self.split(attention.to_v(hidden))
+                return self.split(own_key(hidden)), self.split(own_value(hidden))
             return self.split(self.key[name](hidden)), self.split(self.value[name](hidden)) @ self.out[name]
 
         return {name: project(name, hidden) for name, (hidden, _) in tokens.items()}
@@ -141,6 +144,7 @@ class ParallelAttention(nn.Module):
             term = self.weight(name, context) * answer
             present = context.presence(name, positions)
             total = total + (term if present is None else term * present)
+        assert attn.to_out is not None, "only attention that ends before its output has none"
         return attn.to_out[1](attn.to_out[0](total))
 
     def weight(self, branch: str, context: Context) -> torch.Tensor:
@@ -173,20 +177,31 @@ class ConcatenatedAttention(ParallelAttention):
         temb: None = None,
     ) -> torch.Tensor:
         context, positions = encoder_hidden_states, hidden_states.shape[1]
-        masks = {}
-        for name in context.masks:
-            mask, flag = context.mask(name, positions), context.presence(name, positions)
-            mask = mask if flag is None else mask & flag[:, None].bool()
-            masks[name] = mask.expand(-1, -1, positions, -1) if context.places else mask
+        masks = {name: self.readable(name, context, positions) for name in context.masks}
         return super().__call__(attn, hidden_states, dataclasses.replace(context, masks=masks, places={}))
+
+    def readable(self, branch: str, context: Context, positions: int) -> torch.Tensor:
+        """Which tokens of a branch take part in the softmax, bool (B, 1, S, L) with places, else (B, 1, 1, L)."""
+        mask, flag = context.mask(branch, positions), context.presence(branch, positions)
+        if mask is None:
+            key = context.layers[self.index][branch][0]
+            mask = key.new_ones(len(key), 1, 1, key.shape[2], dtype=torch.bool)
+        mask = mask if flag is None else mask & flag[:, None].bool()
+        return mask.expand(-1, -1, positions, -1) if context.places else mask
 
     def attend(self, query: torch.Tensor, kv: KeysValues, masks: Masks) -> dict[str, torch.Tensor]:
         """Each branch's share of softmax(Q [K_1 K_2 …]ᵀ/√d) applied to its V, (B, S, C)."""
         lengths = [k.shape[2] for k, _ in kv.values()]
         scores = query @ torch.cat([k for k, _ in kv.values()], 2).transpose(2, 3) / query.shape[-1] ** 0.5
-        mask = torch.cat([masks[name] for name in kv], 3)
+        mask = torch.cat([mask for name in kv if (mask := masks[name]) is not None], 3)
         shares = scores.masked_fill(~mask, float("-inf")).softmax(-1).split(lengths, 3)
         return {name: merge(share @ v) for (name, (_, v)), share in zip(kv.items(), shares, strict=True)}
+
+
+def projections(attention: Attention) -> tuple[nn.Module, nn.Module]:
+    """K and V of the base's own text."""
+    assert attention.to_k is not None and attention.to_v is not None, "cross-attention has both"
+    return attention.to_k, attention.to_v
 
 
 def merge(x: torch.Tensor) -> torch.Tensor:

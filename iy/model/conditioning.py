@@ -24,7 +24,9 @@ class Vision(NamedTuple):
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Vision":
         """Every tensor replaced by `change(tensor)`."""
-        return Vision(*(part if part is None else change(part) for part in self))
+        weight = None if self.weight is None else change(self.weight)
+        regions = None if self.regions is None else change(self.regions)
+        return Vision(change(self.tokens), change(self.mask), weight, regions)
 
 
 def without_text(text: Tokens, empty: Tokens, own: str, dropped: torch.Tensor) -> Tokens:
@@ -51,7 +53,14 @@ def without_vision(vision: Vision, dropped: torch.Tensor) -> Vision:
 
 def together(parts: list[Vision]) -> Vision:
     """The rows of several visions of the same references below one another."""
-    return Vision(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
+    weights = [part.weight for part in parts if part.weight is not None]
+    regions = [part.regions for part in parts if part.regions is not None]
+    return Vision(
+        torch.cat([part.tokens for part in parts]),
+        torch.cat([part.mask for part in parts]),
+        torch.cat(weights) if weights else None,
+        torch.cat(regions) if regions else None,
+    )
 
 
 def stack(parts: list[Tokens]) -> Tokens:

@@ -61,7 +61,10 @@ class Encoding:
         self, reference: inputs.Picture | Sequence[inputs.Picture], face_cropper: inputs.Cropper | None = None
     ) -> Vision:
         """Tokens of one person's picture or pictures, for `reference_embeds`."""
-        return self.see(inputs.references(reference, True, 1), face_cropper, None, None)
+        vision = self.see(inputs.references(reference, True, 1), face_cropper, None, None)
+        if vision is None:
+            raise UserError("encode_reference: there is no picture among what was given")
+        return vision
 
     def states(self, prompts: Sequence[str], fixed_length: bool) -> Tokens:
         if self.text is None:
@@ -71,7 +74,7 @@ class Encoding:
 
     def free_text(self) -> None:
         """Give the text encoders' memory back; from here on prompts come as `prompt_embeds`."""
-        self.register_modules(text=None)
+        self.text = None
 
     def read(
         self,
@@ -86,7 +89,7 @@ class Encoding:
             raise UserError("give prompt or prompt_embeds, and not both")
         if negative is not None and negative_embeds is not None:
             raise UserError("give negative_prompt or negative_prompt_embeds, not both")
-        if embeds is None and negative_embeds is None:  # one pass of the encoders for both
+        if prompt is not None and negative_embeds is None:  # one pass of the encoders for both
             texts = inputs.prompts(prompt)
             negatives = inputs.negatives(negative, len(texts))
             both = self.states(texts + [text or "" for text in negatives], fixed_length)
@@ -95,7 +98,7 @@ class Encoding:
                 for rows in (slice(len(texts)), slice(len(texts), None))
             )
             return first, self.away(second, negatives)
-        words = self.encode_prompt(prompt, fixed_length) if embeds is None else self.given("prompt_embeds", embeds)
+        words = self.given("prompt_embeds", embeds) if prompt is None else self.encode_prompt(prompt, fixed_length)
         count = len(words[self.model.own][1])
         if negative_embeds is None:
             return words, self.encode_negative(negative, count, fixed_length)
@@ -105,7 +108,7 @@ class Encoding:
             raise UserError(f"negative_prompt_embeds: {rows} rows for {count} prompts; give one, or one per prompt")
         return words, blank if rows == count else repeat(blank, count)
 
-    def given(self, name: str, embeds: Tokens) -> Tokens:
+    def given(self, name: str, embeds: Tokens | None) -> Tokens:
         """Embeddings of the caller, checked to be of this model's branches, on its device and in its dtype."""
         if not isinstance(embeds, dict):
             found = type(embeds).__name__

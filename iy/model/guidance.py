@@ -8,6 +8,7 @@ guidance), one when both are 1.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -30,7 +31,8 @@ class Guide:
     def denoise(self, model: Personaliser, latents: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The guided prediction for latents (B, C, h, w)."""
         parts = model.denoise(torch.cat([latents] * len(self.weights)), t, self.context).chunk(len(self.weights))
-        guided = sum(weight * part for weight, part in zip(self.weights, parts, strict=True))
+        weighted = [weight * part for weight, part in zip(self.weights, parts, strict=True)]
+        guided = reduce(torch.add, weighted)
         if self.rescale == 0:
             return guided
         ratio = deviation(parts[-1]) / deviation(guided)
@@ -59,6 +61,6 @@ def plan(
         terms = [(1 - guidance, blank, absent), (guidance - identity, text, absent), (identity, text, vision)]
     # The last part stays even at weight 0: it is what rescaling looks at, and something must be evaluated.
     kept = [term for term in terms[:-1] if term[0] != 0] + terms[-1:]
-    seen = None if vision is None else together([term[2] for term in kept])
-    context = model.context(stack([term[1] for term in kept]), seen, strength)
+    seen = [term[2] for term in kept if term[2] is not None]
+    context = model.context(stack([term[1] for term in kept]), together(seen) if seen else None, strength)
     return Guide([float(term[0]) for term in kept], context, rescale)

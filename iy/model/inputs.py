@@ -53,13 +53,13 @@ def rows_of(pictures: Picture | Sequence | None) -> Picture | Sequence | None:
 
 
 def prompts(prompt: str | Sequence[str]) -> list[str]:
-    listed = [prompt] if not isinstance(prompt, (list, tuple)) else list(prompt)
+    listed = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, (list, tuple)) else []
     if not listed or not all(isinstance(one, str) for one in listed):
         raise UserError(f"prompt must be a text or a list of texts, found {prompt!r:.80}")
     return listed
 
 
-def negatives(negative: str | Sequence[str] | None, count: int) -> list[str | None]:
+def negatives(negative: str | Sequence[str | None] | None, count: int) -> list[str | None]:
     """One negative prompt, or None, per prompt; an empty text counts as none."""
     listed = [negative] * count if negative is None or isinstance(negative, str) else list(negative)
     if len(listed) != count:
@@ -76,13 +76,12 @@ def references(reference: Picture | Sequence | None, single: bool, count: int) -
     reference = rows_of(reference)
     if reference is None:
         return [[] for _ in range(count)]
-    if not isinstance(reference, (list, tuple)):
+    if isinstance(reference, Picture) or not isinstance(reference, Sequence):
         return [[reference] for _ in range(count)]
-    if single:
-        reference = [list(reference)]
-    if len(reference) != count:
-        raise UserError(f"reference: give one picture, or one entry per prompt; {len(reference)} for {count} prompts")
-    rows = [list(entry) if isinstance(entry, (list, tuple)) else [entry] for entry in reference]
+    listed: list[Any] = [list(reference)] if single else list(reference)
+    if len(listed) != count:
+        raise UserError(f"reference: give one picture, or one entry per prompt; {len(listed)} for {count} prompts")
+    rows: list[list[Any]] = [list(entry) if isinstance(entry, (list, tuple)) else [entry] for entry in listed]
     return [[picture for picture in row if picture is not None] for row in rows]
 
 
@@ -195,7 +194,7 @@ def cells(area: Sequence[float] | np.ndarray | torch.Tensor | Image.Image, heigh
 def start_pixels(image: Picture | Sequence[Picture], count: int, height: int, width: int) -> torch.Tensor:
     """Images to start from as pixels (B, 3, height, width) in [-1, 1]; one image serves all."""
     rows = rows_of(image)
-    listed = list(rows) if isinstance(rows, (list, tuple)) else [rows] * count
+    listed: list[Any] = list(rows) if isinstance(rows, (list, tuple)) else [rows] * count
     if len(listed) != count:
         raise UserError(f"image: give one, or one per prompt; {len(listed)} for {count} prompts")
     sized = [Image.fromarray(to_array(one)).resize((width, height), Image.Resampling.LANCZOS) for one in listed]

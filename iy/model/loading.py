@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,6 +48,9 @@ class Loading:
     """The part of the pipeline that opens and saves bundles; see `iy.model.pipeline`."""
 
     model: Personaliser
+    loaded: Callable[[], Sequence[str]]
+    fused_loras: set[str]
+    register_to_config: Callable[..., None]
 
     @classmethod
     def build(cls, model: Personaliser, base: Base) -> Self:

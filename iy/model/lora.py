@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
-from diffusers import UNet2DConditionModel
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+Weight = TypeVar("Weight", bound=torch.Tensor)
 PERSONAL = "personal"  # the trained one
 MERGED = "merged_state"
 LEFT = "merged_and_deleted"
@@ -23,12 +25,12 @@ LEFT = "merged_and_deleted"
 class Merged:
     """What a layer was before LoRAs were merged into it, and how strongly each of them was, by name."""
 
-    weight: nn.Parameter
+    weight: torch.Tensor
     bias: nn.Parameter | None
     strengths: dict[str, float]
 
 
-def add(unet: UNet2DConditionModel, targets: list[str], rank: int) -> None:
+def add(unet: nn.Module, targets: Sequence[str], rank: int) -> None:
     """Put a LoRA of rank `rank` on the attention layers `targets` (self, text); it starts without effect."""
     layers = "|".join({"self": "attn1", "text": "attn2"}[target] for target in targets)
     if layers:
@@ -106,7 +108,7 @@ def merge(network: nn.Module, names: Sequence[str] | None = None, scale: float =
 def merge_layer(layer: LoraLayer, strengths: dict[str, float], safe: bool = False) -> None:
     if not strengths:
         return
-    base, scaling = layer.get_base_layer(), dict(layer.scaling)
+    base, scaling = adapted(layer), dict(layer.scaling)
     setattr(layer, MERGED, Merged(base.weight, base.bias, strengths))
     base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
     if base.bias is not None:  # some LoRAs change it too
@@ -128,7 +130,7 @@ def unmerge_layer(layer: LoraLayer) -> dict[str, float]:
     before = getattr(layer, MERGED, None)
     if before is None:
         return {}
-    base = layer.get_base_layer()
+    base = adapted(layer)
     base.weight = like(before.weight, base.weight)
     if before.bias is not None:
         base.bias = like(before.bias, base.bias)
@@ -137,7 +139,12 @@ def unmerge_layer(layer: LoraLayer) -> dict[str, float]:
     return before.strengths
 
 
-def like(kept: nn.Parameter, now: nn.Parameter) -> nn.Parameter:
+def adapted(layer: LoraLayer) -> nn.Linear:
+    """The layer that LoRAs are beside. Its kind may be another: weight and bias are what all have."""
+    return cast("nn.Linear", layer.get_base_layer())
+
+
+def like(kept: Weight, now: torch.Tensor) -> Weight | nn.Parameter:
     """`kept` itself, or, where the network has moved since to another device or dtype, a copy that has too."""
     if kept.device == now.device and kept.dtype == now.dtype:
         return kept

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
 from safetensors import SafetensorError
 from torch import nn
 
@@ -37,16 +37,17 @@ class Loras(StableDiffusionXLLoraLoaderMixin):
     @property
     def text_encoder(self) -> nn.Module | None:
         """The encoder that the base's own text comes from."""
-        return None if self.text is None else self.own_branch.encoder
+        return None if self.own_branch is None else self.own_branch.encoder
 
     @property
     def text_encoder_2(self) -> nn.Module | None:
         """SDXL's second one."""
-        return None if self.text is None or self.own_branch.second is None else self.own_branch.second.encoder
+        return None if self.own_branch is None or self.own_branch.second is None else self.own_branch.second.encoder
 
     @property
-    def own_branch(self) -> Branch:
-        return self.text[self.model.own]
+    def own_branch(self) -> Branch | None:
+        """None once the text encoders were freed."""
+        return None if self.text is None else self.text[self.model.own]
 
     def adapted(self, parts: Sequence[str] | None = None) -> dict[str, nn.Module]:
         """The networks of this pipeline that LoRAs can adapt, by diffusers' names."""
@@ -73,7 +74,9 @@ class Loras(StableDiffusionXLLoraLoaderMixin):
         pickled = isinstance(file, (str, Path)) and Path(file).suffix in (".bin", ".pt", ".pth", ".ckpt")
         if pickled or kwargs.pop("use_safetensors", None) is False:
             raise UserError("a LoRA is read from a .safetensors file, never from a pickle: convert it first")
-        return super().lora_state_dict(pretrained_model_name_or_path_or_dict, use_safetensors=True, **kwargs)
+        source = pretrained_model_name_or_path_or_dict
+        source = source if isinstance(source, dict) else str(source)
+        return super().lora_state_dict(source, use_safetensors=True, **kwargs)
 
     def load_lora_weights(
         self,
@@ -98,7 +101,7 @@ class Loras(StableDiffusionXLLoraLoaderMixin):
         prefixes = self.prefixes(name, state)
         shared = {"network_alphas": alphas, "metadata": metadata, "adapter_name": name, "_pipeline": self}
         shared |= {"hotswap": hotswap, "low_cpu_mem_usage": low_cpu_mem_usage}
-        if prefixes - {"unet"}:
+        if prefixes - {"unet"} and self.text is not None:
             self.text = share(self.text)  # other pipelines on this base keep theirs
         try:
             with self.adapting(f"LoRA {name!r} does not fit this base"):

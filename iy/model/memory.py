@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.hooks import apply_group_offloading
+from diffusers.hooks.group_offloading import apply_group_offloading
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from torch import nn
 
@@ -26,6 +26,7 @@ class Memory(StableDiffusionMixin):
     model: Personaliser
     vae: nn.Module
     text: TextEncoders | None
+    components: dict[str, Any]
 
     def enable_group_offload(
         self,

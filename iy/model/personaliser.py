@@ -1,6 +1,8 @@
 """The personalised U-Net: the frozen base, parallel attention over text and faces, and LoRA."""
 
 import copy
+from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -11,11 +13,12 @@ from iy import params
 from iy.diffusion import POOLED, Base
 from iy.errors import UserError
 from iy.model import lora
-from iy.model.attention import KINDS, Context, Tokens, places, readable
+from iy.model.attention import KINDS, Context, ParallelAttention, Tokens, places, readable
 from iy.model.conditioning import Vision
 from iy.model.vision import VisionBranch
 
 VISION = "vision"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Personaliser(nn.Module):
@@ -43,7 +46,7 @@ class Personaliser(nn.Module):
         self.set_trainable()
 
     def add_branches(self, base: Base) -> None:
-        width = self.unet.config.cross_attention_dim
+        width = self.unet.config["cross_attention_dim"]
         self.vision = VisionBranch(copy.deepcopy(base.vision), base.image_mean, base.image_std, width)
         widths = {VISION: width} | {name: branch.width for name, branch in base.text.items() if not branch.own}
         for index, attention in enumerate(self.cross_attentions()):
@@ -53,6 +56,11 @@ class Personaliser(nn.Module):
 
     def cross_attentions(self) -> list[Attention]:
         return [module for module in self.unet.modules() if isinstance(module, Attention) and module.is_cross_attention]
+
+    def personal_attentions(self) -> Iterator[tuple[Attention, ParallelAttention]]:
+        for layer in self.cross_attentions():
+            assert isinstance(layer.processor, ParallelAttention), "nothing else is set since `add_branches`"
+            yield layer, layer.processor
 
     def set_trainable(self) -> None:
         self.requires_grad_(True)
@@ -67,7 +75,7 @@ class Personaliser(nn.Module):
     @property
     def pooled(self) -> bool:
         """Whether the U-Net takes a pooled text embedding, as SDXL's does."""
-        return self.unet.config.addition_embed_type == "text_time"
+        return self.unet.config["addition_embed_type"] == "text_time"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,10 +114,10 @@ class Personaliser(nn.Module):
         if vision is not None:
             tokens = {VISION: (vision.tokens, vision.mask), **tokens}
             if vision.regions is not None:
-                levels = len(self.unet.config.block_out_channels)
+                levels = len(self.unet.config["block_out_channels"])
                 where = {VISION: places(vision.mask, vision.regions, levels)}
         read = {name: readable(mask) for name, (_, mask) in tokens.items()}
-        layers = [layer.processor.keys_values(layer, tokens) for layer in self.cross_attentions()]
+        layers = [processor.keys_values(layer, tokens) for layer, processor in self.personal_attentions()]
         if vision is not None and vision.weight is not None:
             share = vision.weight[:, None, :, None]
             layers = [layer | {VISION: (layer[VISION][0], layer[VISION][1] * share)} for layer in layers]
@@ -146,10 +154,14 @@ class Personaliser(nn.Module):
         reference_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """One training or inference step with gradients to all that is trainable; shapes as in `context`."""
-        vision = None if references is None else self.vision_tokens(references, reference_mask)
+        if (references is None) != (reference_mask is None):
+            raise UserError("give references together with reference_mask, or neither")
+        vision = None
+        if references is not None and reference_mask is not None:
+            vision = self.vision_tokens(references, reference_mask)
         return self.denoise(latents, t, self.context(text, vision))
 
 
-def share(unet: nn.Module) -> nn.Module:
+def share(network: Network) -> Network:
     """A copy of the module tree that holds the very same parameters: no memory is spent on frozen weights."""
-    return copy.deepcopy(unet, {id(parameter): parameter for parameter in unet.parameters()})
+    return copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})

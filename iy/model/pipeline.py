@@ -1,15 +1,17 @@
 """The diffusers pipeline: prompts and faces in, images out; from noise, or from an image to be redrawn."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
 from iy.diffusion import Base, TextEncoders, vae_decode, vae_encode
@@ -45,7 +47,7 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
     ):
         super().__init__()
         self.register_modules(model=model, vae=vae, text=text, scheduler=scheduler)
-        self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.processor = VaeImageProcessor(vae_scale_factor=self.vae_scale)
 
     @classmethod
@@ -107,8 +109,9 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         `pipeline._interrupt = True` there ends the denoising after that step, and `pipeline._guidance_scale` changes
         the guidance from the next one on.
         """
-        side = self.model.unet.config.sample_size * self.vae_scale
-        height, width = height or side, width or side
+        side: int = self.model.unet.config["sample_size"] * self.vae_scale
+        height = side if height is None else height
+        width = side if width is None else width
         check_scheduler(self.scheduler)
         self.check(height, width, num_inference_steps, strength, output_type, num_images_per_prompt)
         wanted = callback_on_step_end_tensor_inputs
@@ -146,7 +149,7 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
             else self.processor.postprocess(vae_decode(self.vae, latents).float(), output_type)
         )
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        return ImagePipelineOutput(images=cast("Any", images)) if return_dict else (images,)
 
     @property
     def guidance_scale(self) -> float:
@@ -183,7 +186,7 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         return plan(self.model, words, blank, faces, guidance, identity, rescale, strength)
 
     def check(self, height: int, width: int, steps: int, strength: float, output_type: str, images: int) -> None:
-        step = self.vae_scale * 2 ** (len(self.model.unet.config.block_out_channels) - 1)
+        step = self.vae_scale * 2 ** (len(self.model.unet.config["block_out_channels"]) - 1)
         if height % step or width % step or min(height, width) <= 0:
             raise UserError(f"height and width must be multiples of {step}, got {height} and {width}")
         if steps < 1 or images < 1:
@@ -203,7 +206,7 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
 
     def noise(self, count: int, height: int, width: int, draws: Any, given: torch.Tensor | None) -> torch.Tensor:
         """Standard normal (B, C, h, w), each image from its own generator; or the caller's."""
-        shape = (count, self.model.unet.config.in_channels, height // self.vae_scale, width // self.vae_scale)
+        shape = (count, self.model.unet.config["in_channels"], height // self.vae_scale, width // self.vae_scale)
         if given is None:
             return randn_tensor(shape, generator=draws, device=self._execution_device, dtype=self.model.dtype)
         if tuple(given.shape) != shape:
@@ -244,7 +247,8 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         self._interrupt, self._num_timesteps = False, len(timesteps)
         scale = self._guidance_scale
         guide = guided(scale)
-        for i, t in enumerate(self.progress_bar(timesteps)):
+        bar = cast("Callable[[torch.Tensor], Iterable]", self.progress_bar)  # a decorator hides its form
+        for i, t in enumerate(bar(timesteps)):
             if self._guidance_scale != scale:
                 scale = self._guidance_scale
                 guide = guided(scale)

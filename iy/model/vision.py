@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import CLIPVisionModelWithProjection
 
 from iy.errors import UserError
 
@@ -10,7 +11,12 @@ from iy.errors import UserError
 class VisionBranch(nn.Module):
     """References to tokens: per reference one global embedding and all patch embeddings (docs/method.md §2)."""
 
-    def __init__(self, tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], width: int):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, tower: CLIPVisionModelWithProjection, mean: tuple[float, ...], std: tuple[float, ...], width: int
+    ):
         super().__init__()
         config = tower.config
         if not hasattr(tower, "visual_projection"):
@@ -18,8 +24,13 @@ class VisionBranch(nn.Module):
                 f"base.vision: {type(tower).__name__} gives no global embedding: use CLIPVisionModelWithProjection"
             )
         self.tower = tower
-        self.image_size = config.image_size
-        self.tokens = 1 + (config.image_size // config.patch_size) ** 2
+        side, patch = config.image_size, config.patch_size
+        if not (isinstance(side, int) and isinstance(patch, int)):
+            raise UserError(
+                f"base.vision: pictures of {side} pixels in patches of {patch}: use a tower that takes squares"
+            )
+        self.image_size = side
+        self.tokens = 1 + (side // patch) ** 2
         self.whole = nn.Linear(config.projection_dim, width)
         self.patch = nn.Linear(config.hidden_size, width)
         self.norm = nn.LayerNorm(width)
