@@ -110,12 +110,16 @@ def limit_training() -> None:
 
 
 def followed(profile: str | None, changes: dict[str, Any], stage: str | None, force: bool, temporary: bool) -> int:
-    from flows import pipeline
+    from prefect import tags
+
+    from flows import pipeline, unfinished
 
     quiet(temporary)
-    state = getattr(pipeline, stage or "pipeline")(
-        profile=profile or place.DEFAULT, overrides=changes, force=force, return_state=True
-    )
+    unfinished.tell()
+    with tags(unfinished.tag()):
+        state = getattr(pipeline, stage or "pipeline")(
+            profile=profile or place.DEFAULT, overrides=changes, force=force, return_state=True
+        )
     if state.is_completed():
         for name, where in state.result().items():
             print(f"{name:<12} {where}")

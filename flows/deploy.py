@@ -13,7 +13,7 @@ def main() -> None:
     from prefect.client.orchestration import get_client
     from prefect.types.entrypoint import EntrypointType
 
-    from flows import pipeline
+    from flows import pipeline, unfinished
 
     if "PREFECT_API_URL" not in os.environ:
         raise UserError(
@@ -23,6 +23,7 @@ def main() -> None:
     if environment.shared_server():
         with get_client(sync_client=True) as client:
             turn.limit_training(client)
+    unfinished.tell()
     flows = [getattr(pipeline, name) for name in ("pipeline", *graph.names())]
     # Flows are found again by module, in the folder that this runs in: flow runs start there.
     serve(

@@ -7,10 +7,12 @@ real profile `smoke`, twenty times, each in a clone of its own and run again to 
     IY_KILLS=20 IY_KILL_PROFILE=smoke python -m pytest -s tests/test_run_killed.py
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -27,7 +29,7 @@ from tests import toy_project
 KILLS = int(os.environ.get("IY_KILLS", "4"))
 PROFILE = os.environ.get("IY_KILL_PROFILE", "")  # empty: a toy project
 RUN = (sys.executable, "-m", "flows")
-SEED = 0
+SEED = int(os.environ.get("IY_KILL_SEED", "0"))
 UNTRACKED = (b'"pipeline": false', b'"pipeline": true')  # the toy notes whether Prefect told it of its run
 KINDS = ("stage", "server", "run", "group")
 
@@ -126,6 +128,14 @@ def temporary(folder: Path) -> set[str]:
     }
 
 
+def shown_as_running(folder: Path) -> list[tuple[str, str]]:
+    """Flow runs that Prefect believes to be at work."""
+    with contextlib.closing(sqlite3.connect(folder / ".iy" / "prefect" / "prefect.db")) as database:
+        return database.execute(
+            "select name, state_type from flow_run where state_type not in ('COMPLETED', 'FAILED', 'CRASHED')"
+        ).fetchall()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_run_that_is_killed_anywhere_is_run_again_to_the_same_bytes(tmp_path):
@@ -156,6 +166,7 @@ def test_a_run_that_is_killed_anywhere_is_run_again_to_the_same_bytes(tmp_path):
         assert again.wait(3 * took + 120) == 0, said.read_text()[-3000:]
         assert outputs(folder) == outputs(whole)
         nothing_is_left(folder, again.pid)
+        assert not shown_as_running(folder)
         assert temporary(folder) - temporary(whole) <= before
         shutil.rmtree(folder)
     assert hit >= 0.75 * KILLS, "most were hit while they worked"
