@@ -15,6 +15,7 @@ from flows import artifacts, experiment, graph, process, services
 from flows.stage import how, unreachable
 from iy.errors import UserError
 from tests import toy_project
+from tests.depth import depth
 
 RUN = (sys.executable, "-m", "flows")
 
@@ -167,8 +168,9 @@ def test_ctrl_c_ends_the_stage_and_a_rerun_finishes(project):
     assert "continuing in" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", depth([signal.SIGTERM], [signal.SIGTERM, signal.SIGKILL]))
 def test_a_run_that_is_ended_from_outside_leaves_no_stage_behind(project, number):
+    """By SIGKILL too: tests/test_run_killed.py does that at any moment."""
     import psutil
 
     folder, _ = project

@@ -13,7 +13,7 @@ from iy.photos.run import run as take_photos
 from tests import att_faces, curating
 from tests.depth import depth
 
-KILLS = depth(8, 20)  # tries at least; more where too few of them hit a process at work
+KILLS = depth(4, 20)  # tries at least; more where too few of them hit a process at work
 
 
 def files(*folders: Path) -> dict[str, bytes]:
@@ -62,7 +62,7 @@ def check(work: Callable[[], None], *outputs: Path) -> None:
 def test_curate_killed_at_any_moment(empty_project):
     from iy.curate.run import run
 
-    att_faces.copy_folders(empty_project / "in", persons=5, photos=4)
+    att_faces.copy_folders(empty_project / "in", persons=4, photos=3)
     wanted: Params = curating.settings(photos={"source": "folder", "path": "in"})
     take_photos(wanted)
     check(lambda: run(wanted), wanted.data_dir("curate"), wanted.report_dir("curate"))

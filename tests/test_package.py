@@ -21,6 +21,7 @@ from iy.model import Personaliser, bundle
 from iy.register import package, registry
 from iy.storage import png, write_json
 from tests.att_faces import photo
+from tests.depth import depth
 from tests.tiny import tiny_base, tiny_settings
 
 PARTS = {"unet", "vae", "scheduler", "vision", "text.clip", "text.clip.second", "text.ul2", "text.byt5"}
@@ -145,10 +146,8 @@ def shipped(folder: Path) -> tuple[Path, params.Params]:
     return Path(settings.finetune.pretrained), settings.model_copy(update={"draw": draw, "device": "cpu"})
 
 
-@pytest.mark.parametrize(
-    "model",
-    [pytest.param(lambda folder: made(folder, "sdxl"), id="tiny"), pytest.param(shipped, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", depth([shipped], [shipped, lambda folder: made(folder, "sdxl")]))
 def test_the_registered_model_draws_where_nothing_else_is_installed(model, tmp_path, monkeypatch):
     """Its requirements, what they depend on, Python's own library and the code that came with it: no more is there."""
     import mlflow

@@ -13,6 +13,7 @@ from flows import experiment, place
 from iy import project
 from iy.errors import UserError
 from tests import toy_project
+from tests.depth import depth
 
 
 def git(folder: Path, *words: str) -> None:
@@ -114,7 +115,7 @@ def asked(code: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [of_a_bare_one, sub_folder], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", depth([sub_folder], [of_a_bare_one, sub_folder]), ids=lambda kind: kind.__name__)
 def test_a_run_with_other_settings_works_there_and_leaves_its_experiment(kind, toy, tmp_path):
     made = kind(tmp_path, toy)
     for hook in ("pre-commit", "post-checkout", "commit-msg"):

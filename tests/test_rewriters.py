@@ -234,26 +234,27 @@ def smollm() -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def model(smollm) -> LanguageModel:
+    return LanguageModel(str(smollm), batch=1, device="cpu")
+
+
 @pytest.mark.slow
-def test_a_real_small_language_model_answers_through_its_gguf_file(smollm):
-    model = LanguageModel(str(smollm), batch=1, device="cpu")
+def test_a_real_small_language_model_answers_through_its_gguf_file(model, monkeypatch):
     [text] = model.answer([Request(CAPTION, 1)])
     assert len(text.split()) >= 4, "it says something; whether it is right is for check_rewrite"
-    model.model = None
+    monkeypatch.setattr(model, "model", None)
     assert model.answer([Request(CAPTION, 1)]) == [text], "it is not asked again"
 
 
 @pytest.fixture
-def served(smollm, tmp_path):
+def served(model, tmp_path):
     """The URL of transformers' own OpenAI-compatible server with that model, and the name it has there."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     # The server cannot open the file itself: it names no architecture. Its weights are saved as opened, widened.
-    model = AutoModelForCausalLM.from_pretrained(smollm.parent, gguf_file=smollm.name)
-    model.hf_quantizer = None
-    del model.config.quantization_config
-    model.save_pretrained(tmp_path / "model")
-    AutoTokenizer.from_pretrained(smollm.parent, gguf_file=smollm.name).save_pretrained(tmp_path / "model")
+    model.model.hf_quantizer = None
+    del model.model.config.quantization_config
+    model.model.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

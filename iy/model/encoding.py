@@ -19,6 +19,7 @@ class Encoding:
     model: Personaliser
     text: TextEncoders | None
     _execution_device: torch.device
+    _execution_dtype: torch.dtype
 
     def see(
         self,
@@ -33,7 +34,7 @@ class Encoding:
             return None
         pixels, present = seen
         device = self._execution_device
-        vision = self.model.vision_tokens(pixels.to(device, self.model.dtype), present.to(device))
+        vision = self.model.vision_tokens(pixels.to(device, self._execution_dtype), present.to(device))
         if weights is not None:
             weights = weights.repeat_interleave(self.model.vision.tokens, 1).to(vision.tokens)
         return vision._replace(weight=weights, regions=None if regions is None else regions.to(device))
@@ -70,7 +71,7 @@ class Encoding:
         if self.text is None:
             raise UserError("the text encoders were freed: give prompt_embeds and negative_prompt_embeds")
         states = text_states(self.text.ready(), prompts, fixed_length, self._execution_device)
-        return {name: (hidden.to(self.model.dtype), mask) for name, (hidden, mask) in states.items()}
+        return {name: (hidden.to(self._execution_dtype), mask) for name, (hidden, mask) in states.items()}
 
     def free_text(self) -> None:
         """Give the text encoders' memory back; from here on prompts come as `prompt_embeds`."""
@@ -115,7 +116,7 @@ class Encoding:
             raise UserError(
                 f"{name}: give what encode_prompt or encode_negative returns, states by branch; not a {found}"
             )
-        inputs.check_embeds(name, embeds, self.model.own, self._execution_device, self.model.dtype)
+        inputs.check_embeds(name, embeds, self.model.own, self._execution_device, self._execution_dtype)
         return embeds
 
 

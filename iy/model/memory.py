@@ -4,9 +4,10 @@ Its branches live in attention processors, and its entrances are more than one `
 takes the person away, and hooks on `forward` alone are not asked.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from diffusers.hooks.group_offloading import apply_group_offloading
@@ -16,6 +17,22 @@ from torch import nn
 from iy.diffusion import TextEncoders
 from iy.errors import UserError
 from iy.model.personaliser import Personaliser
+
+Call = TypeVar("Call", bound=Callable)
+
+
+def in_one_place(call: Call) -> Call:
+    """A call within which no part is moved: device and dtype are looked for once."""
+
+    @functools.wraps(call)
+    def within(pipeline: "Memory", *args: Any, **how: Any) -> Any:
+        pipeline._found = pipeline._execution_device, pipeline._execution_dtype
+        try:
+            return call(pipeline, *args, **how)
+        finally:
+            pipeline._found = None
+
+    return cast("Call", within)
 
 
 class Memory(StableDiffusionMixin):
@@ -27,6 +44,16 @@ class Memory(StableDiffusionMixin):
     vae: nn.Module
     text: TextEncoders | None
     components: dict[str, Any]
+    _found: tuple[torch.device, torch.dtype] | None = None  # while a call draws
+
+    @property
+    def _execution_device(self) -> torch.device:
+        """diffusers' own, which walks through every module of every part: a call that draws looks once."""
+        return self._found[0] if self._found else cast("Any", super())._execution_device
+
+    @property
+    def _execution_dtype(self) -> torch.dtype:
+        return self._found[1] if self._found else self.model.dtype
 
     def enable_group_offload(
         self,

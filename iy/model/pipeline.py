@@ -23,7 +23,7 @@ from iy.model.encoding import Encoding, repeat
 from iy.model.guidance import Guide, plan
 from iy.model.loading import Loading
 from iy.model.loras import Loras
-from iy.model.memory import Memory
+from iy.model.memory import Memory, in_one_place
 from iy.model.personaliser import Personaliser
 
 
@@ -59,6 +59,7 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         scheduler = DPMSolverMultistepScheduler.from_config(base.scheduler.config, timestep_spacing="trailing")
         return cls(model, base.vae, base.text, scheduler)
 
+    @in_one_place
     @torch.no_grad()
     def __call__(
         self,
@@ -208,10 +209,10 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         """Standard normal (B, C, h, w), each image from its own generator; or the caller's."""
         shape = (count, self.model.unet.config["in_channels"], height // self.vae_scale, width // self.vae_scale)
         if given is None:
-            return randn_tensor(shape, generator=draws, device=self._execution_device, dtype=self.model.dtype)
+            return randn_tensor(shape, generator=draws, device=self._execution_device, dtype=self._execution_dtype)
         if tuple(given.shape) != shape:
             raise UserError(f"latents must be {shape}, got {tuple(given.shape)}")
-        return given.to(self._execution_device, self.model.dtype)
+        return given.to(self._execution_device, self._execution_dtype)
 
     def start(
         self,
