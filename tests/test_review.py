@@ -23,8 +23,10 @@ from iy.review.log import Judgement, Log
 from iy.review.things import Things
 from iy.select import decisions
 from tests import browser
+from tests.depth import depth
 
 HERE = Path(__file__).resolve().parents[1]
+JUDGED = depth(60, 200)
 MARKUP = "<img src=x onerror=\"document.title='broken in'\"><b>bold</b>"
 
 
@@ -287,7 +289,7 @@ def test_a_port_in_use_and_a_review_without_judgements_are_said(server):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")
-def test_two_hundred_judgements_by_keyboard_survive_a_kill(server):
+def test_judgements_by_keyboard_survive_a_kill(server):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -299,7 +301,7 @@ def test_two_hundred_judgements_by_keyboard_survive_a_kill(server):
         page.wait_for_selector("#own[data-id]")
         assert page.inner_text("#caption").startswith(MARKUP) and page.title() == "Review", "a caption is text"
         assert MARKUP in page.inner_text("#facts")
-        made = press(page, 90)
+        made = press(page, JUDGED // 2)
         server.child.send_signal(signal.SIGKILL)
         server.child.wait(30)
         assert set(made) == set(server.judged()), "whatever the page said was saved is on disk"
@@ -311,11 +313,11 @@ def test_two_hundred_judgements_by_keyboard_survive_a_kill(server):
         page.wait_for_selector("#said:has-text('load it again')")
         page.reload()
         page.wait_for_selector("#own[data-id]")
-        made += press(page, 200 - len(made))
-        assert len(set(made)) == 200 and set(server.judged()) == set(made)
+        made += press(page, JUDGED - len(made))
+        assert len(set(made)) == JUDGED and set(server.judged()) == set(made)
         page.keyboard.press("u")
         page.wait_for_selector("#said:has-text('taken back')")
-        assert page.get_attribute("#own", "data-id") == made[-1] and len(server.judged()) == 199
+        assert page.get_attribute("#own", "data-id") == made[-1] and len(server.judged()) == JUDGED - 1
         chromium.close()
     reasons = {one.reason for one in server.judged().values() if one.verdict == "rejected"}
     assert reasons == {"", "eyes closed"}
@@ -326,7 +328,8 @@ def test_two_hundred_judgements_by_keyboard_survive_a_kill(server):
         text=True,
         check=True,
     )
-    assert "199 decided, 0 tied" in done.stdout and len(decisions.read(server.folder / "d.csv")) == 199
+    assert f"{JUDGED - 1} decided, 0 tied" in done.stdout
+    assert len(decisions.read(server.folder / "d.csv")) == JUDGED - 1
 
 
 def press(page, count: int) -> list[str]:
