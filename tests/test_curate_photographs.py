@@ -21,6 +21,7 @@ from iy.records import ACCEPTED, REJECTED
 from iy.storage import sha256
 from tests import att_faces
 from tests.curating import PROCESSES, settings, table
+from tests.depth import depth
 
 ROOT = Path(__file__).parents[1]
 
@@ -167,7 +168,7 @@ def test_nothing_usable_is_one_clear_line(empty_project):
     assert not Path("data/tried/curate").exists()
 
 
-@pytest.mark.parametrize("kind", ["processes", "ray"])
+@pytest.mark.parametrize("kind", depth(["processes"], ["processes", "ray"]))  # Ray: as in test_synpairs
 def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(empty_project, monkeypatch, kind):
     """Portraits of the studio, and what the face models say of them."""
 
