@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from iy.bench.commands import bench
 from iy.erasure.commands import erase, trace
 from iy.errors import UserError
 from iy.review.commands import review
+
+if TYPE_CHECKING:
+    from iy.params import Params
 
 app = typer.Typer(
     name="iy",
@@ -97,29 +100,59 @@ def project_flows() -> ModuleType:
 
 @app.command()
 def generate(
-    reference: Annotated[Path, typer.Option(help="A photograph of one person.")],
-    prompt: Annotated[str, typer.Option(help="What the picture shows.")],
+    reference: Annotated[Path | None, typer.Option(help="A photograph of one person.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the picture shows.")] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="A picture a row instead: CSV, JSON lines or parquet with reference or person, and prompt."),
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="A finetuned model; else stage 4 of the profile.")] = None,
-    out: Annotated[Path, typer.Option(help="The PNG to write; several are numbered.")] = Path("portrait.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The PNG to write, else portrait.png; several are numbered. With --table the folder, else of the "
+            "table's name."
+        ),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=64, help="How many pictures.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The first picture's seed; the others follow.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The first picture's seed; the others follow. With --table of rows without one.")
+    ] = 0,
     profile: Profile = None,
 ) -> None:
-    """Draw the person in a photograph."""
+    """Draw the person in a photograph, or a table's people by the thousand."""
     from iy import params
 
     settings = params.load(profile)
     folder = bundle or settings.bundle_dir(4)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no finetuned model: make one with `iy run`, or name one with --bundle")
+    if table is not None:
+        if reference is not None or prompt is not None or count != 1:
+            raise UserError("--table says who, what and how many: leave --reference, --prompt and --count out")
+        generate_table(settings, folder, table, out or Path(table.stem), seed)
+        return
+    if reference is None or prompt is None:
+        raise UserError("give --reference and --prompt, or --table")
     if not reference.is_file():
         raise UserError(f"--reference {reference}: there is no such file")
     if not prompt.strip():
         raise UserError("--prompt is empty: say what the picture shows")
     from iy.generate import portrait  # seconds: torch
 
-    for path in portrait.draw_files(folder, settings, reference, prompt, range(seed, seed + count), out):
+    numbers = range(seed, seed + count)
+    for path in portrait.draw_files(folder, settings, reference, prompt, numbers, out or Path("portrait.png")):
         print(path)
+
+
+def generate_table(settings: "Params", bundle: Path, table: Path, out: Path, seed: int) -> None:
+    from iy.jobs.run import draw_table
+
+    done = draw_table(settings, bundle, table, out, seed)
+    count = done.drawn + done.kept
+    before = f", {done.kept} of them by an earlier run" if done.kept else ""
+    why = " (pictures.parquet says why)" if done.refused else ""
+    print(f"{out}: {count} of {count + len(done.refused)} rows drawn{before}{why}; see {done.sheets[0].name}")
 
 
 @app.command()

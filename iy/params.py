@@ -132,6 +132,19 @@ class Workers(Section):
     address: str | None
 
 
+class Jobs(Section):
+    """How `iy generate --table` shares out its pictures. Both decide the last bits of a picture, as rounding does.
+
+    batch: pictures drawn at once; threads: cores that each worker computes with (where there is a GPU, it does).
+    """
+
+    batch: PositiveInt
+    threads: PositiveInt
+
+
+WITHOUT_EFFECT = ("workers", "jobs")  # sections that change no stage's result
+
+
 class Faces(Section):
     analyser: Literal["open", "insightface"]
     pack: str | None
@@ -309,6 +322,7 @@ class Params(Section):
     select: Select
     finetune: Finetune
     draw: Draw
+    jobs: Jobs
     evaluate: Evaluate
     register_: Register = Field(alias="register")
 
@@ -316,14 +330,14 @@ class Params(Section):
         return self.model_dump(mode="json", by_alias=True)
 
     def digest(self) -> str:
-        """sha256 of the resolved settings but `workers`, which change no result; order of keys left out."""
+        """sha256 of the resolved settings but those that change no stage's result; order of keys left out."""
         return sha256(json.dumps(self.decisive(), sort_keys=True).encode())
 
     def decisive(self) -> dict[str, Any]:
-        return {name: value for name, value in self.resolved().items() if name != "workers"}
+        return {name: value for name, value in self.resolved().items() if name not in WITHOUT_EFFECT}
 
     def write(self, folder: Path) -> None:
-        """`settings.json` in `folder`: the resolved settings but `workers`, and their hash."""
+        """`settings.json` in `folder`: the resolved settings but those without effect, and their hash."""
         write_json(folder / "settings.json", {"sha256": self.digest(), "settings": self.decisive()})
 
     @property

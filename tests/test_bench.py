@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from iy.bench import attention, generate, measure, stock, unet
 from iy.cli import app
 from iy.diffusion import load_base
+from iy.errors import UserError
 from iy.photos.run import run as take_photos
 from tests import att_faces, curating
 from tests.tiny import tiny_base, tiny_params
@@ -140,6 +141,19 @@ def test_making_pairs_is_measured_beside_the_very_evaluations_it_asks_for(tiny_p
     assert found["evaluations"] == asked.steps + asked.passes * a_pass, "one batch, both halves of guidance in one call"
     rate = measured(found["cases"])
     assert 0 < rate["ours"] < 1.2 * rate["the U-Net bare"], "pairs per second"
+
+
+def test_a_table_is_measured_beside_the_pipeline_in_a_loop(tiny_project):
+    from iy.bench import jobs
+
+    small = {"jobs": tiny_project.jobs.model_copy(update={"batch": 2, "threads": 1})}
+    small |= {"draw": tiny_project.draw.model_copy(update={"steps": 2})}
+    settings = tiny_project.model_copy(update=small)
+    found = jobs.run(settings, settings.bundle_dir(1), pictures=6, prompts=2, people=3, rounds=1)
+    rate = measured(found["cases"])
+    assert rate["ours"] > 0 < rate["the pipeline bare"] and found["batch"] == 2, "pictures per second"
+    with pytest.raises(UserError, match="has 4 people, --people asks for 9: ask for fewer"):
+        jobs.run(settings, settings.bundle_dir(1), pictures=6, prompts=2, people=9, rounds=1)
 
 
 def test_curating_is_measured_beside_each_of_its_models(tmp_path, monkeypatch):

@@ -153,6 +153,22 @@ def generate(reference, *more):
     )
 
 
+def test_a_table_is_drawn_into_a_folder(studio_with_a_model, att, caplog):
+    profile = Path("profiles/tiny.yaml")
+    profile.write_text(profile.read_text().replace("map: processes", "map: serial"))
+    att[0].save("one.png")
+    Path("jobs.csv").write_text("Reference;Prompt;Seed\none.png;a smile;3\none.png;;4\n")
+    done = CliRunner().invoke(cli.app, ["generate", "--profile", "tiny", "--table", "jobs.csv"])
+    assert done.exit_code == 0, done.output
+    assert "jobs: 1 of 2 rows drawn (pictures.parquet says why); see sheet-1.png" in done.output
+    assert "row 2, column prompt: nothing is there: say what the picture shows" in caplog.text
+    assert {path.name for path in Path("jobs").iterdir()} == {"picture-000001.png", "pictures.parquet", "sheet-1.png"}
+    for more, says in ((["--prompt", "x"], "leave --reference, --prompt and --count out"), ([], "give --reference")):
+        asked = ["--table", "jobs.csv", *more] if more else ["--prompt", "x"]
+        found = CliRunner().invoke(cli.app, ["generate", "--profile", "tiny", *asked]).exception
+        assert isinstance(found, UserError) and says in str(found)
+
+
 def test_generate(studio_with_a_model, att):
     one, two = att
     one.save("one.png")

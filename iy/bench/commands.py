@@ -129,6 +129,26 @@ def synpairs(
     give(synpairs.run(params.load(profile), pairs, rounds), out, as_json)
 
 
+@bench.command("jobs")
+def jobs(
+    profile: Profile = None,
+    bundle: Annotated[Path | None, typer.Option(help="A finetuned model; else stage 4 of the profile.")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="Rows of the table.")] = 2000,
+    prompts: Annotated[int, typer.Option(min=1, help="Distinct prompts among them.")] = 200,
+    people: Annotated[int, typer.Option(min=1, help="Distinct people, of the profile's own photos.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements; the median counts.")] = 3,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Drawing a table (`iy generate --table`) beside the pipeline called in a loop. After curate (`iy run`)."""
+    from iy import params
+    from iy.bench import jobs
+
+    settings = params.load(profile)
+    folder = bundle or settings.bundle_dir(4)
+    give(jobs.run(settings, folder, pictures, prompts, people, rounds), out, as_json)
+
+
 def give(found: dict, out: Path | None, as_json: bool) -> None:
     from iy.storage import write_json
 

@@ -17,6 +17,13 @@ from iy.model.bundle import read_config
 from iy.pictures import Limits
 from iy.storage import png, write_bytes
 
+AT_ONCE = 8  # pictures, at most
+
+
+def even(count: int) -> int:
+    """How many of `count` pictures are drawn at once: batches are filled up, so the last one's gaps would cost."""
+    return -(-count // max(1, -(-count // AT_ONCE)))
+
 
 class Portraitist:
     """A bundle with the face analyser that its references need. Draws the person of a photograph."""
@@ -49,7 +56,7 @@ class Portraitist:
             steps=steps,
             guidance=guidance,
             identity_guidance=identity_guidance,
-            batch=min(8, len(cells)),
+            batch=even(len(cells)),
         )
 
     def export(self, image: np.ndarray) -> bytes:

@@ -2,10 +2,11 @@
 
 from pathlib import PurePath
 
+from iy.spreadsheet import TABLES
+
 PICTURES = frozenset("jpg jpeg jpe jfif png webp tif tiff bmp gif heic heif hif avif ppm pgm jp2 mpo".split())
 SIDECARS = (".txt", ".json")
 UNREAD = (".yaml", ".yml", ".toml", ".xmp", ".xml", ".license", ".licence", ".consent")  # speak too, and are not read
-TABLES = (".csv", ".jsonl", ".parquet")
 METADATA = tuple(f"metadata{kind}" for kind in TABLES)  # Hugging Face's imagefolder
 MACHINES = ("thumbs.db", "desktop.ini")  # what file managers leave
 MAC = "__macosx"  # what a Mac packs beside the files: names without their contents

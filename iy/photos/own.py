@@ -10,6 +10,7 @@ from typing import Any
 from iy import s3
 from iy.errors import UserError
 from iy.photos import kinds
+from iy.spreadsheet import TABLES
 from iy.storage import sha256
 
 SHARD = re.compile(r"\d{3}$")  # 00000.tar, train-000012.tar
@@ -68,7 +69,7 @@ def kind(names: Collection[str], remote: bool) -> str:
     """The source that reads such files: tars, tables, or photographs themselves; what it leaves out is told."""
     paths = [path for name in names if not kinds.hidden((path := PurePath(name)).parts)]
     tars = [path for path in paths if kinds.is_tar(path.name)]
-    tables = [path for path in paths if path.suffix.casefold() in kinds.TABLES]
+    tables = [path for path in paths if path.suffix.casefold() in TABLES]
     pictures = [path for path in paths if kinds.is_picture(path.name)]
     if is_tars(tars, pictures):
         tell_left_out("tars", {"pictures": pictures})

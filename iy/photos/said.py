@@ -12,6 +12,7 @@ from typing import Any
 
 from iy import names, rights
 from iy.pictures import Unreadable
+from iy.spreadsheet import empty
 
 
 class Withdrawn(Unreadable):
@@ -87,11 +88,6 @@ def first(one: tuple[int, Any]) -> int:
 
 def rank(ours: str, name: str) -> int:
     return [names.folded(one) for one in SPELLINGS[ours]].index(names.folded(name))
-
-
-def empty(value: Any) -> bool:
-    """Nothing is said by a cell that is null, blank, or not a number."""
-    return value is None or value != value or (isinstance(value, str) and not names.clean(value))
 
 
 def together(ours: str, values: list[Any]) -> Any:

@@ -11,11 +11,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from iy import names
 from iy.photos import kinds, said
 from iy.pictures import Unreadable
+from iy.spreadsheet import Pairs
 
 MAXIMUM_BYTES = 65536
 LONGEST = 2**26  # bytes of a table or JSON of many photos that is searched for words of licence
@@ -215,14 +215,6 @@ def fields(words: str, name: str) -> dict[str, str]:
     if not isinstance(value, Pairs):
         raise Unreadable(f"{where} must hold a JSON object")
     return said.checked(said.understood(value.pairs, where), where)
-
-
-class Pairs(dict):
-    """A JSON object that keeps what is said twice."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]):
-        super().__init__(pairs)
-        self.pairs = pairs
 
 
 def text(data: bytes, name: str) -> str:

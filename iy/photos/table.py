@@ -15,11 +15,12 @@ from iy import params, s3
 from iy.errors import UserError
 from iy.photos import folder, kinds, persons, said, sidecar
 from iy.photos.bucket import existing
-from iy.photos.kinds import METADATA, TABLES
+from iy.photos.kinds import METADATA
 from iy.photos.photo import Photo, read_all, readable, unreadable
 from iy.photos.rows import Row, numbered
 from iy.photos.sidecar import Sidecars
 from iy.pictures import Unreadable, contents, decode, refuse_large
+from iy.spreadsheet import TABLES
 from iy.storage import sha256
 
 log = logging.getLogger(__name__)
