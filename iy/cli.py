@@ -11,6 +11,7 @@ import typer
 from iy.bench.commands import bench
 from iy.erasure.commands import erase, trace
 from iy.errors import UserError
+from iy.play.commands import play
 from iy.review.commands import review
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def pull(
     print(f"{out}: {transfer.pull(place, out)} files; draw with `iy generate --bundle {out}/models/…`")
 
 
+app.command()(play)
 app.command()(trace)
 app.command()(erase)
 

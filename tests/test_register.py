@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 
 from iy import params, records
 from iy.errors import UserError
+from iy.model.bundle import locate, read_config
+from iy.play.models import bring, inside, registered
 from iy.register import gate, run
 from iy.storage import png, write_json, write_shard
 from iy.tracking import UNTRACKED, stage_run
@@ -125,7 +128,13 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     assert client.get_model_version_by_alias("iy-test", "champion").version == version.version
     assert client.get_model_version_by_alias("iy-test", "challenger").version != version.version
 
+    champion, challenger = registered(settings)
+    assert champion.champion and champion.id == "iy-test/1" and challenger.title == "challenger: version 2 of iy-test"
     (root / "base").rename(root / "elsewhere")  # the registry serves without the workspace
+    stored = champion.find().parents[2]
+    bring(stored.as_uri(), root / "brought")  # as from a registry on another machine
+    for folder in (champion.find(), inside(root / "brought", "iy-test", "1")):
+        assert Path(locate(read_config(folder)["base"], folder).unet.path).is_dir(), "the page opens it"
     monkeypatch.chdir(root.parent)
     model = mlflow.pyfunc.load_model("models:/iy-test@champion")
     drawn = model.predict(

@@ -7,13 +7,14 @@ import numpy as np
 
 from iy import params
 from iy.device import choose_device
+from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.faces import load_analyser
 from iy.faces.weights import Usage
 from iy.generate.draw import Cell, draw
 from iy.generate.reference import one_face, read_file, read_photo
 from iy.model import ImagineYourselfPipeline
-from iy.model.bundle import read_config
+from iy.model.bundle import load, locate, read_config
 from iy.pictures import Limits
 from iy.storage import png, write_bytes
 
@@ -26,14 +27,31 @@ def even(count: int) -> int:
 
 
 class Portraitist:
-    """A bundle with the face analyser that its references need. Draws the person of a photograph."""
+    """A bundle with the face analyser that its references need. Draws the person of a photograph.
 
-    def __init__(self, bundle: Path, faces: params.Faces, usage: Usage, limits: Limits, device: str) -> None:
+    beside: another one that is open, whose analyser is shared, and whose base where both bundles stand on the same.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        faces: params.Faces,
+        usage: Usage,
+        limits: Limits,
+        device: str,
+        beside: "Portraitist | None" = None,
+    ) -> None:
         config = read_config(bundle)
         self.model, self.size = config["model"], config["base"].image_size
         self.limits = limits
-        self.analyser = load_analyser(faces, usage, device)
-        self.pipeline = ImagineYourselfPipeline.from_pretrained(bundle, choose_device(device))
+        self.analyser = load_analyser(faces, usage, device) if beside is None else beside.analyser
+        needed = locate(config["base"], bundle)
+        if beside is not None and beside.base.settings == needed:
+            self.base = beside.base
+        else:
+            self.base = load_base(needed, choose_device(device))
+        personal = load(bundle, self.base).requires_grad_(False).eval()
+        self.pipeline = ImagineYourselfPipeline.build(personal, self.base)
 
     def reference(self, photo: bytes, name: str) -> np.ndarray:
         """The masked face crop of a photograph's bytes; `name` stands for it in messages."""

@@ -20,10 +20,15 @@ METRIC = "iy.metric."
 
 
 def champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    return aliased(client, name, CHAMPION)
+
+
+def aliased(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """The version that the registry calls so; None where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(name, CHAMPION)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, no such alias
             return None

@@ -25,32 +25,16 @@ def serve(
     """Open a page on this machine: reference beside candidate; a accepts, r or a number rejects, u takes back."""
     if context.invoked_subcommand:
         return
-    import uvicorn
-
-    from iy import params
+    from iy import params, web
     from iy.review.log import Log
     from iy.review.server import application
     from iy.review.things import Things
 
     settings = params.load(profile)
-    path, listening = log_path(settings.profile), taken(port)
+    path, listening = log_path(settings.profile), web.listen(HOST, port)
     app = application(Things(settings), Log(path), {f"{HOST}:{port}", f"localhost:{port}"})
     print(f"Review on {address(port)}   every judgement goes to {path}   Ctrl-C ends it", flush=True)
-    with listening:
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])
-
-
-def taken(port: int):
-    """A socket that listens on this machine alone; one sentence when somebody else does."""
-    import socket
-
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-    except OSError as error:
-        raise UserError(f"port {port}: {error.strerror}: end what listens there, or choose another --port") from None
-    return listening
+    web.run(app, listening)
 
 
 @review.command()

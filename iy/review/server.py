@@ -7,28 +7,24 @@ never as markup.
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
+from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment
 from pydantic import BaseModel, ConfigDict, Field
 
 from iy.review.log import Judgement, Log
 from iy.review.things import KINDS, Thing, Things
 from iy.review.verdicts import agreement, settled
+from iy.web import Guard
 
 AHEAD = 20  # things that the page is told of at once
 REASONS = ("wrong person", "blurred", "eyes closed", "face hidden", "broken picture", "not as captioned")
 TEMPLATES = Environment(autoescape=True)
-HEADERS = {
-    "X-Frame-Options": "DENY",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+LARGEST = 65536  # bytes that the page may post at once
 NAME = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
 
 Kind = Literal["pairs", "photos"]
@@ -50,22 +46,10 @@ def application(things: Things, log: Log, hosts: set[str]) -> FastAPI:
     """hosts: the names with port under which the page may be asked for."""
     app = FastAPI(openapi_url=None)
     token = secrets.token_urlsafe(32)
-    guard(app, hosts)
+    app.add_middleware(Guard, hosts=hosts, largest=LARGEST)
     app.include_router(shown(things, log, token))
     app.include_router(judged(things, log), dependencies=[Depends(of_this_start(token))])
     return app
-
-
-def guard(app: FastAPI, hosts: set[str]) -> None:
-    """Refuse what is asked for under a foreign name, and say with every answer how little a browser may do with it."""
-
-    @app.middleware("http")
-    async def guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.headers.get("host") not in hosts:
-            return JSONResponse({"detail": "asked for under a foreign name"}, 403, HEADERS)
-        response = await answer(request)
-        response.headers.update({name: value for name, value in HEADERS.items() if name not in response.headers})
-        return response
 
 
 def of_this_start(token: str) -> Callable[[str], None]:
@@ -151,4 +135,4 @@ def html(token: str) -> HTMLResponse:
         f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     text = template.render(nonce=nonce, token=token, kinds=KINDS, reasons=REASONS)
-    return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})
+    return HTMLResponse(text, headers={"Content-Security-Policy": policy})

@@ -1,0 +1,66 @@
+"""What a picture was drawn with: as a record that is saved beside it, and as Python that draws it again."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from iy.play.asked import Drawing
+from iy.play.models import Choice
+from iy.play.styles import adapter, style_file
+
+PYTHON = """\
+from pathlib import Path
+
+from iy import params
+from iy.generate.portrait import Portraitist
+from iy.pictures import Limits
+{imports}
+settings = params.load({profile!r})  # in the project folder
+limits = Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
+bundle = {bundle}
+artist = Portraitist(bundle, settings.faces, settings.usage, limits, settings.device)
+people = [artist.reference(Path(photo).read_bytes(), photo) for photo in {photos!r}]
+seeds = {seeds!r}
+{styles}images = artist.pipeline(
+    [{prompt!r}] * len(seeds),
+    reference=[people] * len(seeds),
+    seeds=seeds,
+    fixed_length=True,
+{options}).images
+for seed, image in zip(seeds, images, strict=True):
+    image.save(f"portrait-{{seed}}.png")
+"""
+REGISTERED = """\
+from iy.play.models import bundle_of
+from iy.tracking import connect
+"""
+
+
+def python(asked: Drawing, choice: Choice, profile: str, photos: list[str], styles: dict[str, Path]) -> str:
+    """Code that draws the same with one of the models. photos: the people's file names, which it opens."""
+    listed = list(enumerate(asked.styles))
+    loads = [f"{str(style_file(styles, one.name))!r}, adapter_name={adapter(number)!r}" for number, one in listed]
+    names, weights = [adapter(number) for number, _ in listed], [one.weight for _, one in listed]
+    lines = [f"artist.pipeline.load_lora_weights({load})\n" for load in loads]
+    lines += [f"artist.pipeline.set_adapters({names!r}, {weights!r})\n"] if listed else []
+    return PYTHON.format(
+        imports=REGISTERED if "connect()" in choice.python else "",
+        profile=profile,
+        bundle=choice.python,
+        photos=photos,
+        seeds=asked.seeds,
+        styles="".join(lines),
+        prompt=asked.prompt,
+        options="".join(f"    {name}={value!r},\n" for name, value in asked.options().items()),
+    )
+
+
+def record(asked: Drawing, choice: Choice, seed: int, photos: list[str], code: str, profile: str) -> dict[str, Any]:
+    """The settings of one picture, as JSON."""
+    people = [
+        {"photo": photo, "strength": person.strength, "region": person.region}
+        for photo, person in zip(photos, asked.people, strict=True)
+    ]
+    kept = asked.model_dump(mode="json", exclude={"models", "seeds", "people"})
+    made = {"iy": importlib.metadata.version("iy"), "profile": profile, "model": choice.title, "bundle": choice.id}
+    return kept | made | {"seed": seed, "people": people, "python": code}
