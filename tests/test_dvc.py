@@ -10,7 +10,15 @@ import yaml
 from iy import imports, params, resume
 
 STAGES = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]
-UNTRACKED_SETTINGS = {"profile", "device", "workers", "jobs", "finetune.checkpoint_every"}  # profile: in every path
+UNTRACKED_SETTINGS = {
+    "profile",  # in every path
+    "device",
+    "workers",
+    "jobs",
+    "finetune.checkpoint_every",
+    "finetune.prefetch",
+    "finetune.store",
+}
 
 
 def settings_of(stage: str) -> list[str]:
