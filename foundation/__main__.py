@@ -1,55 +1,69 @@
-"""Make the studio's foundation, probes and identity network.
+"""Make the studio's foundation, its probes, the identity network and the pretrained bundle: everything that ships.
 
-    python -m foundation                  # hours on two cores; --scale 0.1 for a quick look
-    python -m foundation --only vae       # one part (and what it needs): parts can be made side by side
-    python -m foundation --keep vae t5 byt5 --start unet          # go on from what ships
+    python -m foundation                            # a quarter of an hour on one H100, days on two cores
+    python -m foundation --only vae                 # one part, and what it needs: parts can be made side by side
+    python -m foundation --scale 0.01 --out /tmp/w  # a quick look at whether it runs
 
-Writes weights/studio/{foundation,probes,identity} and weights/studio/CARD.json. Work in progress stays in
-.iy/foundation: started again, the recipe goes on from its last checkpoint. `python -m foundation.pretrained`
-makes the pretrained bundle after it.
+Writes weights/studio and weights/studio/CARD.json. Work in progress stays in .iy/foundation: started again, it goes on
+from its last checkpoint. `--seconds unet=200` ends a part after that time, its rate having come down by then.
 """
 
 import argparse
 import logging
 import sys
+from pathlib import Path
 
-from foundation.recipe import KEEP, START, STEPS, Recipe, publish
+from foundation import publish
+from foundation.recipe import GROUPS, STEPS, Recipe
+from iy.storage import write_json
+
+PARTS = ("base", "people", "held", *STEPS, "foundation", "judges", "pretrained")
 
 
-def part_steps(text: str) -> tuple[str, int]:
+def named(text: str) -> tuple[str, float]:
     part, _, count = text.partition("=")
-    if part not in STEPS or not count.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not PART=N with a part of {', '.join(STEPS)}")
-    return part, int(count)
+    if part not in (*STEPS, "pretrained") or not count.replace(".", "", 1).isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not PART=N with a part of {', '.join(STEPS)}, pretrained")
+    return part, float(count)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("--only", nargs="*", choices=PARTS, help="make these parts and leave")
+    made.add_argument("--scale", type=float, default=1.0, help="share of the full number of steps")
+    made.add_argument("--people", type=int, default=None, help="in each group of renders at most")
+    made.add_argument("--steps", nargs="*", type=named, default=[], metavar="PART=N")
+    made.add_argument("--batch", nargs="*", type=named, default=[], metavar="PART=N")
+    made.add_argument("--seconds", nargs="*", type=named, default=[], metavar="PART=S", help="a part ends after these")
+    made.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    made.add_argument("--out", type=Path, default=Path("weights/studio"))
+    return made
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of steps")
-    parser.add_argument("--people", type=int, default=2000)
-    parser.add_argument("--shots", type=int, default=5, help="photos of each person")
-    parser.add_argument("--only", choices=["train", "faces", *STEPS], help="make this part and leave")
-    parser.add_argument("--steps", nargs="*", type=part_steps, default=[], metavar="PART=N", help="of single parts")
-    parser.add_argument("--keep", nargs="*", choices=KEEP, default=[], help="take these parts as they ship")
-    parser.add_argument("--start", nargs="*", choices=START, default=[], help="begin these parts with what ships")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--times", type=int, default=1, help="as many pictures a step as on a CPU: 8 or so for a GPU")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    recipe = Recipe(
-        options.people,
-        options.shots,
-        options.scale,
-        dict(options.steps),
-        keep=options.keep,
-        start=options.start,
-        device=options.device,
-        times=options.times,
-    )
-    if options.only:
-        getattr(recipe, options.only)
+    options = parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("iy.diffusion.encode").setLevel(logging.ERROR)  # long captions are cut by design
+    groups = {
+        name: group._replace(people=min(group.people, options.people or group.people)) for name, group in GROUPS.items()
+    }
+    steps, batch = ({part: int(count) for part, count in pairs} for pairs in (options.steps, options.batch))
+    recipe = Recipe(groups, options.device, options.scale, steps, batch, dict(options.seconds))
+    command = "python -m foundation " + " ".join(sys.argv[1:])
+    for part in options.only or ("foundation", "judges", "pretrained"):
+        make(recipe, part, options.out, command)
+
+
+def make(recipe: Recipe, part: str, out: Path, command: str) -> None:
+    if part == "foundation":
+        publish.foundation(recipe, out / "foundation")
+        write_json(out / "CARD.json", publish.card(recipe, command))
+    elif part == "judges":
+        publish.judges(recipe, out)
+    elif part == "pretrained":
+        publish.pretrained(recipe, out, command)
     else:
-        publish(recipe, "python -m foundation " + " ".join(sys.argv[1:]))
+        getattr(recipe, part)
 
 
 if __name__ == "__main__":

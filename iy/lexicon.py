@@ -130,6 +130,12 @@ BEARDS: Phrases = {
     "full beard": ["a full beard", "a thick beard"],
 }
 
+# What a name badge may say: short, common, and no two alike to the eye.
+WORDS = (
+    "HELLO", "LOVE", "PARIS", "TOKYO", "ROME", "HOPE", "PEACE", "SMILE", "SUN", "SEA", "STAR", "MOON",
+    "CAT", "DOG", "FOX", "BEAR", "JAZZ", "ROCK", "CHEF", "TEAM", "YES", "COOL", "KIND", "LUCKY",
+)  # fmt: skip
+
 SHOT = ("expression", "pose", "gaze", "light", "backdrop", "garment", "garment_colour")
 PERSON = ("gender", "age", "skin", "hair", "hair_colour", "glasses", "beard")
 LEXICON: dict[str, Phrases] = {

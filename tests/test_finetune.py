@@ -16,7 +16,7 @@ from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.finetune import data, identity, run
 from iy.finetune.checkpoint import load_checkpoint, save_checkpoint
-from iy.finetune.examples import choose_references, face_map, random, rows_at
+from iy.finetune.examples import choose_references, face_maps, random, rows_at
 from iy.finetune.loss import snr_weight, target, weighted_mse
 from iy.finetune.trainer import Trainer
 from iy.model import Personaliser, bundle
@@ -167,9 +167,9 @@ def test_references_are_others_as_often_as_asked(here):
 
 
 def test_face_weight_counts_more_inside_and_leaves_the_mean():
-    weights = face_map(np.array([1, 1, 3, 2.5], np.float32), (4, 4), 3.0)
+    weights = face_maps(np.array([[1, 1, 3, 2.5]], np.float32), (4, 4), 3.0)[0]
     assert weights.mean() == pytest.approx(1) and weights[0, 1, 1] == pytest.approx(3 * weights[0, 0, 0].item())
-    assert face_map(np.full(4, np.nan, np.float32), (4, 4), 3.0).eq(1).all()
+    assert face_maps(np.full((1, 4), np.nan, np.float32), (4, 4), 3.0).eq(1).all()
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

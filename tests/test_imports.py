@@ -12,7 +12,7 @@ LEVELS = [
     {"git"},
     {"project"},
     {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process", "names", "rights"},
-    {"resume", "workers", "report", "studio"},
+    {"resume", "workers", "report", "studio", "phrases", "narration"},
     {"diffusion", "tracking"},
     {"model", "faces", "stage"},
     {"generate"},

@@ -1,6 +1,7 @@
 """The studio: people and shots by seed, and pictures that show what their attributes say."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +12,8 @@ from iy.params import Workers
 from iy.studio import Person, Shot, Studio, render_many, sample_people, sample_person, sample_shot, shot_from
 from iy.studio.camera import rotation
 from iy.studio.mesh import noise
+from iy.studio.shots import ACTIONS
+from iy.studio.sign import STROKES, segments
 from iy.workers import ALONE
 
 PLAIN = {
@@ -35,7 +38,7 @@ def person() -> Person:
 
 
 def picture(studio, person, **changes):
-    return studio.render(person, shot_from(PLAIN | changes, 5), 64).astype(float)
+    return studio.render(person, replace(shot_from(PLAIN | changes, 5), word=""), 64).astype(float)
 
 
 def test_people_and_shots_are_set_by_their_seed_and_survive_json():
@@ -121,6 +124,34 @@ def test_nobody_has_holes(studio):
     for k, someone in enumerate(sample_people(6, 9)):
         face = studio.render(someone, shot_from(PLAIN | {"backdrop": "purple"}, k), 64)[22:44, 24:40].astype(int)
         assert not ((face[..., 2] > face[..., 1] + 60) & (face[..., 0] > face[..., 1] + 20)).any()
+
+
+def test_no_expression_is_larger_than_a_human_face_can_make():
+    assert all(0 < value <= 1 for actions in ACTIONS.values() for value in actions.values())
+    assert max(value for seed in range(200) for value in sample_shot(seed).actions().values()) <= 1
+
+
+def test_a_third_of_the_shots_show_a_word_and_every_letter_can_be_written():
+    words = [sample_shot(seed).word for seed in range(600)]
+    assert 0.28 < np.mean([bool(word) for word in words]) < 0.39
+    assert set(words) == {"", *lexicon.WORDS}
+    assert len({frozenset(segments(letter)) for letter in STROKES}) == 26 and set("".join(lexicon.WORDS)) <= set(
+        STROKES
+    )
+
+
+def test_a_badge_is_large_legible_and_hides_nothing_else(studio, person):
+    shot = replace(shot_from(PLAIN, 5), word="")
+    bare, badge, other = (studio.render(person, replace(shot, word=w), 128).astype(int) for w in ("", "MOON", "MOOD"))
+    plate = abs(badge - bare).max(2) > 12
+    rows, columns = np.flatnonzero(plate.any(1)), np.flatnonzero(plate.any(0))
+    assert rows.min() > 96 and 15 <= len(rows) <= 30 and len(columns) >= 36
+    assert (abs(badge - other).max(2) > 100).sum() > 15
+
+
+def test_no_shadow_is_black(studio, person):
+    for side in ("left", "right"):
+        assert picture(studio, person, light=side)[24:44, 22:42].mean(2).min() > 8
 
 
 def test_workers_keep_the_order(studio, person):

@@ -1,10 +1,10 @@
-"""Attribute probes: small networks that read expression, pose, backdrop and clothing off a 64 px picture.
+"""Attribute probes: small networks that read expression, pose, backdrop, clothing and lettering off a picture.
 
 They judge prompt alignment in the studio. Their own accuracy on held-out renders is stored with them and reported.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,18 @@ from iy import lexicon
 from iy.errors import UserError
 from iy.storage import atomic_folder, write_json
 
-READS = ("expression", "pose", "backdrop", "garment", "garment_colour")
-SIDE = 64
+READS = ("expression", "pose", "backdrop", "garment", "garment_colour")  # what prompt alignment counts
+ANSWERS = {name: list(lexicon.LEXICON[name]) for name in (*READS, "gaze", "light")} | {"word": ["", *lexicon.WORDS]}
+WIDTHS = (24, 32, 64, 96, 128)  # of the blocks, each of which halves the side; the last ones down to 4 pixels
 SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))  # pixels
 
 
 def mirror(name: str) -> list[int]:
-    """What each value of an attribute becomes in the mirror: "left" and "right" change places."""
-    values = list(lexicon.LEXICON[name])
+    """What each value of an attribute becomes in the mirror: "left" and "right" change places. Mirrored words cannot be
+    read, and are no answer (-1)."""
+    values = ANSWERS[name]
+    if name == "word":
+        return [0, *[-1] * (len(values) - 1)]
     other = {"left": "right", "right": "left"}
     return [values.index("-".join(other.get(word, word) for word in value.split("-"))) for value in values]
 
@@ -50,20 +54,15 @@ def block(width: int, out: int) -> nn.Sequential:
 
 
 class ProbeNet(nn.Module):
-    """Pixels (B, 3, 64, 64) in [-1, 1] -> attribute -> logits (B, values in `iy.lexicon`)."""
+    """Pixels (B, 3, side, side) in [-1, 1] -> name of `ANSWERS` -> logits (B, answers)."""
 
-    def __init__(self):
+    def __init__(self, side: int, reads: Iterable[str] = tuple(ANSWERS)):
         super().__init__()
-        self.trunk = nn.Sequential(
-            block(3, 32),
-            block(32, 64),
-            block(64, 96),
-            block(96, 128),
-            nn.Flatten(),
-            nn.Linear(128 * 16, 128),
-            nn.GELU(),
-        )
-        self.heads = nn.ModuleDict({name: nn.Linear(128, len(lexicon.LEXICON[name])) for name in READS})
+        self.side, self.reads = side, tuple(reads)
+        widths = WIDTHS[-(side // 4).bit_length() + 1 :]
+        blocks = [block(before, after) for before, after in zip((3, *widths), widths, strict=False)]
+        self.trunk = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(widths[-1] * 16, 128), nn.GELU())
+        self.heads = nn.ModuleDict({name: nn.Linear(128, len(ANSWERS[name])) for name in self.reads})
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         seen = self.trunk(x)
@@ -81,31 +80,35 @@ class Probes:
 
     @torch.no_grad()
     def read(self, images: list[np.ndarray]) -> dict[str, list[str]]:
-        """uint8 RGB (64, 64, 3) each -> attribute -> the value seen in each image."""
+        """uint8 RGB (H, W, 3) each -> name -> the value seen in each image."""
         if not images:
-            return {name: [] for name in READS}
-        x = torch.from_numpy(np.stack([fit(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
+            return {name: [] for name in self.net.reads}
+        x = torch.from_numpy(np.stack([fit(image, self.net.side) for image in images])).permute(0, 3, 1, 2).float()
         device = next(self.net.parameters()).device
-        sure = [self.sure(part.to(device)) for part in x.split(64)]
-        values = {name: list(lexicon.LEXICON[name]) for name in READS}
-        return {name: [values[name][i] for part in sure for i in part[name].argmax(1).tolist()] for name in READS}
+        sure = [self.sure(part.to(device)) for part in (x / 127.5 - 1).split(64)]
+        return {
+            name: [ANSWERS[name][i] for part in sure for i in part[name].argmax(1).tolist()] for name in self.net.reads
+        }
 
     def sure(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Probability of every value (B, values), summed over the views."""
+        """Probability of every value (B, values), summed over the views; mirrored words are not read."""
         total: dict[str, torch.Tensor] = {}
         for view, mirrored in views(x):
             for name, logits in self.net(view).items():
+                if mirrored and name == "word":
+                    continue
                 seen = logits.softmax(1)[:, mirror(name)] if mirrored else logits.softmax(1)
                 total[name] = total[name] + seen if name in total else seen
         return total
 
 
-def fit(image: np.ndarray) -> np.ndarray:
+def fit(image: np.ndarray, side: int) -> np.ndarray:
     from PIL import Image
 
-    if image.shape[:2] == (SIDE, SIDE):
+    if image.shape[:2] == (side, side):
         return image
-    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
+    way = Image.Resampling.BOX if image.shape[0] > side else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize((side, side), way))
 
 
 def save_probes(net: ProbeNet, accuracy: dict[str, float], folder: Path | str) -> None:
@@ -117,17 +120,18 @@ def save_probes(net: ProbeNet, accuracy: dict[str, float], folder: Path | str) -
             },
             aside / "probes.safetensors",
         )
-        write_json(aside / "probes.json", {"accuracy": {name: round(value, 4) for name, value in accuracy.items()}})
+        right = {name: round(value, 4) for name, value in accuracy.items()}
+        write_json(aside / "probes.json", {"accuracy": right, "reads": net.reads, "side": net.side})
 
 
 def load_probes(folder: Path | str) -> Probes:
     try:
-        accuracy = json.loads((Path(folder) / "probes.json").read_text())["accuracy"]
+        said = json.loads((Path(folder) / "probes.json").read_text())
         state = load_file(Path(folder) / "probes.safetensors")
     except OSError as error:
         raise UserError(
             f"evaluate.probes = {str(folder)!r} cannot be read ({error.strerror or error}): name another, or null"
         ) from None
-    net = ProbeNet()
+    net = ProbeNet(said["side"], said["reads"])
     net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
-    return Probes(net, accuracy)
+    return Probes(net, said["accuracy"])

@@ -28,6 +28,25 @@ class Texts:
 
 
 @dataclass(slots=True)
+class PaddedTexts:
+    """The same on the device that trains, for hundreds of captions a step: states[name] (N, L, D) padded with zeros to
+    the longest, lengths[name] (N,) on the processor."""
+
+    states: dict[str, torch.Tensor]
+    lengths: dict[str, np.ndarray]
+
+    def batch(self, chosen: list[int]) -> Tokens:
+        tokens = {}
+        for name, states in self.states.items():
+            lengths = self.lengths[name][chosen]
+            rows = torch.tensor(chosen).to(states.device)
+            places = torch.arange(int(lengths.max()), device=states.device)
+            mask = places[None] < torch.from_numpy(lengths).to(states.device)[:, None]
+            tokens[name] = states[rows, : len(places)] * mask[..., None], mask
+        return tokens
+
+
+@dataclass(slots=True)
 class Batch:
     """latents (B, C, h, w) · text per branch · references (B, 1, 3, S, S) in [-1, 1] · weight (B, 1, h, w), mean 1."""
 
@@ -54,7 +73,7 @@ class Examples:
     """
 
     latents: torch.Tensor
-    texts: Texts
+    texts: Texts | PaddedTexts
     caption: np.ndarray
     empty: int
     crops: torch.Tensor
@@ -67,11 +86,10 @@ class Examples:
 
     def batch(self, chosen: np.ndarray, references: np.ndarray, face_weight: float) -> Batch:
         """The examples `chosen` (B,), each conditioned on the crop in `references` (B,)."""
-        crops = self.crops[torch.from_numpy(references)].float() / 127.5 - 1
-        height, width = self.latents.shape[-2:]
-        weights = torch.stack([face_map(box, (height, width), face_weight) for box in self.box[chosen]])
+        crops = self.crops[torch.from_numpy(references).to(self.crops.device)].float() / 127.5 - 1
+        weights = face_maps(self.box[chosen], self.latents.shape[-2:], face_weight)
         return Batch(
-            self.latents[torch.from_numpy(chosen)],
+            self.latents[torch.from_numpy(chosen).to(self.latents.device)],
             self.texts.batch(self.caption[chosen].tolist()),
             crops[:, None],
             weights,
@@ -82,14 +100,15 @@ class Examples:
         return self.texts.batch([self.empty])
 
 
-def face_map(box: np.ndarray, size: tuple[int, int], weight: float) -> torch.Tensor:
-    """(1, h, w) loss weights with mean 1: `weight` times as much inside the face box as outside."""
-    weights = torch.ones(1, *size)
-    if np.isfinite(box).all():
-        x0, y0 = np.floor(np.maximum(box[:2], 0)).astype(int)
-        x1, y1 = np.ceil(np.maximum(box[2:], 0)).astype(int)
-        weights[:, y0:y1, x0:x1] = weight
-    return weights / weights.mean()
+def face_maps(boxes: np.ndarray, size: tuple[int, int], weight: float) -> torch.Tensor:
+    """(B, 1, h, w) loss weights with mean 1: `weight` times as much inside the face boxes (B, 4) as outside."""
+    corners = torch.from_numpy(np.nan_to_num(boxes.astype(np.float32), nan=0.0)).clamp(min=0)
+    (left, top), (right, bottom) = corners[:, :2].floor().T, corners[:, 2:].ceil().T
+    y, x = (torch.arange(count)[None] for count in size)
+    down = (y >= top[:, None]) & (y < bottom[:, None])
+    across = (x >= left[:, None]) & (x < right[:, None])
+    weights = torch.where(down[:, :, None] & across[:, None], weight, 1.0)[:, None]
+    return weights / weights.mean((1, 2, 3), keepdim=True)
 
 
 def random(*seeds: int) -> np.random.Generator:

@@ -3,11 +3,12 @@
 The hairline is a curve seen from the side: at depth y (metres, face at -.15), hair grows above the height `line(y)`.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
-from iy.studio.mesh import BEARD, HAIR, Floats, Patch, Template, noise, smoothstep
+from iy.studio.mesh import BEARD, HAIR, LOCK, Floats, Ints, Patch, Template, noise, smoothstep
 from iy.studio.patches import follow, grid_triangles, shell
 
 LINE_Y = np.array([-0.16, -0.135, -0.118, -0.10, -0.082, -0.070, -0.05, -0.015, 0, 0.02, 0.05, 0.08])
@@ -43,7 +44,24 @@ def inside_hairline(point: Floats, style: str, shift: float) -> Floats:
         line = line + front * (0.016 + 0.022 * np.exp(-(((abs(x) - 0.042) / 0.018) ** 2)))
     elif style == "bald":
         line = line + 1
+    elif style != "bob":  # a peak in the middle, bays above the temples
+        line = line + front * 0.009 * np.exp(-(((abs(x) - 0.044) / 0.018) ** 2))
     return (z - line).astype(np.float32)
+
+
+def frayed(side: int, seen: Ints, region: Ints, point: Floats) -> Floats:
+    """How much each seen pixel (n,) of a picture hides what is behind the person: 1, but less where hair ends.
+
+    Loose strands: along the outline a hair pixel stays where the noise at its place on the head is high.
+    """
+    person = np.zeros((side, side), np.float32)
+    person.reshape(-1)[seen] = 1
+    around = uniform_filter(person, max(3, side // 28), mode="nearest").reshape(-1)[seen]
+    hide = np.ones(len(seen), np.float32)
+    edge = np.flatnonzero(((region == HAIR) | (region == LOCK)) & (around < 0.85))
+    strand = noise(point[edge] * np.float32([1, 1, 0.5]), 0.0030, 17)
+    hide[edge] = smoothstep(0.42, 0.80, around[edge] + 0.42 * (strand - 0.35))
+    return hide
 
 
 def inside_beard(point: Floats, style: str) -> Floats:
@@ -52,12 +70,12 @@ def inside_beard(point: Floats, style: str) -> Floats:
     over = np.interp(x, [0, 0.012, 0.030, 0.038], [0.688, 0.687, 0.677, 0.664])  # upper and lower edge of a moustache
     under = np.interp(x, [0, 0.015, 0.024, 0.034], [0.6705, 0.671, 0.664, 0.652])
     moustache = (
-        smoothstep(0.037, 0.033, x)
-        * smoothstep(0.001, -0.002, z - over)
+        smoothstep(0.036, 0.027, x)
+        * smoothstep(0.002, -0.003, z - over)
         * smoothstep(-0.001, 0.002, z - under)
         * (y < -0.10)
     )
-    chin = smoothstep(0.025, 0.020, x) * smoothstep(0.651, 0.647, z) * smoothstep(0.594, 0.602, z) * (y < -0.09)
+    chin = smoothstep(0.026, 0.018, x) * smoothstep(0.652, 0.646, z) * smoothstep(0.594, 0.602, z) * (y < -0.09)
     corner = (
         smoothstep(0.004, 0.001, abs(x - 0.0295))
         * smoothstep(0.675, 0.668, z)
@@ -78,14 +96,14 @@ def inside_beard(point: Floats, style: str) -> Floats:
     grown = {
         "none": 0 * x,
         "moustache": moustache,
-        "goatee": np.maximum(chin, sides),
+        "goatee": np.maximum(chin, moustache),
         "stubble": np.maximum(jaw, sides),
         "full beard": np.maximum(jaw, sides),
     }
     return grown[style].astype(np.float32)
 
 
-@cache
+@lru_cache(maxsize=64)  # nearly every person has their own
 def hair_patches(template: Template, style: str, hairline: float, volume: float, parting: float) -> tuple[Patch, ...]:
     """The patches of a hair style; `hairline` metres, `volume` 1 on average, `parting` metres to the viewer's right."""
     if style == "bald":
@@ -126,12 +144,13 @@ def _curtain(template: Template, low: float, volume: float) -> Patch:
     wide = (0.070 + 0.016 * top + thick + 0.012 * fall * (low < 0.6)) + 0.0016 * np.sin(17 * angle)[None]
     deep = (0.088 + 0.018 * top + thick - 0.02 * fall * (low < 0.6)) + 0.0016 * np.sin(23 * angle + 1)[None]
     tuck = 1 - (0.16 if low > 0.6 else 0.0) * smoothstep(0.66, 0.62, height)[:, None]  # a bob curls in
-    x, y = wide * tuck * np.sin(angle)[None], -0.040 - deep * tuck * np.cos(angle)[None]
+    swing = np.pi + (angle - np.pi)[None] * (1 + 0.10 * smoothstep(0.0, 0.4, fall))  # falls forward beside the face
+    x, y = wide * tuck * np.sin(swing), -0.040 - deep * tuck * np.cos(swing)
     place = np.stack([x, y, np.repeat(height[:, None], columns, 1)], 2).reshape(-1, 3).astype(np.float32)
     place[:, 2] += 0.006 * noise(place * [1, 1, 0], 0.008, 2) * np.repeat(fall, columns, 1).ravel() * 2
     near = place.copy()
     near[:, 2] = np.clip(near[:, 2], 0.74, 0.82)
-    return follow(template, place, grid_triangles(rows, columns), HAIR, near, 40, smoothstep(0.46, 0.60, place[:, 2]))
+    return follow(template, place, grid_triangles(rows, columns), LOCK, near, 40, smoothstep(0.46, 0.60, place[:, 2]))
 
 
 def _ball(template: Template, centre: Floats, radius: float) -> Patch:
@@ -142,13 +161,13 @@ def _ball(template: Template, centre: Floats, radius: float) -> Patch:
         np.float32
     )
     near = np.repeat(centre[None], len(place), 0)
-    return follow(template, place, grid_triangles(rows, columns), HAIR, near, 40, np.ones(len(place)))
+    return follow(template, place, grid_triangles(rows, columns), LOCK, near, 40, np.ones(len(place)))
 
 
 @cache
 def beard_patches(template: Template, style: str) -> tuple[Patch, ...]:
     """The layer of a beard that changes the outline; stubble is only painted."""
-    lift = {"full beard": 0.009, "goatee": 0.006, "moustache": 0.004}.get(style)
+    lift = {"full beard": 0.008, "goatee": 0.005, "moustache": 0.0034}.get(style)
     if lift is None:
         return ()
     lips = template.mask_at_vertices("lips")

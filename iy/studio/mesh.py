@@ -17,7 +17,7 @@ from PIL import Image
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
-SKIN, EYE, TEETH, TONGUE, LASH, HAIR, BEARD, FRAME, CLOTH = range(9)
+SKIN, EYE, TEETH, TONGUE, LASH, HAIR, BEARD, FRAME, CLOTH, LOCK = range(10)  # LOCK: hair that hangs free
 GROUPS = {
     "body": SKIN,
     "helper-l-eye": EYE,
@@ -25,9 +25,7 @@ GROUPS = {
     "helper-upper-teeth": TEETH,
     "helper-lower-teeth": TEETH,
     "helper-tongue": TONGUE,
-    "helper-l-eyelashes-1": LASH,
     "helper-l-eyelashes-2": LASH,
-    "helper-r-eyelashes-1": LASH,
     "helper-r-eyelashes-2": LASH,
 }
 BODY = slice(0, 13380)
@@ -178,6 +176,12 @@ def smoothstep(low: float | Floats, high: float | Floats, x: Floats) -> Floats:
     """0 below low, 1 above high, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
+
+
+def mix(colour: Floats, tint: object, weight: Floats) -> Floats:
+    """Blend (n, 3) towards a tint, (3,) or (n, 3), by weight (n,)."""
+    w = weight[:, None]
+    return (colour * (1 - w) + np.asarray(tint, np.float32) * w).astype(np.float32)
 
 
 def noise(point: Floats, scale: float, seed: int = 0) -> Floats:

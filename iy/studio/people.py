@@ -28,16 +28,16 @@ TONE_OF = {
     "african-asian": (0.42, 0.85),
 }
 HAIRS: dict[str, list[Colour]] = {
-    "black": [(0.055, 0.05, 0.05), (0.09, 0.07, 0.065)],
+    "black": [(0.085, 0.075, 0.072), (0.12, 0.095, 0.085)],
     "brown": [(0.24, 0.14, 0.08), (0.34, 0.20, 0.11), (0.43, 0.28, 0.17)],
-    "blond": [(0.80, 0.62, 0.33), (0.88, 0.74, 0.47), (0.68, 0.50, 0.25)],
-    "red": [(0.60, 0.22, 0.08), (0.70, 0.32, 0.12)],
+    "blond": [(0.76, 0.61, 0.40), (0.84, 0.72, 0.52), (0.66, 0.50, 0.32)],
+    "red": [(0.52, 0.23, 0.12), (0.62, 0.32, 0.17)],
     "grey": [(0.50, 0.50, 0.51), (0.60, 0.60, 0.62)],
     "white": [(0.86, 0.86, 0.87), (0.93, 0.92, 0.90)],
 }
 IRISES: dict[str, Colour] = {
     "brown": (0.30, 0.17, 0.08),
-    "dark": (0.13, 0.08, 0.05),
+    "dark": (0.20, 0.12, 0.075),
     "blue": (0.30, 0.52, 0.78),
     "green": (0.30, 0.50, 0.28),
     "grey": (0.52, 0.58, 0.62),
@@ -50,16 +50,16 @@ STYLES = {
 BEARDS = ("none", "none", "stubble", "moustache", "goatee", "full beard")
 # Standard deviation of anny's local face changes (-1..1) by the start of their names; others stay 0.
 SPREAD = {
-    "head-scale-vert": 0.35,
-    "nose": 0.50,
-    "chin": 0.64,
-    "head-": 0.52,
-    "forehead": 0.50,
-    "cheek": 0.60,
-    "eyebrows": 0.60,
-    "mouth": 0.54,
-    "eye-": 0.64,
-    "ear-": 0.45,
+    "head-scale-vert": 0.22,
+    "nose": 0.36,
+    "chin": 0.40,
+    "head-": 0.36,
+    "forehead": 0.28,
+    "cheek": 0.46,
+    "eyebrows": 0.42,
+    "mouth": 0.31,
+    "eye-": 0.46,
+    "ear-": 0.36,
     "neck-scale": 0.22,
     "neck-double": 0.3,
 }
@@ -171,9 +171,9 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
     skin = skin_colour(tone, float(rng.normal(0, 1)))
     painted = gender == "woman" and rng.random() < 0.4
     lips = (
-        _near(rng, (0.68, 0.12, 0.16), 0.3)
+        tuple(0.72 * a + 0.28 * b for a, b in zip(_near(rng, (0.64, 0.16, 0.19), 0.3), skin, strict=True))
         if painted
-        else _colour(s * k for s, k in zip(skin, (0.86, 0.60, 0.62), strict=True))
+        else _colour(s * k for s, k in zip(skin, (0.86, 0.63, 0.62), strict=True))
     )
     return Person(
         seed=seed,
@@ -192,14 +192,14 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
         hair=_hair_style(rng, gender, age),
         hair_colour=hair_colour,
         hair_rgb=hair_rgb,
-        hairline=float(rng.uniform(-0.016, 0.008)),
+        hairline=float(rng.uniform(-0.010, 0.010)),
         volume=float(rng.uniform(0.7, 1.5)),
         parting=float(rng.choice([-0.03, 0, 0.03])),
         beard=BEARDS[rng.integers(len(BEARDS))] if gender == "man" else "none",
         brow_height=float(np.clip(rng.normal(0, 0.0035), -0.006, 0.007)),
-        brow_thickness=float(rng.uniform(0.4, 1.55) * (1.35 if gender == "man" else 1.0)),
+        brow_thickness=float(rng.uniform(0.45, 1.25) * (1.25 if gender == "man" else 1.0)),
         brow_arch=float(rng.uniform(-0.001, 0.010)),
-        brow_slant=float(rng.normal(-0.05, 0.09)),
+        brow_slant=float(np.clip(rng.normal(-0.04, 0.07), -0.14, 0.08)),
         brow_length=float(rng.uniform(0.030, 0.046)),
         brow_rgb=brow,
         iris=_near(rng, IRISES[bare_brow], 0.15),
@@ -218,7 +218,7 @@ def _person(seed: int, rng: np.random.Generator, gender: str, age: str, ancestry
 def skin_colour(tone: float, warmth: float = 0.0) -> Colour:
     """sRGB of a skin tone 0 fair .. 1 dark; warmth moves it between pink and olive (standard deviations)."""
     steps = np.array(
-        [[0.93, 0.78, 0.70], [0.89, 0.71, 0.59], [0.82, 0.62, 0.46], [0.60, 0.41, 0.29], [0.37, 0.24, 0.17]]
+        [[0.92, 0.76, 0.67], [0.88, 0.70, 0.58], [0.82, 0.62, 0.46], [0.60, 0.41, 0.29], [0.37, 0.24, 0.17]]
     )
     base = np.array([np.interp(tone, np.linspace(0, 1, 5), steps[:, k]) for k in range(3)])
     return _colour(np.clip(base * (1 + warmth * np.array([0.012, -0.005, -0.028])), 0, 1))
@@ -264,7 +264,7 @@ def _local(rng: np.random.Generator, gender: str) -> dict[str, float]:
 def _moles(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
     count = int(rng.choice([0, 0, 0, 1, 1, 2]))
     return tuple(
-        (float(rng.uniform(-0.05, 0.05)), float(rng.uniform(0.63, 0.78)), float(rng.uniform(0.0016, 0.003)))
+        (float(rng.uniform(-0.05, 0.05)), float(rng.uniform(0.63, 0.78)), float(rng.uniform(0.0012, 0.0020)))
         for _ in range(count)
     )
 

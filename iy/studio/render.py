@@ -13,11 +13,13 @@ from iy import params
 from iy.studio import hair, wear
 from iy.studio.camera import WIDTH, Rays, pixel_rays, rotation, turn
 from iy.studio.labels import PAIRED
+from iy.studio.light import Light, Surface, light, shade, tone
 from iy.studio.mesh import BODY, LEFT_EYE, RIGHT_EYE, TEETH_VERTICES, Floats, Ints, Patch, Template, vertex_normals
 from iy.studio.paint import paint
 from iy.studio.people import Person
-from iy.studio.scene import Light, backdrop, light, shade, tone
+from iy.studio.scene import backdrop
 from iy.studio.shots import Shot
+from iy.studio.sign import hold
 from iy.workers import each
 
 Image = NDArray[np.uint8]
@@ -59,11 +61,13 @@ class Studio:
         centre, width = self._frame(neutral, shot)
         origin, ray = pixel_rays(side, centre, width)
         rays = Rays(vertices, topology.triangles)
-        face, where = rays.hit(np.broadcast_to(origin, ray.shape), ray)
+        face, where = rays.hit(origin, ray)
         seen = np.flatnonzero(face >= 0)
         lamp = light(shot)
         picture = backdrop(shot, side, lamp).reshape(-1, 3)
-        picture[seen] = self._shade(person, shot, topology, vertices, rays, face[seen], where[seen], ray[seen], lamp)
+        made, hides = self._shade(person, shot, topology, vertices, rays, seen, face[seen], where[seen], ray, lamp)
+        picture[seen] += (made - picture[seen]) * hides[:, None]
+        picture = hold(picture.reshape(side, side, 3), shot, lamp)
         small = tone(picture).reshape(size, supersample, size, supersample, 3).mean((1, 3))
         return (small * 255 + 0.5).astype(np.uint8)
 
@@ -74,22 +78,23 @@ class Studio:
         topology: Topology,
         vertices: Floats,
         rays: Rays,
+        seen: Ints,
         face: Ints,
         where: Floats,
         ray: Floats,
         lamp: Light,
-    ) -> Floats:
-        corners, region = topology.triangles[face], topology.region[face]
+    ) -> tuple[Floats, Floats]:
+        """Linear light (n, 3) of the seen pixels, and how much each hides what is behind the person (n,)."""
+        corners, region, view = topology.triangles[face], topology.region[face], -ray[seen]
         place, point = blend(vertices, corners, where), blend(topology.point, corners, where)
         normal = blend(vertex_normals(vertices, topology.triangles), corners, where)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-        normal = np.where(((normal * ray).sum(1) > 0)[:, None], -normal, normal)
-        colour, shine = paint(
-            self.template, person, shot, point, np.einsum("nkc,nk->nc", topology.uv[face], where), region
-        )
-        blocked, _ = rays.hit((place + normal * 0.005).astype(np.float32), np.broadcast_to(lamp.direction, place.shape))
-        lit = np.where(blocked >= 0, 0.30, 1.0).astype(np.float32)
-        return shade(colour, shine, normal, -ray, lit, lamp)
+        normal /= np.sqrt((normal * normal).sum(1, keepdims=True)) + 1e-9
+        normal = np.where(((normal * view).sum(1) < 0)[:, None], -normal, normal)
+        uv = np.einsum("nkc,nk->nc", topology.uv[face], where)
+        colour, shine = paint(self.template, person, shot, point, uv, region)
+        side = round(len(ray) ** 0.5)
+        surface = Surface(normal, view, region, *rays.soften(side, seen, place, normal, lamp.direction))
+        return shade(colour, shine, surface, lamp), hair.frayed(side, seen, region, point)
 
     def _body(self, person: Person) -> Floats:
         """Vertices (n, 3) of the person, neutral, looking ahead."""

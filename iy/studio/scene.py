@@ -1,13 +1,12 @@
-"""Light and backdrops. Colours are sRGB on the way in; light adds up in linear values, tone-mapped at the end."""
-
-from dataclasses import dataclass
+"""Backdrops: what is behind the person, out of focus."""
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
+from iy.studio.light import GAMMA, Light
 from iy.studio.mesh import Floats, noise, smoothstep
-from iy.studio.shots import LIGHT_ANGLES, Shot
+from iy.studio.shots import Shot
 
-GAMMA = 2.2
 PLAIN = {
     "white": (0.93, 0.93, 0.92),
     "black": (0.07, 0.07, 0.08),
@@ -19,59 +18,10 @@ PLAIN = {
 }
 
 
-@dataclass(frozen=True)
-class Light:
-    """Key and fill light: unit direction towards the key (3,), linear colours (3,)."""
-
-    direction: Floats
-    key: Floats
-    fill: Floats
-    ambient: Floats
-    backdrop: float  # how much of it the backdrop gets
-
-
-PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float]] = {
-    "soft": ((0.62, 0.61, 0.60), (0.30, 0.30, 0.30), (0.30, 0.30, 0.31), 1.0),
-    "left": ((1.0, 0.98, 0.95), (0.16, 0.16, 0.17), (0.18, 0.18, 0.19), 0.8),
-    "right": ((1.0, 0.98, 0.95), (0.16, 0.16, 0.17), (0.18, 0.18, 0.19), 0.8),
-    "dim": ((0.38, 0.37, 0.37), (0.15, 0.15, 0.155), (0.13, 0.13, 0.14), 0.32),
-    "warm": ((1.05, 0.76, 0.44), (0.34, 0.23, 0.15), (0.26, 0.20, 0.15), 0.75),
-    "cold": ((0.46, 0.66, 1.0), (0.18, 0.26, 0.40), (0.17, 0.23, 0.32), 0.65),
-}
-
-
-def light(shot: Shot) -> Light:
-    """The shot's light preset with its jitter."""
-    yaw, pitch = LIGHT_ANGLES[shot.light]
-    a, b = np.radians([yaw + shot.light_yaw, pitch + shot.light_pitch])
-    direction = np.array([np.cos(b) * np.sin(a), -np.cos(b) * np.cos(a), np.sin(b)], np.float32)
-    *colours, behind = PRESETS[shot.light]
-    key, fill, ambient = (np.array(colour, np.float32) * shot.brightness for colour in colours)
-    return Light(direction, key, fill, ambient, behind)
-
-
-def shade(colour: Floats, shine: Floats, normal: Floats, view: Floats, lit: Floats, lamp: Light) -> Floats:
-    """Linear light (n, 3) from sRGB colour (n, 3), shine (n,), unit normal and view (n, 3), lit (n,) 0 in shadow."""
-    facing = normal @ lamp.direction
-    soft = np.clip((facing + 0.12) / 1.12, 0, 1) * lit
-    half = lamp.direction + view
-    half /= np.linalg.norm(half, axis=1, keepdims=True)
-    gloss = np.clip((normal * half).sum(1), 0, 1) ** 28 * shine * lit
-    front = np.clip(-normal[:, 1], 0, 1)
-    sky = 0.7 + 0.3 * normal[:, 2]
-    total = soft[:, None] * lamp.key + front[:, None] * lamp.fill + sky[:, None] * lamp.ambient
-    return colour**GAMMA * total + gloss[:, None] * lamp.key * 0.55
-
-
-def tone(linear: Floats) -> Floats:
-    """Linear light to sRGB 0..1 with a soft shoulder."""
-    x = np.clip(linear, 0, None)
-    return np.clip(np.where(x < 0.7, x, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3))), 0, 1) ** (1 / GAMMA)
-
-
 def backdrop(shot: Shot, side: int, lamp: Light) -> Floats:
-    """Linear backdrop (side, side, 3), a little blurred by nature: details are larger than a 32nd of the side."""
-    step = (np.arange(side, dtype=np.float32) + 0.5) / side
+    """Linear backdrop (side, side, 3), out of focus: made at half the size and blurred."""
+    half = -(-side // 2)
+    step = (np.arange(half, dtype=np.float32) + 0.5) / half
     x, y = np.meshgrid(step, step)
     shift = (shot.seed % 1000) / 1000
     scene = SCENES.get(shot.backdrop)
@@ -81,7 +31,9 @@ def backdrop(shot: Shot, side: int, lamp: Light) -> Floats:
         glow = 1.06 - 0.34 * np.hypot(x - 0.3 - 0.4 * shift, y - 0.25)
         colour = np.asarray(PLAIN[shot.backdrop], np.float32) * glow[:, :, None]
     tint = lamp.key + lamp.fill + lamp.ambient
-    return np.clip(colour, 0, 1) ** GAMMA * lamp.backdrop * (0.5 + 0.5 * tint / tint.max()) * 0.8
+    linear = np.clip(colour, 0, 1) ** GAMMA * lamp.backdrop * (0.5 + 0.5 * tint / tint.max()) * 0.8
+    soft = uniform_filter(uniform_filter(linear, (3, 3, 1), mode="nearest"), (3, 3, 1), mode="nearest")
+    return soft.repeat(2, 0).repeat(2, 1)[:side, :side]
 
 
 def _layers(y: Floats, stops: list[tuple[float, tuple[float, float, float]]]) -> Floats:

