@@ -1,7 +1,7 @@
 """The studio's text and vision encoders: a CLIP pair trained on renders and captions, small T5 and ByT5 kinds.
 
 All learn from captions and pictures alone. CLIP matches captions with renders, and its text tower learns to say what a
-caption says (the U-Net looks at its states, not at the pooled embedding: from contrast alone they left expression and
+caption says (the U-Net looks at its states, not at the pooled one: from contrast alone they left expression and
 pose unread). The T5 kind, which stands in for UL2, learns the same from captions of up to 100 words; the ByT5 kind
 besides spells the word in quotes, letter by letter. Nobody tells CLIP's tower what a word's letters are.
 """

@@ -14,14 +14,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import ByT5Tokenizer, T5EncoderModel
 
-from foundation import autoencoder, captions, identity, language, probes, renders, unet
-from foundation.perceptual import DlibNet
+from foundation import autoencoder, captions, identity, language, perceptual, probes, renders, unet
 from foundation.renders import Group
 from foundation.train import Plan
 from iy import params
 from iy.device import choose_device
 from iy.evaluate.probes import ProbeNet
-from iy.faces import weights
 from iy.finetune.identity import IdentityNet
 from iy.narration import Caption
 
@@ -99,7 +97,7 @@ class Recipe:
 
     @cached_property
     def vae(self) -> AutoencoderKL:
-        net = DlibNet(weights.path("dlib")).to(memory_format=torch.channels_last)
+        net = perceptual.shipped().to(memory_format=torch.channels_last)
         return autoencoder.train(
             autoencoder.build(), self.base, net, self.plan("vae", autoencoder.RATE)
         ).requires_grad_(False)

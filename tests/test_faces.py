@@ -251,7 +251,8 @@ def test_the_graph_computes_what_dlib_does():
 
 def test_dlibs_network_in_torch_gives_the_same_numbers_and_gradients():
     rng = np.random.default_rng(3)
-    net, graph = dlibtorch.DlibNet(weights.path("dlib")), dlibnet.load(weights.path("dlib"), "cpu")
+    file = weights.path("dlib")
+    net, graph = dlibtorch.DlibNet(dlibnet.tensors(file.read_bytes())), dlibnet.load(file, "cpu")
     pictures = rng.integers(0, 256, (2, 150, 150, 3), np.uint8)
     right = np.concatenate([graph.run(None, {"chip": dlibnet.blob(picture)})[0] for picture in pictures])
     x = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1).requires_grad_(True)

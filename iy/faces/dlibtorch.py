@@ -1,6 +1,6 @@
 """dlib's face recogniser in torch, with gradients: the same weights and numbers as `dlibnet`'s ONNX graph."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -8,17 +8,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from iy.faces.align import DLIB_150, similarity_transform
-from iy.faces.dlibnet import BLOCKS, MEAN, SIDE, tensors
+from iy.faces.dlibnet import BLOCKS, MEAN, SIDE
 
 
 class DlibNet(nn.Module):
-    """Chips (B, 3, 150, 150) in [-1, 1], made by `chips`, -> (B, 128), before the mean with the mirror image."""
+    """Chips (B, 3, 150, 150) in [-1, 1], made by `chips`, -> (B, 128), before the mean with the mirror image.
+
+    weights: the layers' in their order, as `dlibnet.tensors` reads them from dlib's file.
+    """
 
     mean: torch.Tensor
 
-    def __init__(self, path: Path):
+    def __init__(self, weights: Iterator[np.ndarray]):
         super().__init__()
-        weights, self.layers = tensors(path.read_bytes()), nn.ModuleList()
+        self.layers = nn.ModuleList()
         self.layers.append(convolution(weights, 3, 32, 7, 2))
         before = 32
         for after, halves in BLOCKS:

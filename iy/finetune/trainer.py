@@ -200,7 +200,12 @@ class Trainer:
             return error
         drawn = identity.clean(self.scheduler, noised, prediction, t)
         clear = self.scheduler.alphas_cumprod.to(device)[t] * ~no_image.to(device)  # noise hides who it is
-        return error + self.settings.identity_weight * identity.loss(self.recogniser, drawn, batch.latents, clear)
+        return error + self.settings.identity_weight * self.unlike(drawn, batch, clear)
+
+    def unlike(self, drawn: torch.Tensor, batch: Batch, clear: torch.Tensor) -> torch.Tensor:
+        """How little the predicted latents show the persons of the targets, rows weighted by clear (B,)."""
+        assert self.recogniser is not None, "without one there is no identity loss"
+        return identity.loss(self.recogniser, drawn, batch.latents, clear)
 
     def move(self, batch: Batch) -> Batch:
         return batch.to(self.accelerator.device, self.model.dtype)

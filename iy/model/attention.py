@@ -85,10 +85,11 @@ def places(mask: torch.Tensor, regions: torch.Tensor, levels: int) -> dict[int, 
 def readable(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Split a token mask (B, L) into a mask that softmax can read, (B, 1, 1, L), and presence (B, 1, 1) or None.
 
-    A row without any token would make softmax 0/0; it attends to all its tokens, and presence 0 erases that.
+    A row without any token would make softmax 0/0; it attends to all its tokens, and presence 0 erases that. Whether
+    all rows have tokens is asked on a processor only: a GPU would have to be waited for, and times 1 changes nothing.
     """
     present = mask.any(1, keepdim=True)
-    flag = None if bool(present.all()) else present[:, :, None]
+    flag = None if mask.device.type == "cpu" and bool(present.all()) else present[:, :, None]
     return (mask | ~present)[:, None, None], flag
 
 
