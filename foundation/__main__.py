@@ -61,7 +61,7 @@ def make(recipe: Recipe, part: str, out: Path, command: str) -> None:
     elif part == "judges":
         publish.judges(recipe, out)
     elif part == "pretrained":
-        publish.pretrained(recipe, out, command)
+        publish.pretrained(recipe, out)
     else:
         getattr(recipe, part)
 

@@ -1,6 +1,7 @@
 """From trained parts to what ships: weights/studio and its card."""
 
-import platform
+import tarfile
+import time
 from pathlib import Path
 
 import torch
@@ -8,16 +9,11 @@ from diffusers import DDPMScheduler
 from torch import nn
 from transformers import ByT5Tokenizer, CLIPImageProcessor
 
-from foundation import autoencoder, language, probes, unet
-from foundation import pretrained as stage1
-from foundation.recipe import Recipe
-from foundation.renders import SIDE
-from iy import params
-from iy.diffusion import load_base
+from foundation import album, autoencoder, language, probes, renders, stage1, unet
+from foundation.recipe import WORK, Recipe
+from foundation.settings import hardware
 from iy.evaluate.probes import save_probes
 from iy.finetune import identity as identity_loss
-from iy.model import bundle
-from iy.storage import write_json
 
 
 def half(module: nn.Module, folder: Path) -> None:
@@ -56,48 +52,22 @@ def judges(recipe: Recipe, out: Path) -> None:
     identity_loss.save(recipe.identity, out / "identity")
 
 
-def pretrained(recipe: Recipe, out: Path, command: str) -> None:
-    """The long stage 1, on the foundation in `out`, as everybody else opens it."""
-    chosen = stage1.settings(
-        studio(out),
-        recipe.steps["pretrained"],
-        stage1.RATE,
-        recipe.batch["pretrained"],
-        "bf16" if recipe.device.type == "cuda" else "no",
-    )
-    base = load_base(chosen.base, recipe.device)
-    seconds, resume = recipe.seconds.get("pretrained"), recipe.work / "pretrained"
-    model, curves = stage1.train(base, recipe.people, recipe.held, chosen, resume, seconds)
-    lineage = {"command": command, "steps": len(curves["loss"]), "photos": len(recipe.people.images)}
-    bundle.save(model, out / "pretrained", lineage, fp16=True)
-    write_json(
-        out / "PRETRAINED.json",
-        lineage
-        | {"licence": "Apache-2.0", "hardware": hardware(recipe.device), "settings": chosen.resolved(), **curves},
-    )
-
-
-def studio(out: Path) -> params.Params:
-    """The profile's settings on the parts in `out`, at the foundation's size."""
-    settings = params.load("studio")
-    parts = {
-        name: getattr(settings.base, name).model_copy(update={"path": str(out / "foundation")})
-        for name in ("unet", "vae", "scheduler", "vision")
-    }
-    length = {"clip": language.LENGTH, "ul2": language.LONG, "byt5": language.BYTES}
-    text = {
-        name: branch.model_copy(update={"path": str(out / "foundation"), "max_length": length[name]})
-        for name, branch in settings.base.text.items()
-    }
-    base = settings.base.model_copy(update=parts | {"text": text, "image_size": SIDE})
-    training = settings.finetune.training.model_copy(update={"identity_model": str(out / "identity")})
-    finetune = settings.finetune.model_copy(update={"training": training})
-    return settings.model_copy(update={"base": base, "finetune": finetune})
-
-
-def hardware(device: torch.device) -> str:
-    named = f"{platform.machine()}, {torch.get_num_threads()} CPU threads"
-    return named if device.type == "cpu" else f"{named}, {torch.cuda.get_device_name(device)}"
+def pretrained(recipe: Recipe, out: Path) -> None:
+    """The long stage 1 (`foundation.stage1`), on the foundation in `out`, as everybody else opens it."""
+    photos = recipe.work / "photos"
+    for name, folder in (("people", "people"), ("held", "held")):
+        group = recipe.groups[name]
+        recipe.render(name)
+        for chunk in group.chunks():
+            album.write(photos / folder, chunk, renders.chunk_path(WORK / "renders", chunk))
+    asked = ["--photos", photos, "--weights", out, "--out", out / "stage1", "--work", recipe.work / "pretrained"]
+    asked += ["--steps", recipe.steps["pretrained"], "--batch", recipe.batch["pretrained"]]
+    asked += ["--device", recipe.device.type]
+    if "pretrained" in recipe.seconds:
+        asked += ["--seconds", recipe.seconds["pretrained"]]
+    stage1.run(stage1.parser().parse_args([str(word) for word in asked]), time.monotonic())
+    with tarfile.open(out / "stage1" / "bundle.tar") as tar:
+        tar.extractall(out, filter="data")
 
 
 def card(recipe: Recipe, command: str) -> dict:

@@ -76,14 +76,18 @@ class Renders(NamedTuple):
 
 
 def render(folder: Path, group: Group, workers: params.Workers) -> Renders:
-    """The renders of a group; chunks already on disk are read, not made again."""
+    """The renders of a group."""
+    make(folder, group, workers)
+    return read([chunk_path(folder, chunk) for chunk in group.chunks()], group)
+
+
+def make(folder: Path, group: Group, workers: params.Workers) -> None:
+    """Put the renders of a group into `folder`; chunks already there are not made again."""
     assert group.first + group.people <= FIRST_RESERVED
-    chunks = list(group.chunks())
-    missing = [chunk for chunk in chunks if not chunk_path(folder, chunk).exists()]
+    missing = [chunk for chunk in group.chunks() if not chunk_path(folder, chunk).exists()]
     made = each(photograph, [job for chunk in missing for job in chunk.jobs()], workers, chunk=5)
     for chunk in tqdm(missing, "rendering", unit=f"x{CHUNK} people"):
         store(chunk_path(folder, chunk), [one for _ in range(chunk.people) for one in next(made)])
-    return read([chunk_path(folder, chunk) for chunk in chunks], group)
 
 
 def chunk_path(folder: Path, chunk: Group) -> Path:

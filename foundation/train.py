@@ -154,7 +154,7 @@ def run(plan: Plan, state: State, step: Callable[[Batch], torch.Tensor], draw: C
         if gone >= 1:
             break
         warm = min(1.0, (number - first + 1) / WARM_UP)
-        state.set_rate(plan.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * gone))))
+        state.set_rate(plan.rate * warm * falling(gone))
         value = step(draw(number))
         state.step = number + 1
         state.average()
@@ -166,16 +166,22 @@ def run(plan: Plan, state: State, step: Callable[[Batch], torch.Tensor], draw: C
             saved = time.monotonic()
 
 
+def falling(gone: float) -> float:
+    """The rate's share of the largest one when a share 0 to 1 of the training is over: a cosine down to a fiftieth."""
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, gone)))
+
+
 def stepper(plan: Plan, state: State, loss: Callable[[Batch], torch.Tensor]) -> Callable[[Batch], torch.Tensor]:
     """One optimiser step on a batch; on a GPU recorded at the `EAGER`th call and replayed from then on."""
 
     def eager(batch: Batch) -> torch.Tensor:
+        for optimiser in state.optimisers:
+            optimiser.zero_grad(set_to_none=True)  # here: a recording that failed leaves gradients of its own
         value = loss(batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(state.weights, 1.0, foreach=True)
         for optimiser in state.optimisers:
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
         return value.detach()
 
     def on_device(batch: Batch) -> Batch:
