@@ -11,6 +11,8 @@ import typer
 from iy.bench.commands import bench
 from iy.erasure.commands import erase, trace
 from iy.errors import UserError
+from iy.plan.commands import plan
+from iy.rehearse.commands import rehearse
 from iy.review.commands import review
 
 app = typer.Typer(
@@ -142,6 +144,8 @@ def pull(
     print(f"{out}: {transfer.pull(place, out)} files; draw with `iy generate --bundle {out}/models/…`")
 
 
+app.command()(rehearse)
+app.command()(plan)
 app.command()(trace)
 app.command()(erase)
 

@@ -12,12 +12,13 @@ LEVELS = [
     {"git"},
     {"project"},
     {"params", "records", "lexicon", "metrics", "erased", "device", "seeds", "imports", "process", "names", "rights"},
-    {"resume", "workers", "report", "studio"},
+    {"resume", "workers", "report", "studio", "overrides"},
     {"diffusion", "tracking"},
     {"model", "faces", "stage"},
     {"generate"},
     {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
-    {"doctor", "bench", "review", "transfer", "erasure"},
+    {"shapes"},
+    {"doctor", "bench", "review", "transfer", "erasure", "rehearse", "plan"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}

@@ -93,6 +93,24 @@ def memory(
     give(memory.run(params.load(profile), steps, batch, device), out, as_json)
 
 
+@bench.command("train")
+def train(
+    profile: Profile = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step; else the profile's.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind; the median counts.")] = 7,
+    memory: Annotated[bool, typer.Option(help="Peak memory too: each way in a process of its own.")] = True,
+    device: Device = "auto",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Training steps: ours, public IP-Adapter training with and without cached latents, the bare U-Net."""
+    from iy import overrides, params
+    from iy.bench import train
+
+    changes = [f"finetune.training.batch={batch}"] if batch else []
+    give(train.run(overrides.apply(params.load(profile), changes), rounds, device, memory), out, as_json)
+
+
 @bench.command("curate")
 def curate(
     profile: Profile = None,

@@ -16,6 +16,7 @@ from iy.diffusion.int8 import narrow
 from iy.errors import UserError, one_line
 from iy.storage import LFS_POINTER
 
+ENCODER, TOKENIZER_FILE = "text_encoder", "tokenizer_config.json"
 POOLED = "pooled"  # beside the branches' states: one vector per prompt, for a U-Net that takes one
 
 
@@ -141,7 +142,7 @@ def load_base(base: params.Base, device: torch.device | str = "cpu", opening: Op
 
     def encoder(part: params.TextEncoder, key: str) -> tuple[Any, nn.Module]:
         return (
-            open_part(transformers, part, f"{key}.tokenizer", part.tokenizer, opening),
+            open_part(transformers, tokenizer_part(part), f"{key}.tokenizer", part.tokenizer, opening),
             open_model(transformers, part, key, dtype, device, opening, part.int8),
         )
 
@@ -162,6 +163,18 @@ def load_base(base: params.Base, device: torch.device | str = "cpu", opening: Op
         dtype=dtype,
         settings=base,
     )
+
+
+def tokenizer_part(part: params.TextEncoder) -> params.TextEncoder:
+    return part.model_copy(update={"subfolder": tokenizer_folder(part)})
+
+
+def tokenizer_folder(part: params.TextEncoder) -> str | None:
+    """The subfolder of `part.path` with its tokenizer: beside the weights, or as diffusers lays out whole pipelines,
+    where `text_encoder_2` reads what `tokenizer_2` cuts."""
+    if not (part.subfolder or "").startswith(ENCODER) or Path(part.path, part.subfolder or "", TOKENIZER_FILE).exists():
+        return part.subfolder
+    return f"tokenizer{(part.subfolder or '').removeprefix(ENCODER)}"
 
 
 def open_model(

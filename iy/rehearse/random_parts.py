@@ -1,0 +1,103 @@
+"""A profile's base on disk with random weights: the folders that `iy.diffusion` opens, at the real sizes.
+
+Tokenizers that are not here are stood in for by letters: they cut prompts into more tokens than the real ones do.
+"""
+
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iy import params
+from iy.diffusion.base import tokenizer_folder
+from iy.shapes import published
+from iy.shapes.base import scheduler
+
+LETTERS = string.ascii_letters + string.digits + string.punctuation
+
+
+def write(base: params.Base, folder: Path, device: torch.device) -> params.Base:
+    """Every part drawn on `device` in the base's dtype and saved below `folder`; the base as it opens from there."""
+    import diffusers
+    import transformers
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, base.dtype))
+    try:
+        for key, part in base.parts().items():
+            place = folder / key
+            if key == "scheduler":
+                scheduler(base).save_pretrained(place)
+                continue
+            with device, torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(0)
+                library: Any = diffusers if key in ("unet", "vae") else transformers
+                made: Any = published.model(library, part, key)
+            made.save_pretrained(place, safe_serialization=True) if key in ("unet", "vae") else made.save_pretrained(
+                place
+            )
+            del made
+            if isinstance(part, params.TextEncoder):
+                tokenizer(part).save_pretrained(place)
+    finally:
+        torch.set_default_dtype(before)
+    eyes(base, folder / "vision")
+    return opened_from(base, folder)
+
+
+def opened_from(base: params.Base, folder: Path) -> params.Base:
+    """The same parts, each in the subfolder of its key."""
+    found: dict[str, Any] = base.model_dump(mode="json", by_alias=True)
+
+    def place(part: dict, key: str) -> None:
+        part |= {"path": str(folder), "subfolder": key}
+
+    for key in ("unet", "vae", "scheduler", "vision"):
+        place(found[key], key)
+    for name, branch in found["text"].items():
+        place(branch, f"text.{name}")
+        if branch["second"]:
+            place(branch["second"], f"text.{name}.second")
+    return params.Base.model_validate(found)
+
+
+def eyes(base: params.Base, folder: Path) -> None:
+    """The vision tower's preprocessor_config.json."""
+    import transformers
+
+    mean, std = published.normalisation(base.vision)
+    side = published.configuration(base.vision, "vision")["image_size"]
+    transformers.CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size=side, image_mean=list(mean), image_std=list(std)
+    ).save_pretrained(folder)
+
+
+def tokenizer(part: params.TextEncoder) -> Any:
+    """The part's own where its files are here, else one of its class that knows letters alone."""
+    import transformers
+
+    kind = getattr(transformers, part.tokenizer)
+    if Path(part.path, tokenizer_folder(part) or "").is_dir():
+        return kind.from_pretrained(part.path, subfolder=tokenizer_folder(part) or "")
+    if part.tokenizer == "ByT5Tokenizer":
+        return kind()
+    if part.tokenizer.startswith("CLIP"):
+        words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
+        return kind(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    return kind(vocab=pieces, extra_ids=0)
+
+
+def clip(folder: Path, device: torch.device) -> str:
+    """A CLIP model of ViT-L/14's size, for the benchmark's score."""
+    import transformers
+
+    found = published.table()["parts"]["openai/clip-vit-large-patch14"]
+    with device:
+        made = transformers.CLIPModel(transformers.CLIPConfig(**found["config"]))
+    made.save_pretrained(folder)
+    words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
+    transformers.CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[]).save_pretrained(folder)
+    transformers.CLIPImageProcessor().save_pretrained(folder)
+    return str(folder)
