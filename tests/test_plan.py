@@ -15,7 +15,7 @@ RATES = rates.Rates(dict.fromkeys(rates.KINDS, 1e12), {"read": 0.1, "faces": 0.2
 STEP = Step(3e12, 10**9, 5e9, 4e9, 8e9, 4e9, 30e9)
 HELD = {name: Held(name, {"working": 70e9}, "x") for name in ("encode", "train", "synpairs", "evaluate")}
 UNIT = stages.Unit(2e12, 1e12, 3e12, STEP, 4e12, 4e12, 1e6, 3e5, 2e10, HELD)
-GPU = stages.Machine(RATES, 1, 16, cpu=False)
+GPU = stages.Machine(RATES, 1, 16, cpu=False, stored=False)
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def test_photos_grow_and_steps_do_not(sdxl):
         return {one.name: one for one in stages.everything(sdxl, counts.estimate(sdxl, photos, 10, 1.0), UNIT, GPU)}
 
     small, large = of(10_000), of(80_000)
-    assert list(small) == "photos curate finetune1 synpairs finetune2 select finetune3 finetune4 evaluate register".split()
+    assert (
+        list(small) == "photos curate finetune1 synpairs finetune2 select finetune3 finetune4 evaluate register".split()
+    )
     for name in ("photos", "curate"):
         assert large[name].seconds - 10 == pytest.approx(8 * (small[name].seconds - 10))
     assert small["evaluate"].seconds == large["evaluate"].seconds
@@ -54,6 +56,14 @@ def test_what_does_not_fit_is_said_with_a_setting(sdxl):
     assert any(line.startswith("train: 70.0 GB on a GPU of 48 GB") for line in said)
     assert any(line.startswith("finetune1: ") and "of memory" in line for line in said)
     assert any("finetune.stages.1.steps=" in line for line in said), "20,000 steps of 8 do not see a million photos"
+
+
+def test_examples_on_disk_are_encoded_once_and_take_no_memory(sdxl):
+    number, disk = counts.estimate(sdxl, 100_000, 10, 1.0), GPU._replace(stored=True)
+    first, again = (stages.finetune("1", sdxl, number, UNIT, one) for one in (GPU, disk))
+    assert first.seconds == again.seconds and again.host < 20e9 < 100e9 < first.host and again.disk > first.disk + 1e11
+    third, kept = (stages.finetune("3", sdxl, number, UNIT, one) for one in (GPU, disk))
+    assert third.seconds - kept.seconds == pytest.approx(3 * (round(0.5 * number.train) + number.validation))
 
 
 def test_without_a_gpu_its_memory_is_the_processs(sdxl):

@@ -1,14 +1,16 @@
-"""Training steps, ours beside the usual way, on one U-Net with random weights: images per second, memory, what learns.
+"""Training steps, ours beside the usual way, on one U-Net with random weights: images/s, memory, what learns.
 
-ours     `iy.finetune`'s own Trainer on encoded examples: four branches, LoRA, the whole vision tower, average of weights
+ours     `iy.finetune`'s own Trainer on encoded examples: four branches, LoRA, the vision tower, average of weights
 in loop  public IP-Adapter training: pictures, captions and references encoded at every step; the adapter learns
 cached   the same with latents and text encoded beforehand
 bare     the U-Net alone, forward and backward with frozen weights: no trainer can be faster
 
-Random pictures and states; ours without the identity loss. Memory: each way in a process of its own.
+Random pictures and states; ours without the identity loss. On a CPU in turns, and memory by a process for each way; on
+a GPU one after the other.
 """
 
 import contextlib
+import gc
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -39,21 +41,37 @@ Step = Callable[[], object]
 
 
 def run(settings: params.Params, rounds: int, device: str, memory: bool) -> dict:
-    """Images per second, medians in turns; peak megabytes of each way; trainable weights; on a GPU its MFU."""
+    """Images per second; peak megabytes of each way; trainable weights; on a GPU the share of its products reached."""
     settings, where = without_identity(settings), choose_device(device)
-    made = {way: step(way, settings, where) for way in WAYS}
-    batch = settings.finetune.training.batch
-    seconds = in_turns({way: one for way, (one, _) in made.items()}, rounds)
-    rate = {way: round(batch / value, 4) for way, value in seconds.items()}
+    if where.type == "cuda":
+        seconds, trainable, megabytes = one_by_one(settings, rounds, where)
+    else:
+        made = {way: step(way, settings, where) for way in WAYS}
+        seconds = in_turns({way: one for way, (one, _) in made.items()}, rounds)
+        trainable = {way: count for way, (_, count) in made.items()}
+        megabytes = {way: alone(way, settings, device) for way in WAYS} if memory else {}
+    training = settings.finetune.training
+    rate = {way: round(training.batch / value, 4) for way, value in seconds.items()}
     cases = against_all("training", rate, "images/s")
-    details: dict[str, Any] = {"batch": batch, "rounds": rounds, "trainable": {way: n for way, (_, n) in made.items()}}
-    del made
-    if memory:
-        details["megabytes"] = {way: alone(way, settings, device) for way in WAYS}
-        cases += against_all("peak memory", details["megabytes"], "MB")
+    cases += against_all("peak memory", megabytes, "MB") if megabytes else []
     if where.type == "cuda":
         cases.append(utilisation(settings, seconds["ours"], where))
-    return report(cases, where, dtype=settings.base.dtype, precision=settings.finetune.training.precision, **details)
+    how = {"dtype": settings.base.dtype, "precision": training.precision, "batch": training.batch, "rounds": rounds}
+    return report(cases, where, trainable=trainable, megabytes=megabytes, **how)
+
+
+def one_by_one(settings: params.Params, rounds: int, device: torch.device) -> tuple[dict, dict, dict]:
+    """Seconds, trainable weights and peak megabytes of each way alone: a GPU does not hold all of them at once."""
+    seconds, trainable, megabytes = {}, {}, {}
+    for way in WAYS:
+        torch.cuda.reset_peak_memory_stats()
+        one, trainable[way] = step(way, settings, device)
+        seconds |= in_turns({way: one}, rounds)
+        megabytes[way] = held(device)
+        del one
+        gc.collect()
+        torch.cuda.empty_cache()
+    return seconds, trainable, megabytes
 
 
 def without_identity(settings: params.Params) -> params.Params:
@@ -63,7 +81,7 @@ def without_identity(settings: params.Params) -> params.Params:
 
 def step(way: str, settings: params.Params, device: torch.device) -> tuple[Step, int]:
     """A function that trains one step in its way, and how many weights it trains."""
-    base = drawn(settings.base, device)
+    base = drawn(settings.base, device, only_own=True)
     if way == "ours":
         return ours(base, settings)
     if way == "bare":

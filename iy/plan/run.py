@@ -11,6 +11,7 @@ from iy.bench.attention import READ
 from iy.plan import counts, history, rates, stages, table
 from iy.shapes.base import shapes
 
+STORED = False  # what iy.finetune does: examples are encoded by every stage, into memory
 PER_PERSON, KEPT = 10.0, 1.0  # where nothing was curated yet: choices
 
 
@@ -52,7 +53,7 @@ def planned(settings: params.Params, asked: Asked) -> tuple[list[str], stages.Ma
     known, here = rates.of(asked.gpu, settings.profile), asked.gpu == rates.HERE
     cores = asked.cores or ((os.cpu_count() or 1) if here else 16 * asked.gpus)
     host = 1e9 * asked.memory if asked.memory else float(psutil.virtual_memory().total) if here else 128e9 * asked.gpus
-    machine = stages.Machine(known, asked.gpus, cores, known.memory is None)
+    machine = stages.Machine(known, asked.gpus, cores, known.memory is None, STORED)
     seen = counts.seen(settings) or (PER_PERSON, KEPT)
     each, kept = asked.per_person or seen[0], seen[1] if asked.kept is None else asked.kept
     unit = stages.units(shapes(settings.base), settings, lengths(settings), asked.checkpointing)

@@ -48,6 +48,7 @@ class Machine(NamedTuple):
     gpus: int
     cores: int
     cpu: bool  # there is no GPU: what a card would hold is host memory
+    stored: bool  # examples are encoded once, to disk, for all stages; else by each stage anew, into memory
 
 
 def units(base: Base, settings: params.Params, lengths: Lengths, checkpointing: bool) -> Unit:
@@ -116,10 +117,11 @@ def curate(settings: params.Params, counts: Counts, machine: Machine) -> Stage:
 def finetune(
     number: params.StageNumber, settings: params.Params, counts: Counts, unit: Unit, machine: Machine
 ) -> Stage:
-    """Encoding is done by every process for itself, at the start of every stage, and is kept in memory."""
     stage, training, flops = settings.finetune.stages[number], settings.finetune.training, machine.rates.flops
     rows = examples(settings, counts, stage) + counts.validation
-    encoding = rows * (unit.picture / flops["pictures"] + unit.caption / flops["captions"])
+    new = 0 if machine.stored and stage.set == "selected" else rows  # those were encoded for the stages before
+    encoding = new * (unit.picture / flops["pictures"] + unit.caption / flops["captions"])
+    encoded = rows * (unit.latent_bytes + unit.caption_bytes)
     validations = -(-stage.steps // training.validate_every) if counts.validation else 0
     batches = min(training.validation_batches, -(-counts.validation // training.batch))
     forward = unit.step.flops * (training.accumulate * stage.steps + validations * batches / BACKWARD)
@@ -127,7 +129,8 @@ def finetune(
     seconds = machine.rates.start + encoding + forward / flops["train"] + drawn(shown, settings.draw, unit, machine)
     held, trained = max(unit.held[name].total for name in ("encode", "train")), unit.step.trained
     disk = 4 * trained + 2 * 16 * trained  # the bundle; two checkpoints while the second is written
-    host = PROCESS_BYTES + rows * (unit.latent_bytes + unit.caption_bytes) + 16 * trained
+    disk += encoded * new / rows if machine.stored else 0
+    host = PROCESS_BYTES + 16 * trained + (0 if machine.stored else encoded)
     return on_card(Stage(f"finetune{number}", seconds, disk, held, host), machine)
 
 

@@ -34,7 +34,7 @@ def rehearse(
 ) -> None:
     """Every stage at the profile's real sizes with random weights: what would fail, and where. Downloads nothing.
 
-    Shapes are counted on any machine; with a GPU every stage then runs, two steps each. Exit code 1 when something fails.
+    Shapes are counted on any machine; with a GPU every stage then runs, two steps each. Exit code 1 if something fails.
     """
     from iy import overrides, params
     from iy.device import memory_gb, torch_has_gpu

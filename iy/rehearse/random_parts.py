@@ -1,20 +1,14 @@
-"""A profile's base on disk with random weights: the folders that `iy.diffusion` opens, at the real sizes.
+"""A profile's base on disk with random weights: the folders that `iy.diffusion` opens, at the real sizes."""
 
-Tokenizers that are not here are stood in for by letters: they cut prompts into more tokens than the real ones do.
-"""
-
-import string
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from iy import params
-from iy.diffusion.base import tokenizer_folder
 from iy.shapes import published
-from iy.shapes.base import scheduler
-
-LETTERS = string.ascii_letters + string.digits + string.punctuation
+from iy.shapes.base import drawn_in, scheduler
+from iy.shapes.letters import clip_letters, tokenizer
 
 
 def write(base: params.Base, folder: Path, device: torch.device) -> params.Base:
@@ -22,26 +16,19 @@ def write(base: params.Base, folder: Path, device: torch.device) -> params.Base:
     import diffusers
     import transformers
 
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, base.dtype))
-    try:
+    with drawn_in(getattr(torch, base.dtype)):
         for key, part in base.parts().items():
             place = folder / key
             if key == "scheduler":
                 scheduler(base).save_pretrained(place)
                 continue
-            with device, torch.random.fork_rng(devices=[]), torch.no_grad():
-                torch.manual_seed(0)
+            with device, torch.no_grad():
                 library: Any = diffusers if key in ("unet", "vae") else transformers
                 made: Any = published.model(library, part, key)
-            made.save_pretrained(place, safe_serialization=True) if key in ("unet", "vae") else made.save_pretrained(
-                place
-            )
+            made.save_pretrained(place)
             del made
             if isinstance(part, params.TextEncoder):
                 tokenizer(part).save_pretrained(place)
-    finally:
-        torch.set_default_dtype(before)
     eyes(base, folder / "vision")
     return opened_from(base, folder)
 
@@ -73,22 +60,6 @@ def eyes(base: params.Base, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def tokenizer(part: params.TextEncoder) -> Any:
-    """The part's own where its files are here, else one of its class that knows letters alone."""
-    import transformers
-
-    kind = getattr(transformers, part.tokenizer)
-    if Path(part.path, tokenizer_folder(part) or "").is_dir():
-        return kind.from_pretrained(part.path, subfolder=tokenizer_folder(part) or "")
-    if part.tokenizer == "ByT5Tokenizer":
-        return kind()
-    if part.tokenizer.startswith("CLIP"):
-        words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
-        return kind(vocab={word: i for i, word in enumerate(words)}, merges=[])
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
-    return kind(vocab=pieces, extra_ids=0)
-
-
 def clip(folder: Path, device: torch.device) -> str:
     """A CLIP model of ViT-L/14's size, for the benchmark's score."""
     import transformers
@@ -97,7 +68,6 @@ def clip(folder: Path, device: torch.device) -> str:
     with device:
         made = transformers.CLIPModel(transformers.CLIPConfig(**found["config"]))
     made.save_pretrained(folder)
-    words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
-    transformers.CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[]).save_pretrained(folder)
+    clip_letters(transformers.CLIPTokenizer).save_pretrained(folder)
     transformers.CLIPImageProcessor().save_pretrained(folder)
     return str(folder)

@@ -29,7 +29,7 @@ def rehearse(settings: params.Params, card: float, checkpointing: bool) -> Itera
     yield Finding(
         "ok",
         "finetune",
-        f"a step of {training.batch} pictures: {step.flops / 1e12:.3g} TFLOP, {step.trained / 1e6:,.0f} M weights trained",
+        f"a step of {training.batch}: {step.flops / 1e12:.3g} TFLOP, {step.trained / 1e6:,.0f} M weights trained",
     )
     for one in held:
         yield room(one, card)
