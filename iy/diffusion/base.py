@@ -142,7 +142,7 @@ def load_base(base: params.Base, device: torch.device | str = "cpu", opening: Op
 
     def encoder(part: params.TextEncoder, key: str) -> tuple[Any, nn.Module]:
         return (
-            open_part(transformers, tokenizer_part(part), f"{key}.tokenizer", part.tokenizer, opening),
+            open_part(transformers, part, f"{key}.tokenizer", part.tokenizer, opening),
             open_model(transformers, part, key, dtype, device, opening, part.int8),
         )
 
@@ -163,18 +163,6 @@ def load_base(base: params.Base, device: torch.device | str = "cpu", opening: Op
         dtype=dtype,
         settings=base,
     )
-
-
-def tokenizer_part(part: params.TextEncoder) -> params.TextEncoder:
-    return part.model_copy(update={"subfolder": tokenizer_folder(part)})
-
-
-def tokenizer_folder(part: params.TextEncoder) -> str | None:
-    """The subfolder of `part.path` with its tokenizer: beside the weights, or as diffusers lays out whole pipelines,
-    where `text_encoder_2` reads what `tokenizer_2` cuts."""
-    if not (part.subfolder or "").startswith(ENCODER) or Path(part.path, part.subfolder or "", TOKENIZER_FILE).exists():
-        return part.subfolder
-    return f"tokenizer{(part.subfolder or '').removeprefix(ENCODER)}"
 
 
 def open_model(
@@ -198,15 +186,24 @@ def open_part(library: Any, part: params.Component, key: str, name: str, opening
     cls = getattr(library, name, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise UserError(f"base.{key}: {library.__name__} has no loadable class {name!r}: name one that it has")
-    place = f"{part.path}/{part.subfolder}" if part.subfolder else part.path
-    if part.subfolder:
-        options["subfolder"] = part.subfolder
-    folder = local(part.path, part.subfolder, key, opening.local_files_only)
+    below = tokenizer_folder(part) if key.endswith(".tokenizer") else part.subfolder
+    place = f"{part.path}/{below}" if below else part.path
+    if below:
+        options["subfolder"] = below
+    folder = local(part.path, below, key, opening.local_files_only)
     try:
         return cls.from_pretrained(folder, **opening.hub(), **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        why = pointer(Path(folder, part.subfolder or "")) or one_line(error)
+        why = pointer(Path(folder, below or "")) or one_line(error)
         raise UserError(f"base.{key}: cannot open {name} at {place}: {why}") from None
+
+
+def tokenizer_folder(part: params.Component) -> str | None:
+    """The subfolder of `part.path` with its tokenizer: beside the weights, or as diffusers lays out whole pipelines,
+    where `text_encoder_2` reads what `tokenizer_2` cuts."""
+    if not (part.subfolder or "").startswith(ENCODER) or Path(part.path, part.subfolder or "", TOKENIZER_FILE).exists():
+        return part.subfolder
+    return f"tokenizer{(part.subfolder or '').removeprefix(ENCODER)}"
 
 
 def pointer(folder: Path) -> str | None:

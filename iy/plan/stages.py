@@ -68,7 +68,7 @@ def units(base: Base, settings: params.Params, lengths: Lengths, checkpointing: 
         evaluation(settings.synpairs),
         evaluation(settings.draw),
         captions.result * base.dtype.itemsize / 2,
-        2 * latents.result,  # float32 in memory
+        2 * latents.result + 3 * base.vision.config.image_size**2,  # float32 in memory, and the crop in bytes
         float(sum(work.part_bytes(base).values())),
         {one.stage: one for one in held},
     )

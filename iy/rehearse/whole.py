@@ -5,6 +5,7 @@ In a folder of its own below `.iy/`, which is removed at the end; a GPU's peak m
 
 import contextlib
 import importlib
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -81,6 +82,7 @@ FEW: dict[str, Any] = {
     "evaluate.bootstrap": 10,
 }
 PEOPLE, PER_PERSON, SIDE = 5, 2, 512
+OURS = {"IY_PIPELINE", "IY_RUN", "IY_ENDING"}
 
 
 def rehearse(settings: params.Params, photos: Path | None) -> Iterator[Finding]:
@@ -94,7 +96,7 @@ def rehearse(settings: params.Params, photos: Path | None) -> Iterator[Finding]:
     yield Finding("ok", "random weights", f"{weight(home) / 1e9:.1f} GB written in {time.monotonic() - start:.0f} s")
     few = cut(settings, base, clip, photos)
     try:
-        with contextlib.chdir(prepared(home / "project", few)):
+        with contextlib.chdir(prepared(home / "project", few)), own_store():
             for stage in STAGES:
                 found = rehearsed(few, stage, device)
                 yield found
@@ -127,6 +129,16 @@ def prepared(folder: Path, settings: params.Params) -> Path:
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     (folder / "profiles" / f"{settings.profile}.yaml").write_text(text, encoding="utf-8")
     return folder
+
+
+@contextlib.contextmanager
+def own_store() -> Iterator[None]:
+    """A rehearsal's runs and its model go to a store of its own, whatever the environment names."""
+    named = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("MLFLOW_") or name in OURS}
+    try:
+        yield
+    finally:
+        os.environ.update(named)
 
 
 def rehearsed(settings: params.Params, stage: str, device: torch.device) -> Finding:
