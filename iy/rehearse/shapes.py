@@ -12,7 +12,7 @@ from iy.shapes.base import shapes
 GB = 1e9
 
 
-def rehearse(settings: params.Params, card: float, checkpointing: bool) -> Iterator[Finding]:
+def rehearse(settings: params.Params, card: float, checkpointing: bool = False) -> Iterator[Finding]:
     """card: gigabytes of one GPU. What does not fit together is told before anything is counted."""
     yield from checks.everything(settings)
     try:
