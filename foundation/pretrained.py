@@ -20,13 +20,13 @@ import torch
 from foundation import autoencoder, language, renders
 from foundation.recipe import WEIGHTS, WORK, Recipe
 from iy import params
-from iy.diffusion import Base
-from iy.finetune.data import encode_captions
-from iy.finetune.examples import Examples
+from iy.diffusion import Base, text_states
+from iy.finetune.examples import Examples, Texts
 from iy.finetune.trainer import Trainer
 from iy.model import bundle
 from iy.storage import write_json
 
+ENCODE = 16  # captions encoded at once
 CARD = WEIGHTS / "PRETRAINED.json"
 
 
@@ -76,6 +76,16 @@ def examples(made: renders.Renders, faces: renders.Faces, latents: torch.Tensor,
         others,
         faces.box[rows] * latents.shape[-1] / renders.SIDE,
     )
+
+
+def encode_captions(captions: list[str], base: Base) -> Texts:
+    """States of every caption without padding, in memory; captions of like length together pad least."""
+    rows: dict[str, list[torch.Tensor]] = {}
+    for first in range(0, len(captions), ENCODE):
+        for name, (hidden, mask) in text_states(base.text, captions[first : first + ENCODE]).items():
+            kept = [states[: int(real.sum())].cpu().clone() for states, real in zip(hidden, mask, strict=True)]
+            rows.setdefault(name, []).extend(kept)
+    return Texts(rows)
 
 
 def main() -> None:

@@ -259,10 +259,26 @@ class Training(Section):
     validation_batches: PositiveInt
 
 
+class Buckets(Section):
+    """Shapes that photos are cut to: multiples of `step` pixels, at most `ratio` times as long as short, of about
+    base.image_size² pixels times the square of a resolution."""
+
+    step: PositiveInt
+    ratio: float = Field(ge=1)
+    resolutions: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+
 class Finetune(Section):
+    """encoding: how many pictures and captions are encoded at once; see `iy.finetune.encode`. prefetch: batches that
+    are made while others are trained on. store: s3://bucket/folder, where machines share what is encoded."""
+
     init: Literal["pretrained", "none"]
     pretrained: str | None
     checkpoint_every: PositiveInt
+    prefetch: int = Field(ge=0)
+    encoding: Literal["batches", "alone"]
+    store: str | None
+    buckets: Buckets | None
     training: Training
     stages: dict[StageNumber, Finetuning]
 
@@ -383,7 +399,12 @@ def parse(value: dict, source: str) -> Params:
 
 
 UNION = ("Adapter", "str")  # what pydantic adds to the place of a mistake in a setting of several types
-OPTIONAL = {"generator": Pipeline, "pipeline": Pipeline, "refiner_model": Adapter}  # settings that may be null instead
+OPTIONAL = {
+    "generator": Pipeline,
+    "pipeline": Pipeline,
+    "refiner_model": Adapter,
+    "buckets": Buckets,
+}  # settings that may be null instead
 
 
 def explain(error: dict) -> str:

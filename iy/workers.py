@@ -6,9 +6,10 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,48 @@ ENDED = (
 
 
 def each(
-    function: Callable[[Any], Any], jobs: Sequence, workers: params.Workers, *, chunk: int = 8, alone: int = ALONE
+    function: Callable[[Any], Any],
+    jobs: Iterable,
+    workers: params.Workers,
+    *,
+    chunk: int = 8,
+    alone: int = ALONE,
+    count: int | None = None,
 ) -> Iterator:
     """`function` of each job, in their order. Function, jobs and answers must pickle.
 
-    `chunk` jobs travel together, so many jobs as `alone` or fewer are not worth starting processes for.
+    `chunk` jobs travel together, so many jobs as `alone` or fewer are not worth starting processes for. count: of the
+    jobs, where they come one after the other; no more of them are held than are on their way.
     """
-    if workers.map == "ray" and jobs:
+    if count is None:
+        assert isinstance(jobs, Sequence), "nobody knows how many there are"
+        count = len(jobs)
+    if workers.map == "ray" and count:
         return on_ray(function, jobs, workers, chunk)
-    if workers.map != "processes" or workers.count == 1 or len(jobs) <= alone:
+    if workers.map != "processes" or workers.count == 1 or count <= alone:
         return map(function, jobs)
     return in_processes(function, jobs, workers.count, chunk)
 
 
-def in_processes(function: Callable, jobs: Sequence, count: int, chunk: int) -> Iterator:
+def chunks(jobs: Iterable, size: int) -> Iterator[list]:
+    """The jobs, `size` at a time."""
+    waiting = iter(jobs)
+    while found := list(islice(waiting, size)):
+        yield found
+
+
+def in_processes(function: Callable, jobs: Iterable, count: int, chunk: int) -> Iterator:
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), die_with_parent)
     try:
-        with starting_workers():
-            answers = pool.map(function, jobs, chunksize=chunk)
-        yield from answers
+        waiting: deque = deque()
+        for several in chunks(jobs, chunk):
+            if len(waiting) == (1 + AHEAD) * count:
+                yield from waiting.popleft().result()
+            with starting_workers():
+                waiting.append(pool.submit(all_of, function, several))
+        while waiting:
+            yield from waiting.popleft().result()
     except BrokenProcessPool:
         raise UserError(ENDED.format(count)) from None
     except BaseException:
@@ -56,7 +79,7 @@ def in_processes(function: Callable, jobs: Sequence, count: int, chunk: int) -> 
 
 
 def on_ray(
-    function: Callable, jobs: Sequence, workers: params.Workers, chunk: int, cpus: int = 1, gpu: bool = False
+    function: Callable, jobs: Iterable, workers: params.Workers, chunk: int, cpus: int = 1, gpu: bool = False
 ) -> Iterator:
     """On the cluster at `workers.address`, or on one that is started here and ends with this process.
 
@@ -69,10 +92,10 @@ def on_ray(
         gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
         remote = ray.remote(num_cpus=min(cpus, most), num_gpus=gpus)(several)
         waiting: deque = deque()
-        for start in range(0, len(jobs), chunk):
+        for some in chunks(jobs, chunk):
             if len(waiting) == (1 + AHEAD) * workers.count:
                 yield from ray.get(waiting.popleft())
-            waiting.append(remote.remote(os.getcwd(), function, jobs[start : start + chunk]))
+            waiting.append(remote.remote(os.getcwd(), function, some))
         while waiting:
             yield from ray.get(waiting.popleft())
     except ray.exceptions.RayTaskError as error:
@@ -138,4 +161,8 @@ def several(folder: str, function: Callable, jobs: Sequence) -> list:
             f"workers.map ray: {folder} is not on {socket.gethostname()} ({error.strerror}): the cluster's "
             "machines must share this folder at the same path"
         ) from None
+    return all_of(function, jobs)
+
+
+def all_of(function: Callable, jobs: Sequence) -> list:
     return [function(job) for job in jobs]

@@ -10,7 +10,14 @@ import yaml
 from iy import imports, params, resume
 
 STAGES = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]
-UNTRACKED_SETTINGS = {"profile", "device", "workers", "finetune.checkpoint_every"}  # profile: in every path
+UNTRACKED_SETTINGS = {
+    "profile",
+    "device",
+    "workers",
+    "finetune.checkpoint_every",
+    "finetune.prefetch",
+    "finetune.store",
+}  # profile: in every path
 
 
 def settings_of(stage: str) -> list[str]:

@@ -110,6 +110,7 @@ def project(tmp_path, monkeypatch, store):
     dvc("remote", "add", "near", str(tmp_path / "remote"))
     run(settings(source="folder", path="faces"))
     rows = curated()
+    storage.write_bytes(".iy/encoded/crops-0/0.arrow", b"encoded: " + rows[0]["id"].encode())
     Answers("a model")(["Ada, smiling"], lambda: ["Ada, laughing"])
     for _ in range(2):
         folders = [f"data/tried/{name}" for name in REFERENCES] + ["reports/tried/curate"]

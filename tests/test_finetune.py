@@ -14,7 +14,7 @@ import torch
 from iy import records, storage, tracking
 from iy.diffusion import load_base
 from iy.errors import UserError
-from iy.finetune import data, identity, run
+from iy.finetune import buckets, data, identity, run
 from iy.finetune.checkpoint import load_checkpoint, save_checkpoint
 from iy.finetune.examples import choose_references, face_map, random, rows_at
 from iy.finetune.loss import snr_weight, target, weighted_mse
@@ -119,8 +119,8 @@ def digest(folder: Path) -> dict[str, str]:
 def test_real_examples_are_accepted_train_photos_with_others_of_the_same_person(here):
     base, train, held = examples(tiny(here), "1")
     assert len(train) == 4 * 3 - 1 and len(held) == 3
-    assert train.latents.shape == (11, 4, 16, 16) and train.crops.shape == (11, 3, 32, 32)
-    assert [len(rows) for rows in train.others] == [1, 1] + [2] * 9, "the rejected photo is nobody's reference"
+    assert train.latents.shape == (11, 4, 16, 16) and train.crops.shape == (17, 3, 32, 32)
+    assert [len(train.others[i]) for i in range(11)] == [1, 1] + [2] * 9, "the rejected photo is nobody's reference"
     assert all(train.reference[i] not in train.others[i] for i in range(11))
     np.testing.assert_allclose(train.box[0], [4, 3, 12, 13])
     batch = train.batch(np.array([0, 5]), train.reference[[0, 5]], 3.0)
@@ -138,17 +138,20 @@ def test_pairs_take_the_photo_as_reference_and_the_synthetic_picture_as_target(h
     image = storage.read_image(settings.data_dir("synpairs"), row)
     from iy.diffusion import encode_images, to_pixels
 
-    torch.testing.assert_close(train.latents[1:2], encode_images(base, to_pixels([image])), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        train.latents[torch.tensor([1])], encode_images(base, to_pixels([image])), atol=1e-4, rtol=1e-4
+    )
     assert choose_references(train, np.array([0, 1]), 1.0, random(0)).tolist() == train.reference[:2].tolist()
 
 
 def test_square_keeps_the_face_and_moves_its_box():
     image = np.zeros((60, 120, 3), np.uint8)
     image[20:40, 80:100] = 255
-    cut, box = data.square(image, [80, 20, 100, 40], 30)
+    cut, box, sizes = buckets.cut(image, [80, 20, 100, 40], 30, None)
     assert cut.shape == (30, 30, 3)
     x0, y0, x1, y1 = box.round().astype(int)
     assert cut[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].min() == 255 and cut.mean() < 255 * 0.13
+    assert sizes.tolist() == [60, 120, 0, 30, 30, 30], "height and width, where the cut begins at its scale, the cut's"
 
 
 def test_order_visits_every_example_once_an_epoch_and_follows_from_the_seed():

@@ -1,23 +1,28 @@
 """A stage that is killed at any moment and run again ends in the very files of one that nobody disturbed."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from iy.params import Params
 from iy.photos.run import run as take_photos
-from tests import att_faces, curating
+from tests import att_faces, curating, encoding
 from tests.depth import depth
+from tests.tiny import tiny_base
 
 KILLS = depth(4, 20)  # tries at least; more where too few of them hit a process at work
 
 
 def files(*folders: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Without what is being written, whose names begin with a dot."""
+    found = (path for folder in folders for path in sorted(folder.rglob("*")))
+    return {str(path): path.read_bytes() for path in found if path.is_file() and path.name[0] != "."}
 
 
 def ended(work: Callable[[], None], killed_after: float = 0.0) -> tuple[int, float]:
@@ -53,9 +58,8 @@ def check(work: Callable[[], None], *outputs: Path) -> None:
         assert tried <= 5 * KILLS, f"{hit} of {tried} were hit while they worked"
         assert files(*outputs).items() <= whole.items(), "never half a file"
     assert ended(work)[0] == 0 and files(*outputs) == whole
-    assert not [path for folder in outputs for path in folder.parent.glob(f".{folder.name}.*")], (
-        "what the killed ones left is gone"
-    )
+    left = [path for folder in outputs for path in (*folder.parent.glob(f".{folder.name}.*"), *folder.rglob(".*"))]
+    assert not left, "what the killed ones left is gone"
 
 
 @pytest.mark.slow
@@ -75,3 +79,26 @@ def test_synpairs_killed_at_any_moment(tiny_project, monkeypatch):
 
     monkeypatch.setattr(shards, "SHARD", 2)  # three shards: later runs go on from those of killed ones
     check(lambda: run(tiny_project), tiny_project.data_dir("synpairs"), tiny_project.report_dir("synpairs"))
+
+
+@pytest.mark.slow
+def test_encoding_killed_at_any_moment(empty_project, monkeypatch):
+    from iy.diffusion import load_base
+    from iy.finetune import data, encode
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(encode, "SHARD", encode.ROWS)
+    wanted = encoding.settings(tiny_base(empty_project / "base"), encoding="alone")
+    encoding.collection(wanted, people=9)
+    base = load_base(wanted.base)
+
+    done = Path("done")
+
+    def work() -> None:
+        if done.exists():  # what is whole is encoded anew, what is not goes on
+            shutil.rmtree(".iy/encoded")
+            done.unlink()
+        data.load_examples(wanted, wanted.finetune.stages["1"], base, 32)
+        done.touch()
+
+    check(work, Path(".iy/encoded"))

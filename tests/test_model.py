@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iy.diffusion import POOLED, encode_text, load_base, text_states
 from iy.errors import UserError
-from iy.model import Personaliser, lora
+from iy.model import ImagineYourselfPipeline, Personaliser, lora
 from iy.model.conditioning import Vision, stack, without_text, without_vision
 from tests.tiny import tiny_base, tiny_params
 
@@ -79,6 +79,32 @@ def test_a_fresh_model_is_the_base_exactly(shaped, like, faces, present):
     if like == "sdxl":
         other = text | {POOLED: (text[POOLED][0].flip(0), text[POOLED][1])}
         assert (model(LATENTS, TIMES, other) - expected).abs().max() > 1e-5, "the pooled text counts"
+
+
+@torch.no_grad()
+def test_sdxl_is_told_the_sizes_of_each_picture_in_training_and_in_drawing(shaped):
+    base, model_settings = shaped("sdxl")
+    text, sizes = encode_text(base, PROMPTS), torch.tensor([[96, 80, 8, 0, 64, 64], [64, 64, 0, 0, 64, 64]])
+    hidden, mask = text["clip"]
+    more = {"added_cond_kwargs": {"text_embeds": text[POOLED][0][:, 0], "time_ids": sizes}}
+    expected = base.unet(LATENTS, TIMES, encoder_hidden_states=hidden, encoder_attention_mask=mask, **more).sample
+    model = Personaliser(base, model_settings)
+    assert (model(LATENTS, TIMES, text, sizes=sizes) - expected).abs().max() == 0
+    assert (model(LATENTS, TIMES, text) - expected)[0].abs().max() > 1e-6, "the first one is no whole picture"
+
+    def drawn(by=model, on=base, **told) -> torch.Tensor:
+        pipeline = ImagineYourselfPipeline.build(by, on)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(PROMPTS[0], seeds=[0], num_inference_steps=1, output_type="latent", **told).images
+
+    usual = drawn()
+    assert torch.equal(drawn(original_size=(64, 64), target_size=(64, 64)), usual)
+    assert not torch.equal(drawn(original_size=(16, 16), crops_coords_top_left=(8, 8)), usual)
+    plain, plain_settings = shaped("studio")
+    with pytest.raises(UserError, match="original_size: this U-Net takes no sizes"):
+        drawn(Personaliser(plain, plain_settings), plain, original_size=(64, 64))
+    with pytest.raises(UserError, match="target_size: give two whole numbers"):
+        drawn(target_size=(64, -1))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ def keys(value, place=""):
     for key, inner in value.items():
         name = f"{place}.{key}".lstrip(".")
         yield name
-        if isinstance(inner, dict) and key not in ("second", "classifiers"):  # each profile's own
+        if isinstance(inner, dict) and key not in ("second", "classifiers", "buckets"):  # each profile's own
             yield from keys(inner, name)
 
 

@@ -49,6 +49,12 @@ def of_finetune(settings: Params) -> Path:
     return resume_dir(settings, {"stage": 1})
 
 
+def of_encoded(settings: Params) -> Path:
+    from iy.finetune.encode import place
+
+    return place(settings, "texts", 32)
+
+
 @pytest.mark.parametrize(
     "place, deciding, others",
     [
@@ -71,6 +77,11 @@ def of_finetune(settings: Params) -> Path:
             of_finetune,
             ["finetune/trainer.py", "model/lora.py", "diffusion/encode.py"],
             ["evaluate/page.py", "report.py"],
+        ),
+        (
+            of_encoded,
+            ["diffusion/encode.py", "diffusion/int8.py", "finetune/encode.py"],
+            ["model/lora.py", "finetune/trainer.py", "finetune/buckets.py"],
         ),
     ],
 )

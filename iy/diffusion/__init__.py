@@ -1,6 +1,6 @@
 """The frozen text-to-image model: opened part by part from settings, and its encoders."""
 
-from iy.diffusion.base import POOLED, Base, Branch, Opening, TextEncoders, load_base
+from iy.diffusion.base import POOLED, Base, Branch, Opening, TextEncoders, load_base, load_text, load_vae
 from iy.diffusion.encode import (
     decode_latents,
     encode_images,
@@ -21,6 +21,8 @@ __all__ = [
     "encode_images",
     "encode_text",
     "load_base",
+    "load_text",
+    "load_vae",
     "text_states",
     "to_pixels",
     "vae_decode",

@@ -138,30 +138,46 @@ def load_base(base: params.Base, device: torch.device | str = "cpu", opening: Op
     mean, std = normalisation(base.vision, opening)
     if taken := {"vision", POOLED} & set(base.text):
         raise UserError(f"base.text: {sorted(taken)[0]!r} is not free as a branch's name")
+    text = load_text(base, device, opening)
+    return Base(
+        unet=open_model(diffusers, base.unet, "unet", dtype, device, opening),
+        vae=load_vae(base, device, opening),
+        scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls, opening),
+        vision=open_model(transformers, base.vision, "vision", dtype, device, opening),
+        image_mean=mean,
+        image_std=std,
+        text=text,
+        image_size=base.image_size,
+        dtype=dtype,
+        settings=base,
+    )
+
+
+def load_vae(base: params.Base, device: torch.device | str = "cpu", opening: Opening | None = None) -> Any:
+    """The autoencoder alone."""
+    import diffusers
+
+    return open_model(diffusers, base.vae, "vae", getattr(torch, base.dtype), device, opening or Opening())
+
+
+def load_text(base: params.Base, device: torch.device | str = "cpu", opening: Opening | None = None) -> TextEncoders:
+    """The text encoders alone."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    dtype, how = getattr(torch, base.dtype), opening or Opening()
 
     def encoder(part: params.TextEncoder, key: str) -> tuple[Any, nn.Module]:
         return (
-            open_part(transformers, part, f"{key}.tokenizer", part.tokenizer, opening),
-            open_model(transformers, part, key, dtype, device, opening, part.int8),
+            open_part(transformers, part, f"{key}.tokenizer", part.tokenizer, how),
+            open_model(transformers, part, key, dtype, device, how, part.int8),
         )
 
     def branch(name: str, part: params.TextBranch) -> Branch:
         second = part.second and Branch(*encoder(part.second, f"text.{name}.second"), part.max_length, own=False)
         return Branch(*encoder(part, f"text.{name}"), part.max_length, part.own, second)
 
-    text = {name: branch(name, part) for name, part in base.text.items()}
-    return Base(
-        unet=open_model(diffusers, base.unet, "unet", dtype, device, opening),
-        vae=open_model(diffusers, base.vae, "vae", dtype, device, opening),
-        scheduler=open_part(diffusers, base.scheduler, "scheduler", base.scheduler.cls, opening),
-        vision=open_model(transformers, base.vision, "vision", dtype, device, opening),
-        image_mean=mean,
-        image_std=std,
-        text=TextEncoders(text).eval(),
-        image_size=base.image_size,
-        dtype=dtype,
-        settings=base,
-    )
+    return TextEncoders({name: branch(name, part) for name, part in base.text.items()}).eval()
 
 
 def open_model(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from iy import erased, project
-from iy.erasure import decisions, runs, versions
+from iy.erasure import decisions, encoded, runs, versions
 from iy.erasure.find import Found, find
 from iy.errors import UserError
 from iy.names import clean
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 JOURNAL = Path(".iy", "erasing.json")
-# Copies of reports; what was fetched, and unfinished stages; captions that language models wrote.
-KEPT = ("reports", "resume", "answers")
+# Copies of reports; what was fetched, and unfinished stages; captions that language models wrote; what is trained on.
+KEPT = ("reports", "resume", "answers", "encoded")
 
 
 LEFT = (
@@ -97,6 +97,8 @@ def steps(found: Found) -> Iterator[Step]:
     for profile in found.profiles:
         for folder in (Path("data", profile), Path("reports", profile)):
             yield Step(f"{folder}: removed, `iy run` makes it again", lambda folder=folder: clear(folder))
+    for url in encoded.places():
+        yield Step(f"{url}: what training had encoded, removed", lambda url=url: encoded.remove(url))
     for folder in kept():
         yield Step(f"{folder}: removed", lambda folder=folder: clear(folder))
 

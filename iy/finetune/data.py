@@ -1,43 +1,91 @@
-"""From record rows to training examples: which photos and pairs a stage uses, and their encoding, once.
+"""From record rows to training examples: which photos and pairs a stage uses, and where they are encoded.
 
 Real examples (stages 1 and 3): the paper conditions on the face crop of the very photo to be drawn. `reference_other`
 conditions a share of them on another photo of the same person instead (our choice): copying then does not pay.
 Pairs (stages 2 and 4): a real photo is the reference, the synthetic picture of the same person the target.
+
+Tables are read some rows at a time, and of each row a few numbers stay: a million photos are no more than tens of
+megabytes.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
-from rich.progress import track
 
-from iy import params, records, storage
-from iy.diffusion import Base, encode_images, encode_text, to_pixels
+from iy import params, records
+from iy.diffusion import Base
 from iy.errors import UserError
-from iy.faces.crop import reference_crop
-from iy.finetune.examples import Examples, Texts
-from iy.model.vision import resize
+from iy.finetune import store
+from iy.finetune.encode import Encoder, Wanted
+from iy.finetune.examples import Examples, Shapes
+from iy.finetune.store import ROWS, Store
+from iy.finetune.stored import Others, StoredTensors, StoredTexts
 from iy.params import Params
 
-ENCODE = 16  # images or captions encoded at once
 ACCEPTED = pc.field("verdict") == records.ACCEPTED
-PAIR_COLUMNS = ["reference", "caption", "shard", "offset", "length", "verdict"]  # read, and the rest left on disk
-PHOTO_COLUMNS = ["id", "person", "split", "caption", "box", "landmarks", "shard", "offset", "length", "verdict"]
+PLACE = ["shard", "offset", "length"]
+PAIR_COLUMNS = ["id", "reference", "caption", *PLACE, "verdict"]  # read, and the rest left on disk
+PHOTO_COLUMNS = ["id", "person", "split", "caption", "box", "landmarks", *PLACE, "verdict"]
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
+class Photos:
+    """The accepted photos (M), in their table's order: keys of their ids, a number for each one's person, and whether
+    they are of the train split."""
+
+    table: Path
+    ids: np.ndarray
+    person: np.ndarray
+    train: np.ndarray
+
+    order: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.order = np.argsort(self.ids, kind="stable")
+
+    def numbers(self, ids: np.ndarray) -> np.ndarray:
+        """Which photos have these ids (keys), -1 where none has."""
+        if not len(self.ids):
+            return np.full(len(ids), -1)
+        places = np.minimum(np.searchsorted(self.ids, ids, sorter=self.order), len(self.ids) - 1)
+        found = self.order[places]
+        return np.where(self.ids[found] == ids, found, -1)
+
+
+@dataclass(slots=True)
 class Source:
-    """One example before encoding. `target` reads uint8 (H, W, 3); `box` is the face on it in pixels, or None."""
+    """The rows of a table that a set of examples is made of; `folder` holds their images. `kept`: which of those that
+    fulfil `where`, None for all."""
 
-    target: Callable[[], np.ndarray]
-    caption: str
-    reference: str  # photo id
-    box: list[float] | None
+    table: Path
+    schema: pa.Schema
+    columns: list[str]
+    where: pc.Expression
+    folder: Path
+    kept: np.ndarray | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        several = records.batches(self.table, self.schema, self.columns, where=self.where)
+        rows = chain.from_iterable(several)
+        if self.kept is None:
+            return rows
+        return (row for row, kept in zip(rows, self.kept, strict=True) if kept)
+
+    @property
+    def photographed(self) -> bool:
+        """Whether the targets are photos, which show a face in a known place."""
+        return self.schema is records.PHOTO
+
+    def captions(self) -> Iterator[str]:
+        return (row["caption"] or "" for row in self)
 
 
 def photo_table(settings: Params) -> Path:
@@ -60,27 +108,37 @@ def load_examples(
 ) -> tuple[Examples, Examples | None]:
     """Examples of the stage, and of the validation people's real photos (None without any), encoded by `base`.
 
-    size: the vision tower's image size. Validation is on real photos in every stage, so that stages compare.
+    size: the vision tower's image size. Validation is on real photos in every stage, and on squares, so that stages
+    compare.
     """
-    photos = {row["id"]: row for row in records.read(photo_table(settings), records.PHOTO, PHOTO_COLUMNS, ACCEPTED)}
-    path = list(tables(settings, stage).values())[-1]
+    photos, path = read_photos(photo_table(settings)), list(tables(settings, stage).values())[-1]
     if stage.data == "real":
-        rows = records.read(path, records.PHOTO, PHOTO_COLUMNS, records.usable("train"))
-        sources = [real_source(settings, row) for row in rows]
+        source = Source(path, records.PHOTO, PHOTO_COLUMNS, records.usable("train"), settings.photos_dir)
     else:
-        rows = records.read(path, records.PAIR, PAIR_COLUMNS, ACCEPTED)
-        train = {key for key, row in photos.items() if row["split"] == "train"}
-        sources = [pair_source(settings, row) for row in rows if row["reference"] in train]
-    if not sources:
+        source = Source(path, records.PAIR, PAIR_COLUMNS, ACCEPTED, settings.data_dir("synpairs"))
+        shown = photos.numbers(store.keys(store.key(row["reference"]) for row in source))
+        source.kept = (shown >= 0) & photos.train[shown] if len(photos.ids) else np.zeros(len(shown), bool)
+    encoder = Encoder(settings, base, size)
+    train = load(settings, encoder, photos, source, settings.finetune.buckets, "examples")
+    if train is None:
         raise UserError(
             f"{path} holds nothing to train on{why_not(path)}: add photos, or relax the settings of the "
             "stage that wrote it"
         )
-    held = [real_source(settings, row) for row in photos.values() if row["split"] == "validation"]
-    return (
-        encode(settings, sources, photos, base, size, f"encoding {len(sources)} examples"),
-        encode(settings, held, photos, base, size, "encoding validation") if held else None,
+    validation = Source(
+        photo_table(settings), records.PHOTO, PHOTO_COLUMNS, records.usable("validation"), settings.photos_dir
     )
+    return train, load(settings, encoder, photos, validation, None, "validation")
+
+
+def read_photos(table: Path) -> Photos:
+    ids, person, train = [], [], []
+    columns = ["id", "person", "split", "verdict"]
+    for row in chain.from_iterable(records.batches(table, records.PHOTO, columns, where=ACCEPTED)):
+        ids.append(store.key(row["id"]))
+        person.append(int.from_bytes(store.key(row["person"])[:8], "big", signed=True))
+        train.append(row["split"] == "train")
+    return Photos(table, store.keys(ids), np.array(person, np.int64), np.array(train, bool))
 
 
 def why_not(path: Path) -> str:
@@ -90,96 +148,87 @@ def why_not(path: Path) -> str:
     return f" (rejected: {sum(reasons.values())}, most often for {reasons.most_common(1)[0][0]!r})" if reasons else ""
 
 
-def real_source(settings: Params, row: dict) -> Source:
-    return Source(
-        target=lambda: storage.read_image(settings.photos_dir, row),
-        caption=row["caption"] or "",
-        reference=row["id"],
-        box=row["box"],
-    )
-
-
-def pair_source(settings: Params, row: dict) -> Source:
-    return Source(
-        target=lambda: storage.read_image(settings.data_dir("synpairs"), row),
-        caption=row["caption"] or "",
-        reference=row["reference"],
-        box=None,
-    )
-
-
-def encode(
-    settings: Params, sources: list[Source], photos: dict[str, dict], base: Base, size: int, title: str
-) -> Examples:
-    """Targets to latents, captions to text states, references (and other photos of their people) to face crops."""
-    people = {photos[source.reference]["person"] for source in sources}
-    shown = [row for row in photos.values() if row["person"] in people]
-    crops = torch.stack([reference_pixels(settings, row, size) for row in shown])
-    place = {row["id"]: i for i, row in enumerate(shown)}
-    references = np.array([place[source.reference] for source in sources])
-    captions = sorted({source.caption for source in sources} | {""}, key=lambda text: (len(text), text))
-    row = {caption: i for i, caption in enumerate(captions)}
-    latents, boxes = encode_targets(sources, base, title)
+def load(
+    settings: Params, encoder: Encoder, photos: Photos, source: Source, buckets: params.Buckets | None, title: str
+) -> Examples | None:
+    """The examples of a source; None where it has no rows."""
+    name = "id" if source.photographed else "reference"
+    reference = photos.numbers(store.keys(store.key(row[name]) for row in source))
+    if not len(reference):
+        return None
+    if (reference < 0).any():
+        raise UserError(
+            f"{source.table} has photos that {photos.table} has not accepted: run the stages that write them again"
+        )
+    targets, latents = encoder.encode(wanted_targets(settings, source, len(reference), buckets), f"{title}: pictures")
+    texts, captions, empty = load_captions(settings, encoder, source, f"{title}: captions")
+    crops, shown = load_crops(settings, encoder, photos, reference, f"{title}: references")
+    sizes = targets.figures("sizes", latents)
     return Examples(
-        latents,
-        encode_captions(captions, base),
-        np.array([row[source.caption] for source in sources]),
-        row[""],
-        crops,
-        references,
-        other_photos(sources, references, shown),
-        boxes,
+        StoredTensors(targets, "latents", latents, encoder.base.latent_shape),
+        StoredTexts(texts),
+        captions,
+        empty,
+        StoredTensors(crops, "crop", shown, (3, encoder.size, encoder.size)),
+        reference,
+        Others(photos.person, reference, source.photographed),
+        targets.figures("box", latents),
+        sizes,
+        None if buckets is None else Shapes(sizes[:, 4] * 2**16 + sizes[:, 5], settings.finetune.training.batch),
     )
 
 
-def other_photos(sources: list[Source], references: np.ndarray, shown: list[dict]) -> list[np.ndarray]:
-    """Per example the rows of `shown` with the same person elsewhere; none for pairs: their reference is no copy."""
-    same: dict[str, list[int]] = {}
-    for i, row in enumerate(shown):
-        same.setdefault(row["person"], []).append(i)
-    return [
-        np.array([i for i in same[shown[reference]["person"]] if i != reference and source.box is not None], int)
-        for source, reference in zip(sources, references, strict=True)
-    ]
+def wanted_targets(settings: Params, source: Source, count: int, buckets: params.Buckets | None) -> Wanted:
+    """The pictures of a source, `count` in number."""
+    alone = settings.finetune.encoding == "alone" or buckets is not None
+    rest = count - count % ROWS
+    shape = None if buckets is None else buckets.model_dump()
+    where = {"folder": str(source.folder), "buckets": buckets is not None}
+
+    def items() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(source):
+            together = 1 if alone else ROWS if number < rest else count - rest
+            seen = {name: row[name] for name in PLACE} | {"box": row.get("box"), "together": together}
+            yield where | seen | {"id": row["id"]}
+
+    keys = (store.key(shape, one["id"], one["length"], one["box"], one["together"]) for one in items())
+    return Wanted("latents", store.keys(keys), items)
 
 
-def reference_pixels(settings: Params, row: dict, size: int) -> torch.Tensor:
-    """The face of a photo as uint8 (3, size, size), made exactly as a reference is when drawing."""
-    crop = reference_crop(settings, settings.photos_dir, row)
-    return ((resize(to_pixels([crop]), size)[0] + 1) * 127.5).round().to(torch.uint8)
+def load_captions(settings: Params, encoder: Encoder, source: Source, title: str) -> tuple[Store, np.ndarray, int]:
+    """The store of the captions, each row's number in it, and that of the empty one."""
+    if settings.finetune.encoding == "alone":
+
+        def items() -> Iterator[dict[str, Any]]:
+            return ({"caption": one, "together": 1} for one in chain(source.captions(), [""]))
+
+        keys = store.keys(store.key(one["caption"]) for one in items())
+        found, numbers = encoder.encode(Wanted("texts", keys, items), title)
+        return found, numbers[:-1], int(numbers[-1])
+    captions = sorted({*source.captions(), ""}, key=lambda text: (len(text), text))  # of like length: padded least
+    batches = [captions[start : start + ROWS] for start in range(0, len(captions), ROWS)]
+    keys = store.keys(store.key(one, batch) for batch in batches for one in batch)
+    wanted = Wanted("texts", keys, lambda: ({"caption": one, "together": ROWS} for one in captions))
+    found, numbers = encoder.encode(wanted, title)
+    place = dict(zip(captions, numbers.tolist(), strict=True))
+    return found, np.array([place[one] for one in source.captions()]), place[""]
 
 
-def encode_targets(sources: list[Source], base: Base, title: str) -> tuple[torch.Tensor, np.ndarray]:
-    """Latents (N, C, h, w), the posterior's mode, and face boxes (N, 4) in latent cells, NaN where unknown."""
-    latents, boxes = [], []
-    for first in track(range(0, len(sources), ENCODE), title):
-        part = sources[first : first + ENCODE]
-        squares = [square(source.target(), source.box, base.image_size) for source in part]
-        latents.append(encode_images(base, to_pixels([image for image, _ in squares])).float().cpu())
-        boxes += [box / base.image_size * latents[-1].shape[-1] for _, box in squares]
-    return torch.cat(latents), np.array(boxes, np.float32)
+def load_crops(
+    settings: Params, encoder: Encoder, photos: Photos, reference: np.ndarray, title: str
+) -> tuple[Store, np.ndarray]:
+    """The store of the faces of all photos of the people that are references, and each photo's number in it (M,), -1
+    for other people's."""
+    shown = np.isin(photos.person, np.unique(photos.person[reference]))
+    source = Source(photos.table, records.PHOTO, PHOTO_COLUMNS, ACCEPTED, settings.photos_dir, shown)
 
+    def items() -> Iterator[dict[str, Any]]:
+        for row in source:
+            seen = {name: row[name] for name in (*PLACE, "id", "box", "landmarks")}
+            yield seen | {"folder": str(source.folder), "together": ROWS}
 
-def square(image: np.ndarray, box: list[float] | None, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest square of a photo, its face as near the middle as it goes, resized; and the box on it, in pixels."""
-    import cv2
-
-    height, width = image.shape[:2]
-    side = min(height, width)
-    face = np.full(4, np.nan) if box is None else np.array(box, np.float64)
-    centre = np.array([width, height]) / 2 if box is None else (face[:2] + face[2:]) / 2
-    left, top = np.clip(np.round(centre - side / 2), 0, [width - side, height - side]).astype(int)
-    cut = image[top : top + side, left : left + side]
-    if side != size:
-        cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
-    return cut, (face - [left, top, left, top]) * size / side
-
-
-def encode_captions(captions: list[str], base: Base) -> Texts:
-    """States of every caption without padding, on the CPU; captions of like length together pad least."""
-    rows: dict[str, list[torch.Tensor]] = {}
-    for first in range(0, len(captions), ENCODE):
-        for name, (hidden, mask) in encode_text(base, captions[first : first + ENCODE]).items():
-            kept = [states[: int(real.sum())].cpu().clone() for states, real in zip(hidden, mask, strict=True)]
-            rows.setdefault(name, []).extend(kept)
-    return Texts(rows)
+    keys = store.keys(store.key(one["id"], one["length"], one["box"], one["landmarks"]) for one in items())
+    found, numbers = encoder.encode(Wanted("crops", keys, items), title)
+    every = np.full(len(photos.ids), -1)
+    every[shown] = numbers
+    return found, every

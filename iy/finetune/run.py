@@ -22,7 +22,12 @@ from iy.storage import file_sha256, folder_sha256, sha256, write_json
 from iy.tracking import UNTRACKED, StageRun
 
 STAGE_SECTIONS = ("base", "model", "seed")
-WITHOUT_EFFECT = {"checkpoint_every", "stages"}  # finetune keys that do not change this stage's result
+WITHOUT_EFFECT = {
+    "checkpoint_every",
+    "prefetch",
+    "store",
+    "stages",
+}  # finetune keys that do not change this stage's result
 
 
 def run(settings: Params, stage: StageNumber, tracked: StageRun = UNTRACKED) -> None:

@@ -23,6 +23,7 @@ from iy.errors import UserError
 from iy.finetune import identity
 from iy.finetune.checkpoint import load_checkpoint, save_checkpoint
 from iy.finetune.examples import Batch, Examples, choose_references, random, rows_at
+from iy.finetune.loader import Loader
 from iy.finetune.loss import snr_weight, target, weighted_mse
 from iy.finetune.progress import Progress, until_signal
 from iy.model import Personaliser
@@ -80,6 +81,15 @@ class Trainer:
         self.ema.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, self.adamw())
         self.empty = examples.no_text()
+        self.batches = Loader(
+            examples,
+            training,
+            seed,
+            DRAWS,
+            stride=self.accelerator.num_processes,
+            ahead=settings.prefetch,
+            pinned=self.accelerator.device.type == "cuda",
+        )
         self.recogniser = self.open_recogniser()
         self.curves: Curves = {"loss": [], "validation_loss": []}
 
@@ -126,6 +136,7 @@ class Trainer:
                         f"interrupted after step {done} of {self.stage.steps}: run the same command again to continue"
                     )
                 progress.advance(loss)
+        self.batches.close()
         self.ema.copy_to(self.weights.values())
         return self.curves
 
@@ -169,12 +180,9 @@ class Trainer:
     def batch_loss(self, step: int, part: int) -> torch.Tensor:
         """The loss of this process's rows of batch `part` of `step`, conditions dropped at random."""
         settings, count = self.settings, self.accelerator.num_processes
-        block = (step * settings.accumulate + part) * count + self.accelerator.process_index
-        chosen = rows_at(self.seed, block * settings.batch, settings.batch, len(self.examples))
-        rng = random(self.seed, DRAWS, block)
-        torch.manual_seed(int(rng.integers(2**62)))  # whatever in the model draws numbers follows the step too
-        references = choose_references(self.examples, chosen, settings.reference_other, rng)
-        batch = self.move(self.examples.batch(chosen, references, settings.face_weight))
+        drawn, seed, rng = self.batches((step * settings.accumulate + part) * count + self.accelerator.process_index)
+        torch.manual_seed(seed)  # whatever in the model draws numbers follows the step too
+        batch = self.move(drawn)
         t = torch.from_numpy(rng.integers(0, self.scheduler.config.num_train_timesteps, settings.batch))
         edges = np.cumsum([settings.drop_text, settings.drop_image, settings.drop_both])
         kind = torch.from_numpy(np.searchsorted(edges, rng.random(settings.batch), "right"))
@@ -189,7 +197,7 @@ class Trainer:
         t, noise = t.to(device), noise.to(device, batch.latents.dtype)
         text = without_text(batch.text, self.move_text(batch.latents.dtype), self.model.own, no_text.to(device))
         noised = self.scheduler.add_noise(batch.latents, noise, t)
-        prediction = self.wrapped(noised, t, text, batch.references, ~no_image.to(device)[:, None])
+        prediction = self.wrapped(noised, t, text, batch.references, ~no_image.to(device)[:, None], batch.sizes)
         error = weighted_mse(
             prediction,
             target(self.scheduler, batch.latents, noise, t),
@@ -232,7 +240,7 @@ class Trainer:
 
     def validation_loss(self, examples: Examples, k: int) -> float:
         count = self.settings.batch
-        chosen = rows_at(self.seed, k * count, count, len(examples))
+        chosen = rows_at(self.seed, k * count, count, examples.order)
         rng = random(self.seed, VALIDATION, k)
         references = choose_references(examples, chosen, 1.0, rng)
         batch = self.move(examples.batch(chosen, references, self.settings.face_weight))

@@ -33,7 +33,9 @@ class Context:
     None when all are. `present[branch]` is (B, 1, 1), 0 for images that do not have the branch, or None when all do.
     `strength[branch]`: run-time weight besides α, 1 where not named. `places[branch][S]`: for branches that not every
     position may read, mask (B, 1, S, L) and presence (B, S, 1) at a layer of S positions; they stand in for the above.
-    `pooled` (B, D): what a U-Net with added conditions (SDXL's) takes of the text besides, or None.
+    `pooled` (B, D): what a U-Net with added conditions (SDXL's) takes of the text besides, or None. `sizes` (B or 1,
+    6): its others, height and width of the original picture, top and left of the cut, height and width aimed at, in
+    pixels; None: of a whole picture of the size that is drawn.
     """
 
     layers: list[KeysValues]
@@ -42,6 +44,7 @@ class Context:
     strength: dict[str, float] = field(default_factory=dict)
     places: dict[str, dict[int, Place]] = field(default_factory=dict)
     pooled: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
 
     def mask(self, branch: str, positions: int) -> torch.Tensor | None:
         return self.places[branch][positions][0] if branch in self.places else self.masks[branch]
@@ -64,6 +67,7 @@ class Context:
             self.strength,
             places,
             None if self.pooled is None else change(self.pooled),
+            self.sizes if self.sizes is None or len(self.sizes) == 1 else change(self.sizes),
         )
 
 

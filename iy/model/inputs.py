@@ -210,6 +210,27 @@ def start_latents(image: Any, count: int, shape: Sequence[int]) -> torch.Tensor 
     return image.expand(count, *shape)
 
 
+def sizes(
+    original: tuple[int, int] | None,
+    corner: tuple[int, int] | None,
+    target: tuple[int, int] | None,
+    drawn: tuple[int, int],
+    taken: bool,
+) -> torch.Tensor | None:
+    """SDXL's conditions (1, 6), see `attention.Context.sizes`; None where nothing is asked.
+
+    drawn: height and width of the picture, which stand for what is None; taken: whether the U-Net takes them.
+    """
+    asked = {"original_size": original, "crops_coords_top_left": corner, "target_size": target}
+    given = {name: pair for name, pair in asked.items() if pair is not None}
+    for name, pair in given.items():
+        if not taken:
+            raise UserError(f"{name}: this U-Net takes no sizes, as SDXL's does: leave it out")
+        if len(pair) != 2 or not all(isinstance(value, int) and value >= 0 for value in pair):
+            raise UserError(f"{name}: give two whole numbers of pixels, not {pair!r}")
+    return torch.tensor([[*(original or drawn), *(corner or (0, 0)), *(target or drawn)]]) if given else None
+
+
 def generators(
     seeds: Sequence[int] | None, generator: torch.Generator | Sequence[torch.Generator] | None, count: int
 ) -> torch.Generator | list[torch.Generator] | None:

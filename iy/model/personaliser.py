@@ -134,15 +134,22 @@ class Personaliser(nn.Module):
     def denoise(self, latents: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         """The U-Net's prediction (noise or v, as the scheduler says) for latents (B, 4, h, w) at timesteps t."""
         return self.unet(
-            latents, t, encoder_hidden_states=context, added_cond_kwargs=self.added(latents, context.pooled)
+            latents,
+            t,
+            encoder_hidden_states=context,
+            added_cond_kwargs=self.added(latents, context.pooled, context.sizes),
         ).sample
 
-    def added(self, latents: torch.Tensor, pooled: torch.Tensor | None) -> dict[str, torch.Tensor] | None:
-        """SDXL's conditions besides the tokens: the pooled text, and original size, crop and target size in pixels."""
+    def added(
+        self, latents: torch.Tensor, pooled: torch.Tensor | None, sizes: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor] | None:
+        """SDXL's conditions besides the tokens: the pooled text, and `Context.sizes`."""
         if pooled is None:
             return None
-        height, width = (side * self.scale for side in latents.shape[2:])
-        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=pooled.dtype, device=pooled.device)
+        if sizes is None:
+            height, width = (side * self.scale for side in latents.shape[2:])
+            sizes = torch.tensor([[height, width, 0, 0, height, width]])
+        sizes = sizes.to(pooled.device, pooled.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
 
     def forward(
@@ -152,14 +159,20 @@ class Personaliser(nn.Module):
         text: Tokens,
         references: torch.Tensor | None = None,
         reference_mask: torch.Tensor | None = None,
+        sizes: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """One training or inference step with gradients to all that is trainable; shapes as in `context`."""
+        """One training or inference step with gradients to all that is trainable; shapes as in `context`.
+
+        sizes (B, 6): see `Context.sizes`; a U-Net that takes none ignores them.
+        """
         if (references is None) != (reference_mask is None):
             raise UserError("give references together with reference_mask, or neither")
         vision = None
         if references is not None and reference_mask is not None:
             vision = self.vision_tokens(references, reference_mask)
-        return self.denoise(latents, t, self.context(text, vision))
+        context = self.context(text, vision)
+        context.sizes = sizes
+        return self.denoise(latents, t, context)
 
 
 def share(network: Network) -> Network:

@@ -86,6 +86,9 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         prompt_embeds: Tokens | None = None,
         negative_prompt_embeds: Tokens | None = None,
         reference_embeds: Vision | None = None,
+        original_size: tuple[int, int] | None = None,
+        crops_coords_top_left: tuple[int, int] | None = None,
+        target_size: tuple[int, int] | None = None,
         cross_attention_kwargs: Mapping[str, Any] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -104,6 +107,8 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         belongs, a box in shares of the picture or a mask each; see `inputs.regions`.
         prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the texts; reference_embeds: from
         `encode_reference`, in place of the pictures. One row each per prompt.
+        original_size, crops_coords_top_left, target_size: what SDXL is told of the picture, (height, width) or (top,
+        left) in pixels; None: a whole picture of the size that is drawn.
         cross_attention_kwargs: {"scale": 0.7} draws with the loaded LoRAs at that share of their strength.
         output_type: pil | np (B, H, W, 3 in [0, 1]) | pt (B, 3, H, W in [0, 1]) | latent.
         callback_on_step_end(pipeline, step, timestep, {"latents": …}) may return changed latents; setting
@@ -135,8 +140,9 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         else:
             faces = inputs.seen(reference_embeds, prompts, reference, person_strength, regions)
         words, blank, faces = (repeat(part, num_images_per_prompt) for part in (words, blank, faces))
+        sizes = inputs.sizes(original_size, crops_coords_top_left, target_size, (height, width), self.model.pooled)
         guided = partial(
-            self.guide_at, (words, blank, faces), identity_guidance_scale, guidance_rescale, branch_strength
+            self.guide_at, (words, blank, faces), identity_guidance_scale, guidance_rescale, branch_strength, sizes
         )
         timesteps = self.schedule(num_inference_steps, 1.0 if image is None else strength)
         noise = self.noise(count, height, width, draws, latents)
@@ -168,10 +174,13 @@ class ImagineYourselfPipeline(Loading, Loras, Encoding, Memory, DiffusionPipelin
         identity: float | None,
         rescale: float,
         strength: dict[str, float] | None,
+        sizes: torch.Tensor | None,
         guidance: float,
     ) -> Guide:
         guidance = max(1.0, guidance)
-        return self.guide(*rows, guidance, guidance if identity is None else identity, rescale, strength)
+        guide = self.guide(*rows, guidance, guidance if identity is None else identity, rescale, strength)
+        guide.context.sizes = sizes
+        return guide
 
     def guide(
         self,
