@@ -268,6 +268,34 @@ class Buckets(Section):
     resolutions: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 
 
+class Parallel(Section):
+    """Processes that train one model together; the losses are those of one process.
+
+    processes: how many this machine starts. accelerate: a file that `accelerate config` wrote, which then says how many
+    and on which machines. sharding: none (each holds the whole model) or fsdp (each holds its part of every weight).
+    """
+
+    processes: PositiveInt
+    accelerate: str | None
+    sharding: Literal["none", "fsdp"]
+
+
+class Savings(Section):
+    """Ways to train what would not fit, or would wait; see `iy.finetune.savings`.
+
+    frozen: how the linear layers of the frozen U-Net are kept; none: as base.dtype says. average: where the averaged
+    weights are. fetch_every: steps after which the losses are read from the device.
+    """
+
+    checkpointing: bool
+    compile: bool
+    optimizer: Literal["adamw", "adamw8bit"]
+    weights: Literal["float32", "bfloat16"]
+    frozen: Literal["none", "int8", "fp8"]
+    average: Literal["device", "cpu"]
+    fetch_every: PositiveInt
+
+
 class Finetune(Section):
     """encoding: how many pictures and captions are encoded at once; see `iy.finetune.encode`. prefetch: batches that
     are made while others are trained on. store: s3://bucket/folder, where machines share what is encoded."""
@@ -279,6 +307,8 @@ class Finetune(Section):
     encoding: Literal["batches", "alone"]
     store: str | None
     buckets: Buckets | None
+    parallel: Parallel
+    savings: Savings
     training: Training
     stages: dict[StageNumber, Finetuning]
 

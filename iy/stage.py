@@ -7,33 +7,42 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from iy.errors import Unreachable, UserError
 from iy.process import die_with_parent, set_environment
+
+if TYPE_CHECKING:
+    from iy.params import Params
 
 ENDING = "IY_ENDING"  # environment variable: the file in which a stage leaves the reason why it failed
 UNREACHABLE = 75  # exit code, sysexits' EX_TEMPFAIL: the same may work later
 
 
-def main(stage: str, **options: Sequence[str]) -> None:
+Launch = Callable[["Params", list[str]], bool]
+
+
+def main(stage: str, launch: Launch | None = None, **options: Sequence[str]) -> None:
     """Run `iy.<stage>.run.run` for the profile in params.yaml, with its run in MLflow.
 
-    options: names as on the command line, each with its choices. What is heavy is imported within: Ctrl-C during the
-    imports is one line too.
+    launch: called before anything else with the settings and the command line's words; True: the stage was run in
+    processes that it started. options: names as on the command line, each with its choices. What is heavy is imported
+    within: Ctrl-C during the imports is one line too.
     """
     parser = argparse.ArgumentParser(prog=f"python -m iy.{stage}")
     for name, choices in options.items():
         parser.add_argument(name, choices=choices, required=True)
     chosen = vars(parser.parse_args())
-    attend(lambda: work(stage, chosen))
+    attend(lambda: work(stage, chosen, launch))
 
 
-def work(stage: str, chosen: dict[str, str]) -> None:
+def work(stage: str, chosen: dict[str, str], launch: Launch | None = None) -> None:
     """The run is opened before anything is loaded: a store that cannot be used is told before the long work."""
     from iy import params, tracking
 
     settings = params.load()
+    if launch and launch(settings, sys.argv[1:]):
+        return
     if os.environ.get("RANK", "0") != "0":  # under `accelerate launch` the first of the processes keeps the run
         importlib.import_module(f"iy.{stage}.run").run(settings, **chosen)
         return

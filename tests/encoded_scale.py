@@ -74,7 +74,7 @@ def run(settings: Params, count: int) -> dict[str, float]:
     examples, _ = data.load_examples(settings, settings.finetune.stages["1"], base, 8)
     assert len(examples) == count
     stored = (time.process_time() - start) / count
-    loader = Loader(examples, settings.finetune.training, 0, 2, stride=1, ahead=0, pinned=False)
+    loader = Loader(examples, settings.finetune.training, 0, 2, rows=slice(None), ahead=0, pinned=False)
     loader(0)
     start = time.process_time()
     for block in range(1, 1 + READ):

@@ -17,6 +17,7 @@ UNTRACKED_SETTINGS = {
     "finetune.checkpoint_every",
     "finetune.prefetch",
     "finetune.store",
+    "finetune.parallel",
 }  # profile: in every path
 
 

@@ -148,8 +148,8 @@ def test_rows_are_found_by_key_in_any_shard(tmp_path):
 def test_batches_made_ahead_are_those_made_in_time(tiny):
     train, _ = load(tiny)
     training = tiny.finetune.training
-    plain = Loader(train, training, 0, 2, stride=2, ahead=0, pinned=False)
-    ahead = Loader(train, training, 0, 2, stride=2, ahead=3, pinned=False)
+    plain = Loader(train, training, 0, 2, rows=slice(None), ahead=0, pinned=False)
+    ahead = Loader(train, training, 0, 2, rows=slice(None), ahead=3, pinned=False)
     for block in (0, 2, 4, 10, 12, 2):  # a resumed training begins anywhere
         one, other = plain(block), ahead(block)
         assert torch.equal(one.batch.latents, other.batch.latents) and one.seed == other.seed

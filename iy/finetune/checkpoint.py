@@ -14,7 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from iy.errors import one_line
+from iy.finetune.shards import read_whole
 from iy.storage import atomic_folder, write_json
+
+FILES, STATE, MOMENTS = ("weights", "ema", "optimizer"), "state.json", "optimizer."
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,12 @@ def save_checkpoint(
         save_file(cpu(weights), aside / "weights.safetensors")
         save_file(cpu({str(i): tensor for i, tensor in enumerate(ema)}), aside / "ema.safetensors")
         save_file(cpu(flat(optimizer)), aside / "optimizer.safetensors")
-        write_json(aside / "state.json", {"step": step, "ema_step": ema_step, "scaler": scaler, "curves": curves})
+        write_json(aside / STATE, {"step": step, "ema_step": ema_step, "scaler": scaler, "curves": curves})
+    remove_others(folder, step)
+
+
+def remove_others(folder: Path, step: int) -> None:
+    """Checkpoints of other steps than `step`, and whatever a killed process left of one."""
     for old in folder.glob("*step-*"):
         if old.name != f"step-{step:08d}":
             shutil.rmtree(old)
@@ -48,25 +56,43 @@ def load_checkpoint(
     folder: Path, *, weights: Mapping[str, torch.Tensor], ema: list[torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> dict | None:
     """Fill weights, averages and optimiser from the newest checkpoint and return its state.json; None without one."""
-    found = next((one for one in sorted(folder.glob("step-*"), reverse=True) if whole(one)), None)
+    found = newest(folder)
     if found is None:
         return None
+    stored = tensors_of(found)
     with torch.no_grad():
-        for tensors, name in ((weights, "weights"), ({str(i): x for i, x in enumerate(ema)}, "ema")):
-            stored = load_file(found / f"{name}.safetensors")
-            for key, tensor in tensors.items():
-                tensor.copy_(stored[key])
-    unflatten(optimizer, load_file(found / "optimizer.safetensors"))
-    return json.loads((found / "state.json").read_text())
+        for key, tensor in weights.items():
+            tensor.copy_(stored[f"weights.{key}"])
+        for index, tensor in enumerate(ema):
+            tensor.copy_(stored[f"ema.{index}"])
+    unflatten(optimizer, {key.removeprefix(MOMENTS): value for key, value in stored.items() if key.startswith(MOMENTS)})
+    return json.loads((found / STATE).read_text())
+
+
+def newest(folder: Path) -> Path | None:
+    return next((one for one in sorted(folder.glob("step-*"), reverse=True) if whole(one)), None)
+
+
+def tensors_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, whether one process wrote it or several their parts, named as in
+    `iy.finetune.shards`."""
+    if is_sharded(checkpoint):
+        return read_whole(checkpoint)
+    files = ((name, load_file(checkpoint / f"{name}.safetensors")) for name in FILES)
+    return {f"{name}.{key}": value for name, file in files for key, value in file.items()}
+
+
+def is_sharded(checkpoint: Path) -> bool:
+    return "shards" in json.loads((checkpoint / STATE).read_text())
 
 
 def whole(checkpoint: Path) -> bool:
     """Whether its files are as long as they say; a disk that failed or was full may have cut them. Training then goes
     on from before, to the same result."""
     try:
-        json.loads((checkpoint / "state.json").read_text())
-        for name in ("weights", "ema", "optimizer"):
-            with safe_open(checkpoint / f"{name}.safetensors", "pt"):
+        state = json.loads((checkpoint / STATE).read_text())
+        for name in state.get("shards", [f"{name}.safetensors" for name in FILES]):
+            with safe_open(checkpoint / name, "pt"):
                 pass
     except (OSError, ValueError, SafetensorError) as error:
         log.warning("%s cannot be read (%s): the training goes on from before it", checkpoint, one_line(error))
@@ -79,7 +105,7 @@ def cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def flat(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's moments and counts as `<parameter>.<name>`."""
+    """AdamW's moments and counts as `<parameter's number>.<name>`."""
     state = optimizer.state_dict()["state"]
     return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
 

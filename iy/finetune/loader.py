@@ -20,9 +20,8 @@ class Drawn(NamedTuple):
 class Loader:
     """Batch `block` follows from (seed, block) alone, whatever was asked for before.
 
-    purpose: keeps its random numbers apart from others of the same seed. stride: how far apart the blocks are that are
-    asked for, one after the other. ahead: how many are made before they are asked for. pinned: in memory that a GPU
-    copies from by itself.
+    purpose: keeps its random numbers apart from others of the same seed. rows: which of a batch are wanted. ahead: how
+    many are made before they are asked for. pinned: in memory that a GPU copies from by itself.
     """
 
     def __init__(
@@ -32,19 +31,19 @@ class Loader:
         seed: int,
         purpose: int,
         *,
-        stride: int,
+        rows: slice,
         ahead: int,
         pinned: bool,
     ):
         self.examples, self.settings, self.seed, self.purpose = examples, settings, seed, purpose
-        self.stride, self.ahead, self.pinned = stride, ahead, pinned
+        self.rows, self.ahead, self.pinned = rows, ahead, pinned
         self.thread = ThreadPoolExecutor(1, "batches") if ahead else None
         self.waiting: dict[int, Future[Drawn]] = {}
 
     def __call__(self, block: int) -> Drawn:
         if self.thread is None:
             return self.make(block)
-        wanted = range(block, block + (1 + self.ahead) * self.stride, self.stride)
+        wanted = range(block, block + 1 + self.ahead)
         for other in set(self.waiting).difference(wanted):
             self.waiting.pop(other).cancel()
         for one in wanted:
@@ -57,7 +56,7 @@ class Loader:
         seed = int(rng.integers(2**62))
         chosen = rows_at(self.seed, block * settings.batch, settings.batch, self.examples.order)
         references = choose_references(self.examples, chosen, settings.reference_other, rng)
-        batch = self.examples.batch(chosen, references, settings.face_weight)
+        batch = self.examples.batch(chosen[self.rows], references[self.rows], settings.face_weight)
         return Drawn(batch.pinned() if self.pinned else batch, seed, rng)
 
     def close(self) -> None:

@@ -34,10 +34,13 @@ class Progress:
         """Images per second so far."""
         return (self.done - self.first) * self.rows / max(time.monotonic() - self.began, 1e-9)
 
-    def advance(self, loss: float) -> None:
+    def advance(self, loss: float | None) -> None:
+        """One step more; None: nobody has read its loss."""
         self.done += 1
-        self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         self.bar.update(self.rows)
+        if loss is None:
+            return
+        self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         if self.shown and self.bar.disable and (self.done == self.steps or time.monotonic() - self.told > 10):
             self.told = time.monotonic()
             log.info("step %d of %d: loss %.4f, %.1f images/s", self.done, self.steps, loss, self.rate)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from accelerate import PartialState
@@ -24,17 +25,20 @@ from iy.tracking import UNTRACKED, StageRun
 STAGE_SECTIONS = ("base", "model", "seed")
 WITHOUT_EFFECT = {
     "checkpoint_every",
+    "parallel",
     "prefetch",
     "store",
     "stages",
 }  # finetune keys that do not change this stage's result
+
+PATIENCE = timedelta(days=2)  # of processes for the one among them that has more to encode
 
 
 def run(settings: Params, stage: StageNumber, tracked: StageRun = UNTRACKED) -> None:
     """models/<profile>/finetune<N> from stage N−1 (stage 1: from finetune.init)."""
     plan, number = settings.finetune.stages[stage], int(stage)
     device = choose_device(settings.device)
-    state = PartialState(cpu=device.type == "cpu")  # of several under `accelerate launch`
+    state = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)  # of several under `accelerate launch`
     paths = data.tables(settings, plan)
     for name, path in paths.items():
         tracked.log_dataset(name, path)
@@ -48,6 +52,7 @@ def run(settings: Params, stage: StageNumber, tracked: StageRun = UNTRACKED) -> 
     }
     examples, validation = data.load_examples(settings, plan, base, model.vision.image_size)
     base.text = TextEncoders({})  # captions are encoded: the text encoders' memory is free
+    base.unet, base.vision = model.unet, model.vision.tower  # whose weights may become parts of what they were
     trainer = Trainer(
         model,
         base.scheduler,
