@@ -11,6 +11,8 @@ import typer
 from iy.bench.commands import bench
 from iy.erasure.commands import erase, trace
 from iy.errors import UserError
+from iy.policy.commands import policy
+from iy.provenance.commands import provenance
 from iy.review.commands import review
 
 app = typer.Typer(
@@ -24,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 app.add_typer(review, name="review")
+app.add_typer(policy, name="policy")
 
 Profile = Annotated[
     str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")
@@ -142,6 +145,7 @@ def pull(
     print(f"{out}: {transfer.pull(place, out)} files; draw with `iy generate --bundle {out}/models/…`")
 
 
+app.command()(provenance)
 app.command()(trace)
 app.command()(erase)
 
