@@ -179,7 +179,7 @@ class Curate(Section):
     minimum_per_person: PositiveInt
     wrong_names: Literal["reject", "keep"]
     validation_people: PositiveInt
-    test_people: PositiveInt
+    test_people: Annotated[int, Field(ge=2)]
     classifiers: dict[str, Classifier]
     captioner: Literal["auto", "sidecar", "transformers"]
     caption_model: str | None

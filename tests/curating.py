@@ -13,7 +13,7 @@ def settings(**changes) -> params.Params:
     full["workers"]["map"] = "serial"
     full["photos"] |= changes.pop("photos", {})
     full["usage"] = changes.pop("usage", "research")
-    full["curate"] |= {"validation_people": 1, "test_people": 1} | changes
+    full["curate"] |= {"validation_people": 1, "test_people": 2} | changes
     return params.parse({"profile": "tried", **full}, "test")
 
 

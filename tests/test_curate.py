@@ -218,7 +218,11 @@ def people(count: int) -> list[dict]:
     return [row(f"{name}-{k}", person=f"p{name}", verdict=ACCEPTED) for name in range(count) for k in range(2)]
 
 
-@pytest.mark.parametrize(("count", "expected"), [(40, (4, 12)), (10, (1, 4)), (4, (1, 1))])
+def alone(first: int, last: int) -> list[dict]:
+    return [row(f"{name}-0", person=f"p{name}", verdict=ACCEPTED) for name in range(first, last)]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(40, (4, 12)), (10, (1, 4)), (5, (1, 2))])
 def test_splits_are_by_person_and_shrink_for_small_collections(count, expected, caplog, decided):
     caplog.set_level(logging.INFO)
     wanted = curate(validation_people=4, test_people=12)
@@ -233,9 +237,24 @@ def test_splits_are_by_person_and_shrink_for_small_collections(count, expected, 
         assert done != decided(people(count), lambda photos: split.split(photos, wanted, 1))
 
 
-def test_too_few_persons_is_one_clear_line(decided):
-    with pytest.raises(UserError, match="at least 4 are needed"):
-        decided(people(3), lambda photos: split.split(photos, curate(), 0))
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (people(4), "4 person.* at least 5 are needed .*add photos of 1 more person"),
+        ([*people(1), *alone(1, 9)], "1 person.* 2 or more usable"),
+    ],
+    ids=["persons", "photos of each"],
+)
+def test_what_evaluation_needs_is_asked_for_before_anything_is_trained(decided, rows, words):
+    with pytest.raises(UserError, match=words):
+        decided(rows, lambda photos: split.split(photos, curate(), 0))
+
+
+def test_somebody_with_a_single_photo_trains(decided):
+    rows = [*people(3), *alone(3, 9)]
+    done = decided(rows, lambda photos: split.split(photos, curate(), 0))
+    tested = Counter(one["person"] for one in done if one["split"] == "test")
+    assert len(tested) == 2 and set(tested.values()) == {2}
 
 
 @pytest.mark.parametrize(

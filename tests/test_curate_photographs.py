@@ -173,7 +173,7 @@ def test_photos_taken_and_curated_elsewhere_are_the_very_bytes_of_here(empty_pro
     """Portraits of the studio, and what the face models say of them."""
 
     def made(workers: params.Workers) -> dict[str, bytes]:
-        wanted = settings(photos={"people": 4, "per_person": 3}).model_copy(update={"workers": workers})
+        wanted = settings(photos={"people": 5, "per_person": 3}).model_copy(update={"workers": workers})
         take_photos(wanted)
         run(wanted)
         found = [path for place in ("data/tried", "reports/tried") for path in Path(place).rglob("*") if path.is_file()]

@@ -80,7 +80,7 @@ def quietly() -> Iterator[None]:
 
 def with_captioner(settings: params.Params, model: Path) -> params.Params:
     """Few photos are enough: nobody is held back for validation, everybody's single photo counts."""
-    few = {"minimum_per_person": 1, "validation_people": 1, "test_people": 1}
+    few = {"minimum_per_person": 1, "validation_people": 1, "test_people": 2}
     asked = {"captioner": "transformers", "caption_model": str(model), "caption_batch": CAPTION_BATCH}
     return settings.model_copy(update={"device": "cpu", "curate": settings.curate.model_copy(update=few | asked)})
 

@@ -55,8 +55,8 @@ def subjects(rows: Sequence[dict], count: int, seed: int) -> list[Subject]:
     names = sorted((name for name, photos in people.items() if len(photos) > 1), key=lambda name: order(seed, name))
     if len(names) < 2:
         raise UserError(
-            f"evaluate needs at least two test people with two photos each, found {len(names)}: add photos or "
-            "raise curate.test_people"
+            f"evaluate needs at least two test people with two photos each, found {len(names)}: add photos of more "
+            "persons, or raise curate.test_people"
         )
     chosen = []
     for name in sorted(names[:count]):
