@@ -14,7 +14,7 @@ from prefect.artifacts import (
 )
 from prefect.runtime import flow_run
 
-from flows import environment
+from flows import environment, reports
 from flows.place import Place
 from iy.tracking import local
 
@@ -102,7 +102,7 @@ def keep_report(stage: str, where: Place) -> Path | None:
     source = where.folder / "reports" / where.settings.profile / stage
     if not source.is_dir():
         return None
-    target = where.state / "reports" / str(flow_run.id) / stage
+    target = reports.folder(where.state) / str(flow_run.id) / stage
     shutil.copytree(source, target, dirs_exist_ok=True)
     return target
 
@@ -117,13 +117,13 @@ def address(path: Path, state: Path) -> str:
     """Served over HTTP under `make ui`, else the file itself."""
     services = environment.running()
     if services and "reports" in services:
-        return f"{services['reports']}/{path.relative_to(state / 'reports').as_posix()}"
+        return f"{services['reports']}/{path.relative_to(reports.folder(state)).as_posix()}"
     return path.as_uri()
 
 
 def summary(where: Place, pipeline: str, home: bool) -> dict[str, str]:
     """Where to look, as an artifact and as {name: place}. `home`: the outputs lie in the project too."""
-    kept = where.state / "reports" / pipeline
+    kept = reports.folder(where.state) / pipeline
     report = next(
         (path for stage in ("evaluate", "synpairs", "curate") if (path := kept / stage / "index.html").exists()), None
     )

@@ -96,6 +96,8 @@ def through_prefect(profile: str | None, changes: dict[str, Any], stage: str | N
             server.temporary()
         elif environment.shared_server():
             limit_training()
+        elif environment.services_file().exists():
+            server.attached()
     except Exception as error:
         # A server that does not start must not keep anyone from running: the graph is DVC's.
         return without_prefect(profile, changes, stage, force, error)
@@ -116,7 +118,7 @@ def followed(profile: str | None, changes: dict[str, Any], stage: str | None, fo
 
     quiet(temporary)
     unfinished.tell()
-    with tags(unfinished.tag()):
+    with tags(orphans.tag()):
         state = getattr(pipeline, stage or "pipeline")(
             profile=profile or place.DEFAULT, overrides=changes, force=force, return_state=True
         )

@@ -45,8 +45,8 @@ def expected(state: Path, profile: str, stages: list[str]) -> str:
     borrowed = [stage for stage in stages if stage not in here and stage in elsewhere]
     source = f"measured on {machine}" if len(borrowed) == len(stages) else f"{', '.join(borrowed)} on {machine}"
     label = f" ({source})" if borrowed else " (as last time here)" if here else ""
-    whole = f", about {about(sum(filter(None, times.values())))} in all" if all(times.values()) else ""
-    return f"{len(stages)} stages{whole}: {each}{label}; what has not changed is not run again"
+    whole = f", about {about(sum(filter(None, times.values())))} if all run" if all(times.values()) else ""
+    return f"{len(stages)} stages{whole}: {each}{label}; what has not changed is taken from an earlier run"
 
 
 def about(seconds: float | None) -> str:

@@ -5,6 +5,7 @@ that was given out again deceives nobody) is gone.
 """
 
 import os
+import socket
 
 import psutil
 
@@ -34,6 +35,20 @@ def started(process: int) -> str | None:
         return str(psutil.Process(process).create_time())
     except psutil.Error:
         return None
+
+
+def tag() -> str:
+    """`process 12034 of lab3, begun 815533`: the number, the machine, and the start in a form that only compares."""
+    return f"process {os.getpid()} of {socket.gethostname()}, begun {started(os.getpid())}"
+
+
+def ended(tag: str) -> bool:
+    """Whether `tag` names a process of this machine that is gone."""
+    word, _, rest = tag.partition(" ")
+    process, _, rest = rest.partition(" of ")
+    machine, _, begun = rest.partition(", begun ")
+    known = word == "process" and process.isdecimal() and machine == socket.gethostname()
+    return known and started(int(process)) != begun
 
 
 def found() -> list[psutil.Process]:

@@ -13,7 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import artifacts, durations, experiment, graph, orphans, review
+from flows import artifacts, durations, experiment, graph, orphans, reports, review
 from flows.place import DEFAULT, Place, called, place
 from flows.stage import repro
 from iy import params
@@ -82,7 +82,7 @@ def follow(target: str | None, profile: str | None, photos: str, overrides: dict
     orphans.sweep(log.warning)
     try:
         changes = stated({**(own_photos(photos) if photos else {}), **overrides})
-        with place(profile, changes, log.info) as where:
+        with place(profile, changes, log.info) as where, reports.noting(where.state, run_id(), what()):
             failed = run_stages(where, target, force)
             if failed:
                 raise Stopped(failed.message)

@@ -2,17 +2,20 @@
 
 import atexit
 import contextlib
+import json
 import os
 import sys
 import threading
+import time
 from typing import NoReturn
 
-from flows import environment, locks, process, services
+from flows import environment, locks, orphans, process, services
 from flows.services import HOST
 from iy import project
 from iy.errors import UserError
 
 LEAVING = threading.Event()
+CLOSED = "error: `make ui`, whose Prefect server this run used, was ended: run the same command again and it continues"
 LOST = "error: Prefect's temporary server was ended from outside: run the same command again and it continues"
 
 
@@ -52,6 +55,28 @@ def watch(server: services.Service) -> None:
             leave(1)
 
     threading.Thread(target=until_it_ends, daemon=True).start()
+
+
+def attached() -> None:
+    """End this run when `make ui`, whose server it uses, ends: as `watch` does."""
+    known = environment.services_file().read_bytes()
+
+    def until_it_ends() -> None:
+        while unchanged(known):
+            time.sleep(0.5)
+        if not LEAVING.is_set():
+            print(CLOSED, file=sys.stderr)
+            leave(1)
+
+    threading.Thread(target=until_it_ends, daemon=True).start()
+
+
+def unchanged(known: bytes) -> bool:
+    """Is the `make ui` that left this note still there? It takes the note away before it ends its servers."""
+    try:
+        return environment.services_file().read_bytes() == known and not orphans.ended(json.loads(known)["process"])
+    except OSError:
+        return False
 
 
 def leave(code: int) -> NoReturn:

@@ -107,9 +107,9 @@ def stop_all(services: list[Service]) -> None:
             process.stop(one.child)
 
 
-def watch(services: list[Service], logs: Path) -> None:
-    """Stay until interrupted; an error as soon as one of them ends."""
-    while True:
+def watch(services: list[Service], logs: Path, needed: Callable[[], bool] = lambda: True) -> None:
+    """Stay while they are needed; an error as soon as one of them ends."""
+    while needed():
         for one in services:
             one.check(logs)
         time.sleep(1)

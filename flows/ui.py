@@ -1,4 +1,4 @@
-"""`python -m flows.ui`: Prefect and MLflow in the browser, the flows ready to run, the reports served. Ctrl-C ends all.
+"""Prefect and MLflow in the browser, the flows ready to run, the reports served. Ctrl-C ends all.
 
 Everything listens on 127.0.0.1 only and keeps its state under `.iy/`. Ready in about 15 s, 30 s the first time.
 """
@@ -12,6 +12,8 @@ import time
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from flows import environment, graph, locks, orphans, process, server, services
 from flows.services import HOST, Service
@@ -20,17 +22,15 @@ from iy.errors import UserError
 from iy.storage import write_json
 from iy.tracking import local
 
+FAREWELL = 30.0  # seconds: a training of another terminal may save its state
 PORTS = {"prefect": 4200, "mlflow": 5000, "reports": 4280}
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    for number in (
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGINT,
-    ):  # SIGINT too: a shell's background jobs have it ignored
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, at_once)
     try:
         serve({name: getattr(options, f"{name}_port") for name in PORTS})
     except UserError as error:
@@ -39,8 +39,16 @@ def main(arguments: list[str] | None = None) -> None:
         print("stopped", flush=True)
 
 
+class AtOnce(KeyboardInterrupt):
+    """Asked to end whatever else needs the servers."""
+
+
+def at_once(number: int, frame: FrameType | None) -> None:
+    raise AtOnce
+
+
 def parser() -> argparse.ArgumentParser:
-    parsed = argparse.ArgumentParser(prog="python -m flows.ui", description=(__doc__ or "").splitlines()[0])
+    parsed = argparse.ArgumentParser(prog="iy ui", description=(__doc__ or "").splitlines()[0])
     for name, port in PORTS.items():
         variable = f"IY_{name.upper()}_PORT"
         parsed.add_argument(
@@ -70,16 +78,51 @@ def serve(ports: dict[str, int]) -> None:
                 one.wait(logs)
         announce(addresses)
         offer(children, logs, addresses["prefect"] + "/api")
-        services.watch(children, logs)
+        stay(children, logs, addresses["prefect"] + "/api")
     finally:
-        services.stop_all(children)
-        environment.services_file().unlink(missing_ok=True)
+        try:
+            dismiss(addresses["prefect"] + "/api")
+        finally:  # interrupted again
+            services.stop_all(children)
+
+
+def stay(children: list[Service], logs: Path, api: str) -> None:
+    """Until Ctrl-C; then until the runs of other terminals have ended, or Ctrl-C again."""
+    try:
+        services.watch(children, logs)
+    except AtOnce:
+        raise
+    except KeyboardInterrupt:
+        if not (found := guests(api)):
+            raise
+        print(
+            f"{', '.join(name for name, _ in found)}: still runs in another terminal and needs this server. Everything "
+            "stops when it has ended. Ctrl-C again: at once, that run too (the same command continues it)",
+            flush=True,
+        )
+        services.watch(children, logs, lambda: guests(api) != [])
+
+
+def guests(api: str) -> list[tuple[str, str]] | None:
+    """Names and processes of the runs that `iy run` started and that report here; None: the server does not answer."""
+    runs = asked(api + "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}})
+    if runs is None:
+        return None
+    tags = [(one["name"], tag) for one in runs for tag in one["tags"] if tag.startswith("process ")]
+    return [(name, tag) for name, tag in tags if not orphans.ended(tag)]
+
+
+def dismiss(api: str) -> None:
+    """Tell the runs of other terminals that the server goes, and leave them the time to end."""
+    found = guests(api) if environment.services_file().exists() else []
+    environment.services_file().unlink(missing_ok=True)
+    end = time.monotonic() + FAREWELL
+    while time.monotonic() < end and not all(orphans.ended(tag) for _, tag in found or []):
+        time.sleep(0.2)
 
 
 def servers(state: Path, ports: dict[str, int]) -> list[Service]:
-    reports = state / "reports"
-    reports.mkdir(parents=True, exist_ok=True)
-    page = process.python("http.server", str(ports["reports"]), "--bind", HOST, "--directory", str(reports))
+    page = process.python("flows.reports", str(ports["reports"]))
     return [
         services.prefect(ports["prefect"], {}),
         services.mlflow(ports["mlflow"], local.address(state / "mlflow.db"), str(state / "mlartifacts"), {}),
@@ -88,10 +131,11 @@ def servers(state: Path, ports: dict[str, int]) -> list[Service]:
 
 
 def announce(addresses: dict[str, str]) -> None:
-    write_json(environment.services_file(), addresses)  # flows link to these; `make run` reports to this server
+    # flows link to these; `make run` reports to this server
+    write_json(environment.services_file(), addresses | {"process": orphans.tag()})
     print(
         f"Prefect  {addresses['prefect']}   run the flows, watch them\n"
-        f"MLflow   {addresses['mlflow']}   compare runs, models\n"
+        f"MLflow   {addresses['mlflow']}/#/experiments?workflowType=machine_learning   compare runs, models\n"
         f"Reports  {addresses['reports']}   what each run left to look at",
         flush=True,
     )
@@ -112,14 +156,18 @@ def offer(children: list[Service], logs: Path, api: str) -> None:
 
 def registered(api: str, since: datetime) -> set[str]:
     """The deployments that were registered since then."""
-    request = urllib.request.Request(
-        api + "/deployments/filter", data=b"{}", headers={"Content-Type": "application/json"}
-    )
+    found = asked(api + "/deployments/filter", {}) or []
+    return {one["name"] for one in found if datetime.fromisoformat(one["updated"]) >= since}
+
+
+def asked(url: str, what: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """What Prefect's API answers; None where it does not."""
+    request = urllib.request.Request(url, data=json.dumps(what).encode(), headers={"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return {one["name"] for one in json.load(answer) if datetime.fromisoformat(one["updated"]) >= since}
+            return json.load(answer)
     except (OSError, ValueError):
-        return set()
+        return None
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 Each carries a tag that names its process; whoever comes next looks whether that still works, and tells Prefect.
 """
 
-import os
-import socket
-
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.states import Crashed
@@ -16,23 +13,9 @@ ENDED = "the process of this run was killed; run the same again and it continues
 UNFINISHED = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
 
 
-def tag() -> str:
-    """`process 12034 of lab3, begun 815533`: the number, the machine, and the start in a form that only compares."""
-    return f"process {os.getpid()} of {socket.gethostname()}, begun {orphans.started(os.getpid())}"
-
-
 def tell() -> None:
     """Mark as Crashed the runs of this machine that ended without a word, in the Prefect server in use."""
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(UNFINISHED)):
-            if any(ended(one) for one in run.tags):
+            if any(orphans.ended(one) for one in run.tags):
                 client.set_flow_run_state(run.id, Crashed(message=ENDED), force=True)
-
-
-def ended(tag: str) -> bool:
-    """Whether `tag` names a process of this machine that is gone."""
-    word, _, rest = tag.partition(" ")
-    process, _, rest = rest.partition(" of ")
-    machine, _, begun = rest.partition(", begun ")
-    known = word == "process" and process.isdecimal() and machine == socket.gethostname()
-    return known and orphans.started(int(process)) != begun

@@ -42,10 +42,10 @@ def test_the_start_says_how_long_each_stage_takes_and_whose_figures_these_are(tm
     shipped = {"machine": "two cores", "seconds": {"own": {"photos": 40, "train": 600}}}
     durations.SHIPPED.write_text(yaml.safe_dump(shipped))
     said = durations.expected(tmp_path, "own", stages)
-    assert said.startswith("2 stages, about 11 min in all: photos 40 s, train 10 min (measured on two cores)")
+    assert said.startswith("2 stages, about 11 min if all run: photos 40 s, train 10 min (measured on two cores)")
     durations.note(tmp_path, "own", "train", 7000.0)
     said = durations.expected(tmp_path, "own", stages)
-    assert "about 2.0 h in all: photos 40 s, train 1.9 h (photos on two cores)" in said
+    assert "about 2.0 h if all run: photos 40 s, train 1.9 h (photos on two cores)" in said
     durations.note(tmp_path, "own", "photos", 12.3)
     assert "photos 12 s, train 1.9 h (as last time here)" in durations.expected(tmp_path, "own", stages)
     (tmp_path / "durations.json").write_text("{broken")

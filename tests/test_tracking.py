@@ -55,6 +55,7 @@ def test_one_parent_with_a_child_per_stage(project, params):
     assert (project / ".iy" / "mlflow.db").exists(), "worktrees share the main checkout's store"
     client = tracking.connect()
     experiment = client.get_experiment_by_name(f"iy-{params.profile}")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development", "its page opens on the runs"
     assert experiment.artifact_location == (project / f".iy/mlartifacts/iy-{params.profile}").as_uri()
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert set(found) == {"pipeline", "curate", "finetune1"}

@@ -4,9 +4,12 @@ The toy project takes a minute; the real smoke profile in a fresh clone takes a 
 """
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -41,6 +44,15 @@ def toy(tmp_path_factory, page):
     folder = toy_project.make(tmp_path_factory.mktemp("ui") / "toy", steps=100)
     with browser.services(folder, toy_project.HERE) as base:
         yield folder, browser.Prefect(base, page)
+
+
+def noted(folder: Path) -> dict[str, str]:
+    return json.loads((folder / ".iy" / "ui.json").read_text())
+
+
+def reports_page(folder: Path) -> str:
+    with urllib.request.urlopen(noted(folder)["reports"]) as answer:
+        return answer.read().decode()
 
 
 def stages_of(folder: Path) -> list[psutil.Process]:
@@ -78,6 +90,9 @@ def test_a_cancel_during_training_stops_the_process_and_a_rerun_finishes(toy):
     assert "Completed" in shown and "4 Task runs" in shown
     assert not (folder / ".iy" / "experiments" / "smoke").exists()
     assert (folder / "data" / "smoke" / "evaluate" / "out.json").exists()
+    listed = reports_page(folder)
+    assert f'href="{again}/evaluate/"' in listed and "complete" in listed
+    assert listed.index(again) < listed.index("run the same again and it continues"), "the newest first"
 
 
 def test_a_quick_run_of_one_stage_runs_in_place_what_that_stage_needs(toy):
@@ -114,6 +129,27 @@ def test_a_taken_port_is_one_line(toy):
         and done.stderr.startswith(f"error: port {port} for prefect cannot be used")
         and done.stderr.count("\n") == 1
     )
+
+
+def test_closing_the_pages_waits_for_the_run_of_another_terminal_and_ends_it_when_told_again(toy):
+    folder, prefect = toy
+    ui, said, log = noted(folder)["process"].split()[1], folder.parent / "run.log", folder.parent / "toy-ui.log"
+    with said.open("w") as out:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "iy", "run", "--profile", "smoke", "--set", "seed=5"],
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=toy_project.environment(folder),
+        )
+    browser.wait(lambda: stages_of(folder) and "finetune1 step 9" in said.read_text(), 120, "a training")
+    os.kill(int(ui), signal.SIGINT)
+    browser.wait(lambda: "smoke, seed=5: still runs in another terminal" in log.read_text(), 20, "why it stays")
+    assert prefect.api("/health") is True and run.poll() is None
+    os.kill(int(ui), signal.SIGINT)
+    assert run.wait(40) == 1 and "`make ui`, whose Prefect server this run used, was ended: run the" in said.read_text()
+    assert "Traceback" not in said.read_text() and not stages_of(folder)
+    browser.wait(lambda: log.read_text().endswith("stopped\n"), 40, "the end of the pages")
 
 
 def runs_of(folder: Path) -> dict[str, dict[str, float]]:

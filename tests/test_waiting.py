@@ -167,10 +167,8 @@ def test_what_a_process_started_dies_with_it():
 
 
 def test_only_a_run_whose_process_on_this_machine_is_gone_is_called_crashed():
-    from flows import unfinished
-
-    own = unfinished.tag()
-    assert not unfinished.ended(own)
-    assert unfinished.ended(own + "1"), "the number was given to another process since"
-    assert not unfinished.ended(own.replace(" of ", " of another-")), "who knows what works there"
-    assert not any(map(unfinished.ended, ("iy", "process of x", "process me of here, begun 3", "")))
+    own = orphans.tag()
+    assert not orphans.ended(own)
+    assert orphans.ended(own + "1"), "the number was given to another process since"
+    assert not orphans.ended(own.replace(" of ", " of another-")), "who knows what works there"
+    assert not any(map(orphans.ended, ("iy", "process of x", "process me of here, begun 3", "")))

@@ -59,6 +59,8 @@ def connect() -> "MlflowClient":
             raise
     return client
 
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pages open it as one of prompts and traces
+
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """The experiment's id, made when new; a local store keeps pictures in `.iy/mlartifacts` of the project.
@@ -74,7 +76,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
             return found.experiment_id
         own = own_database()
         place = own and (project_root() / local.ARTIFACTS / name).as_uri()
-        return client.create_experiment(name, artifact_location=place)
+        return client.create_experiment(name, artifact_location=place, tags=KIND)
 
 
 @contextlib.contextmanager
