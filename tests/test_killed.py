@@ -1,9 +1,14 @@
 """A stage that is killed at any moment and run again ends in the very files of one that nobody disturbed."""
 
+import functools
+import multiprocessing
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +21,8 @@ from tests import att_faces, curating, encoding
 from tests.depth import depth
 from tests.tiny import tiny_base
 
+ROOT = Path(__file__).parents[1]
+FORKED = multiprocessing.get_context("forkserver")  # of one that has imported everything and has no threads yet
 KILLS = depth(4, 20)  # tries at least; more where too few of them hit a process at work
 
 
@@ -25,25 +32,44 @@ def files(*folders: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in found if path.is_file() and path.name[0] != "."}
 
 
-def ended(work: Callable[[], None], killed_after: float = 0.0) -> tuple[int, float]:
-    """How a process that works ends (its wait status), and its CPU seconds.
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """The process that the others are forked from."""
+    FORKED.set_forkserver_preload(["iy.curate.run", "iy.synpairs.run", "iy.finetune.data", "tests.test_killed"])
+    here = os.getcwd()
+    os.chdir(ROOT)
+    forkserver.ensure_running()
+    os.chdir(here)
 
-    It is forked, so that they do not all import everything again. killed_after: CPU seconds, 0 for never; a busy
-    machine does not move the moment. What ends it is SIGPROF, which nobody handles: it dies where it is, as of SIGKILL.
+
+def ended(work: Callable[[], None], killed_after: float = 0.0) -> tuple[int | None, float]:
+    """How a process that works ends (its exit code), and its CPU seconds if it ends by itself.
+
+    killed_after: CPU seconds, 0 for never; a busy machine does not move the moment. What ends it is SIGPROF, which
+    nobody handles: it dies where it is, as of SIGKILL.
     """
-    process = os.fork()
-    if process:
-        _, status, used = os.wait4(process, 0)
-        return status, used.ru_utime + used.ru_stime
-    code = 1
+    here, there = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=killable, args=(work, killed_after, os.getcwd(), there))
+    process.start()
+    there.close()
     try:
-        os.close(2)
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_PROF, killed_after)
-        work()
-        code = 0
-    finally:
-        os._exit(code)
+        took = here.recv()
+    except EOFError:
+        took = 0.0
+    process.join()
+    return process.exitcode, took
+
+
+def killable(work: Callable[[], None], killed_after: float, folder: str, there: Connection) -> None:
+    os.chdir(folder)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, killed_after)
+    work()
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    there.send(time.process_time())
 
 
 def check(work: Callable[[], None], *outputs: Path) -> None:
@@ -53,8 +79,8 @@ def check(work: Callable[[], None], *outputs: Path) -> None:
     rng, tried, hit = np.random.default_rng(0), 0, 0
     while tried < KILLS or hit < KILLS / 2:
         status, _ = ended(work, killed_after=rng.uniform(0, took))
-        assert status in (0, signal.SIGPROF), "it ends well or is killed, and never fails"
-        tried, hit = tried + 1, hit + (status == signal.SIGPROF)
+        assert status in (0, -signal.SIGPROF), "it ends well or is killed, and never fails"
+        tried, hit = tried + 1, hit + (status == -signal.SIGPROF)
         assert tried <= 5 * KILLS, f"{hit} of {tried} were hit while they worked"
         assert files(*outputs).items() <= whole.items(), "never half a file"
     assert ended(work)[0] == 0 and files(*outputs) == whole
@@ -62,43 +88,49 @@ def check(work: Callable[[], None], *outputs: Path) -> None:
     assert not left, "what the killed ones left is gone"
 
 
-@pytest.mark.slow
-def test_curate_killed_at_any_moment(empty_project):
+def curate(wanted: Params) -> None:
     from iy.curate.run import run
 
-    att_faces.copy_folders(empty_project / "in", persons=4, photos=3)
-    wanted: Params = curating.settings(photos={"source": "folder", "path": "in"})
-    take_photos(wanted)
-    check(lambda: run(wanted), wanted.data_dir("curate"), wanted.report_dir("curate"))
+    run(wanted)
 
 
 @pytest.mark.slow
-def test_synpairs_killed_at_any_moment(tiny_project, monkeypatch):
+def test_curate_killed_at_any_moment(empty_project):
+    att_faces.copy_folders(empty_project / "in", persons=5, photos=2)
+    wanted = curating.settings(photos={"source": "folder", "path": "in"})
+    take_photos(wanted)
+    check(functools.partial(curate, wanted), wanted.data_dir("curate"), wanted.report_dir("curate"))
+
+
+def synpairs(wanted: Params) -> None:
     from iy.synpairs import shards
     from iy.synpairs.run import run
 
-    monkeypatch.setattr(shards, "SHARD", 2)  # three shards: later runs go on from those of killed ones
-    check(lambda: run(tiny_project), tiny_project.data_dir("synpairs"), tiny_project.report_dir("synpairs"))
+    shards.SHARD = 2  # three shards: later runs go on from those of killed ones
+    run(wanted)
 
 
 @pytest.mark.slow
-def test_encoding_killed_at_any_moment(empty_project, monkeypatch):
+def test_synpairs_killed_at_any_moment(tiny_project):
+    work = functools.partial(synpairs, tiny_project)
+    check(work, tiny_project.data_dir("synpairs"), tiny_project.report_dir("synpairs"))
+
+
+def encoded(wanted: Params) -> None:
     from iy.diffusion import load_base
     from iy.finetune import data, encode
 
-    torch.set_num_threads(1)
-    monkeypatch.setattr(encode, "SHARD", encode.ROWS)
+    encode.SHARD = encode.ROWS
+    done = Path("done")
+    if done.exists():  # what is whole is encoded anew, what is not goes on
+        shutil.rmtree(".iy/encoded")
+        done.unlink()
+    data.load_examples(wanted, wanted.finetune.stages["1"], load_base(wanted.base), 32)
+    done.touch()
+
+
+@pytest.mark.slow
+def test_encoding_killed_at_any_moment(empty_project):
     wanted = encoding.settings(tiny_base(empty_project / "base"), encoding="alone")
     encoding.collection(wanted, people=9)
-    base = load_base(wanted.base)
-
-    done = Path("done")
-
-    def work() -> None:
-        if done.exists():  # what is whole is encoded anew, what is not goes on
-            shutil.rmtree(".iy/encoded")
-            done.unlink()
-        data.load_examples(wanted, wanted.finetune.stages["1"], base, 32)
-        done.touch()
-
-    check(work, Path(".iy/encoded"))
+    check(functools.partial(encoded, wanted), Path(".iy/encoded"))
