@@ -79,8 +79,9 @@ def thumbnail(image: np.ndarray | None, title: str = "", side: int = 96) -> Bloc
         return Markup("–")
     small = Image.fromarray(image)
     small.thumbnail((2 * side, 2 * side), Image.Resampling.LANCZOS)
-    return Markup('<img src="{}" width="{}" alt="{title}" title="{title}" loading="lazy">').format(
-        data_uri(small, "WEBP"), side, title=title
+    height = round(side * small.height / small.width)  # known before it is loaded: nothing jumps
+    return Markup('<img src="{}" width="{}" height="{}" alt="{title}" title="{title}" loading="lazy">').format(
+        data_uri(small, "WEBP"), side, height, title=title
     )
 
 

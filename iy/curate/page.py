@@ -114,9 +114,11 @@ def kind(reason: str) -> str:
 
 
 def rejects(folder: Path, seen: Seen) -> list[report.Block]:
+    if not seen.rejected:
+        return [report.paragraph("None was.")]
     said = [report.paragraph(f"{len(seen.rejected)} of {seen.reasons.total()} are shown.")]
     cells = [[picture(folder, row), row["uri"], row["reason"]] for row in seen.rejected]
-    return [*said, report.table(["photo", "from", "reason"], cells)] if cells else said
+    return [*said, report.table(["photo", "from", "reason"], cells)]
 
 
 def persons(folder: Path, seen: Seen) -> list[report.Block]:
@@ -150,7 +152,7 @@ def recogniser(calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> 
     cells = [
         [
             f"{float(rate):.1%}",
-            found["threshold"],
+            f"{found['threshold']:.3f}",
             f"{found['true_match']:.1%}",
             f"{found['low']:.2%} to {found['high']:.2%}",
         ]
@@ -163,7 +165,15 @@ def recogniser(calibration: dict, genuine: np.ndarray, impostor: np.ndarray) -> 
             f"{calibration['distance']['genuine_median']:.3f} same person, "
             f"{calibration['distance']['impostor_median']:.3f} different."
         ),
-        report.table(["false-match rate", "similarity", "same person found", "rate among others (95 %)"], cells),
+        report.table(
+            [
+                "false-match rate",
+                "similarity needed",
+                "same person found",
+                "false-match rate to expect of other people (95 %)",
+            ],
+            cells,
+        ),
         report.picture(report.plot(draw)),
         *groups(calibration),
     ]
@@ -189,16 +199,16 @@ def groups(calibration: dict) -> list[report.Block]:
         axes.set_xlabel("two persons of the subgroup taken for one")
 
     cells = [
-        [name, f"{found['false_match']:.2%}", f"{found['true_match']:.1%}", found["own_threshold"]]
+        [name, f"{found['false_match']:.2%}", f"{found['true_match']:.1%}", f"{found['own_threshold']:.3f}"]
         for name, found in rows
     ]
     return [
         report.paragraph(
-            f"Within a subgroup, at everybody's threshold for {float(SHOWN_RATE):.1%} "
-            f"(similarity {everybody['threshold']:.3f}; the line is that rate), "
-            "and the subgroup's own threshold for it."
+            "Within a subgroup, two persons' photos are taken for one person's this often at a similarity of "
+            f"{everybody['threshold']:.3f}, with which it happens in {float(SHOWN_RATE):.1%} of all pairs (the line). "
+            f"Last column: the similarity with which it would be {float(SHOWN_RATE):.1%} in the subgroup too."
         ),
-        report.table(["subgroup", "false matches", "same person found", "own similarity"], cells),
+        report.table(["subgroup", "false matches", "same person found", "similarity needed"], cells),
         report.picture(report.plot(draw, 6, 0.8 + 0.25 * len(rows))),
     ]
 

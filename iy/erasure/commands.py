@@ -18,7 +18,7 @@ def trace(names: Names = None) -> None:
     if not names:
         raise UserError("name a photo or a person")
     _, lines = find(names)
-    for line in lines:
+    for line in dict.fromkeys(lines):  # one place may hold several of the photos
         print(line)
 
 

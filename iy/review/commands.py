@@ -37,15 +37,21 @@ def serve(
     web.run(app, listening)
 
 
+def of_either(context: typer.Context, profile: str | None) -> str | None:
+    """`--profile` may stand before the sub-command or after it."""
+    assert context.parent is not None
+    return profile or context.parent.params["profile"]
+
+
 @review.command()
-def left(profile: Profile = None) -> None:
+def left(context: typer.Context, profile: Profile = None) -> None:
     """How many of the photos and pairs that the machine accepted nobody has decided; exit code 1 if there are some."""
     from iy import params
     from iy.review import verdicts
     from iy.review.log import Log
     from iy.review.things import Things
 
-    settings = params.load(profile)
+    settings = params.load(of_either(context, profile))
     things = [key for key, thing in Things(settings).by_id.items() if thing.row["verdict"] == "accepted"]
     decided = {one.id for one in verdicts.settled(Log(log_path(settings.profile)).judged)[0]}
     open_ones = sum(key not in decided for key in things)
@@ -55,6 +61,7 @@ def left(profile: Profile = None) -> None:
 
 @review.command()
 def export(
+    context: typer.Context,
     out: Annotated[
         Path | None,
         typer.Argument(
@@ -68,7 +75,7 @@ def export(
     from iy.review import labelstudio, verdicts
     from iy.review.log import Log
 
-    settings = params.load(profile)
+    settings = params.load(of_either(context, profile))
     path = log_path(settings.profile)
     if not path.exists():
         raise UserError(f"{path} does not exist: nobody has judged anything yet; start with `iy review`")
@@ -87,6 +94,7 @@ def export(
 
 @review.command("import")
 def take(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help=".csv or .parquet of decisions; .json: Label Studio's export.")],
     profile: Profile = None,
 ) -> None:
@@ -95,7 +103,7 @@ def take(
     from iy.review import labelstudio, verdicts
     from iy.review.log import Log
 
-    settings = params.load(profile)
+    settings = params.load(of_either(context, profile))
     found = labelstudio.load(file) if file.suffix == ".json" else verdicts.load(file)
     Log(log_path(settings.profile)).add(*found)
     print(f"{len(found)} judgements added to {log_path(settings.profile)}")

@@ -12,6 +12,10 @@ from iy.records import ACCEPTED
 from iy.storage import atomic_folder, write_bytes, write_json
 from iy.synpairs.accept import Kind
 
+MANY = 0.1  # of pairs of different people that pass: then the lower bound assures little
+LOOSE = "Many pairs of different people pass the lower bound: it assures little of the identity in these pairs."
+USELESS = "No pass of refinement brought the pictures nearer to their references."
+
 
 def write(
     settings: Params,
@@ -71,7 +75,8 @@ def bounds(rows: list[dict], summary: dict, genuine: np.ndarray, impostor: np.nd
 
     def draw(axes: Any) -> None:
         everything = np.concatenate([genuine, impostor, made])
-        bins = np.linspace(everything.min(), everything.max(), 60)
+        ends = [*everything, summary["lower"], summary["upper"]]
+        bins = np.linspace(min(ends), max(ends), 60)
         for values, label, colour in (
             (impostor, "different people", "#b3261e"),
             (genuine, "same person", "#1a7f37"),
@@ -95,7 +100,10 @@ def bounds(rows: list[dict], summary: dict, genuine: np.ndarray, impostor: np.nd
         f"{summary['recogniser']}, AUC {auc}, on training photos whose one side was reduced to the "
         "model's size."
     )
-    return [report.paragraph(said), report.picture(report.plot(draw, 7, 3.5))]
+    shown = [report.paragraph(said), report.picture(report.plot(draw, 7, 3.5))]
+    if summary["false_match_rate"] > MANY:
+        shown.insert(1, report.paragraph(report.coloured(LOOSE, False)))
+    return shown
 
 
 def by_pass(rows: list[dict]) -> list[dict]:
@@ -137,9 +145,13 @@ def refinement(settings: SynPairs, passes: list[dict]) -> list[report.Block]:
         ]
         for one in passes
     ]
+    shown = []
+    if settings.rounds and all((one["gain"] or 0) <= 0 for one in passes):
+        shown.append(report.paragraph(report.coloured(USELESS, False)))
     return [
         report.paragraph(f"Drawn by {drawn}; refined by {refined if settings.rounds else 'nothing'}."),
-        report.table(["", "mean similarity", "gain over before", "face found", "best of"], table),
+        *shown,
+        report.table(["picture", "mean similarity", "gain over before", "face found", "was the best"], table),
     ]
 
 
@@ -157,5 +169,6 @@ def pictures(rows: list[dict], examples: dict[str, list[np.ndarray]], passes: in
             )
             cells.append(report.thumbnail(image, said) + report.paragraph(said))
         good = row["verdict"] == ACCEPTED
-        table.append([*cells, report.coloured(row["reason"] or Kind.WITHIN, good), row["caption"]])
+        verdict = report.coloured(row["verdict"], good) + report.paragraph(row["reason"] or Kind.WITHIN)
+        table.append([*cells, verdict, row["caption"]])
     return [report.strip(header, table)]
