@@ -17,7 +17,7 @@ from typing import Any
 
 from flows import environment, graph, locks, orphans, process, server, services
 from flows.services import HOST, Service
-from iy import project, tracking
+from iy import params, project, tracking
 from iy.errors import UserError
 from iy.storage import write_json
 from iy.tracking import local
@@ -74,9 +74,10 @@ def serve(ports: dict[str, int]) -> None:
                 local.make(state / "mlflow.db")
             for one in children:
                 one.start(logs)
+            runs = runs_page()
             for one in children:
                 one.wait(logs)
-        announce(addresses)
+        announce(addresses, runs)
         offer(children, logs, addresses["prefect"] + "/api")
         stay(children, logs, addresses["prefect"] + "/api")
     finally:
@@ -130,12 +131,20 @@ def servers(state: Path, ports: dict[str, int]) -> list[Service]:
     ]
 
 
-def announce(addresses: dict[str, str]) -> None:
+def runs_page() -> str:
+    """The page of MLflow that shows this profile's runs: its first page is about other things."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):  # runs go elsewhere
+        return ""
+    experiment = tracking.experiment_id(tracking.connect(), params.load().profile)
+    return f"/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
+def announce(addresses: dict[str, str], runs: str) -> None:
     # flows link to these; `make run` reports to this server
     write_json(environment.services_file(), addresses | {"process": orphans.tag()})
     print(
         f"Prefect  {addresses['prefect']}   run the flows, watch them\n"
-        f"MLflow   {addresses['mlflow']}/#/experiments?workflowType=machine_learning   compare runs, models\n"
+        f"MLflow   {addresses['mlflow']}{runs}   compare runs, models\n"
         f"Reports  {addresses['reports']}   what each run left to look at",
         flush=True,
     )

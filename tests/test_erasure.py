@@ -79,7 +79,7 @@ def curated() -> list[dict]:
 def tracked(rows: list[dict]) -> None:
     """A pipeline of two runs in MLflow, of which one names the curated photos, and a model that it made."""
     client = connect()
-    experiment = experiment_id(client, "iy-tried")
+    experiment = experiment_id(client, "tried")
     parent = client.create_run(experiment)
     for name in ("curate", "evaluate"):
         child = client.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id})

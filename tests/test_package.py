@@ -159,7 +159,7 @@ def test_the_registered_model_draws_where_nothing_else_is_installed(model, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     client = connect()
-    run = client.create_run(experiment_id(client, "iy-served")).info.run_id
+    run = client.create_run(experiment_id(client, "served")).info.run_id
     example = {"prompt": "a portrait of a person", "reference": "", "seed": 0}
     uri = registry.log(run, packed, package.requirements(settings), example, settings.device)
     place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "served")))

@@ -148,7 +148,7 @@ def start(settings: Params, stage: str) -> tuple[StageRun, str | None]:
     """
     try:
         client = store.connect()
-        experiment = store.experiment_id(client, f"iy-{settings.profile}")
+        experiment = store.experiment_id(client, settings.profile)
         own = {"iy.pipeline": pipeline_key(settings), "iy.kind": "pipeline"}
         parent = find_or_create(client, experiment, settings, "pipeline", own, (*UNFINISHED, "FINISHED"))
         own |= {"iy.kind": "stage", "iy.stage": stage, "iy.settings": settings.digest(), "mlflow.parentRunId": parent}

@@ -62,11 +62,12 @@ def connect() -> "MlflowClient":
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pages open it as one of prompts and traces
 
 
-def experiment_id(client: "MlflowClient", name: str) -> str:
-    """The experiment's id, made when new; a local store keeps pictures in `.iy/mlartifacts` of the project.
+def experiment_id(client: "MlflowClient", profile: str) -> str:
+    """The id of the profile's experiment, made when new; a local store keeps pictures in `.iy/mlartifacts` of the project.
 
     One that was deleted in MLflow's page is restored: its name is taken, and no run can be made in it.
     """
+    name = f"iy-{profile}"
     with alone():
         found = client.get_experiment_by_name(name)
         if found is not None:
