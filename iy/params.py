@@ -304,6 +304,24 @@ class Draw(Section):
     identity_guidance: float
 
 
+class Provenance(Section):
+    """What drawn pictures say of themselves when they leave. certificate, key: PEM files; null for this user's own."""
+
+    mark: bool
+    certificate: str | None
+    key: str | None
+    prompt: bool
+    watermark: Literal["auto", "off"]
+
+
+class Policy(Section):
+    """Whose face may be drawn. people: the folder of the lists. false_match_rate: of curate's calibration."""
+
+    faces: Literal["any", "listed"]
+    people: str
+    false_match_rate: Literal[0.001, 0.01, 0.05, 0.1]
+
+
 class Evaluate(Section):
     people: PositiveInt
     prompts: PositiveInt
@@ -339,6 +357,8 @@ class Params(Section):
     finetune: Finetune
     draw: Draw
     jobs: Jobs
+    provenance: Provenance
+    policy: Policy
     evaluate: Evaluate
     register_: Register = Field(alias="register")
 

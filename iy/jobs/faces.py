@@ -18,11 +18,12 @@ from iy import names, records, workers
 from iy.errors import UserError
 from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
-from iy.generate.reference import one_face, read_file, read_photo
+from iy.generate.reference import admitted, read_file
 from iy.jobs.orders import Source
 from iy.model.bundle import read_config
 from iy.params import Model, Params, parse
 from iy.pictures import Limits
+from iy.policy.rule import open_policy, rules
 from iy.resume import digest
 from iy.storage import file_sha256, png, read_image, sha256, write_bytes
 
@@ -84,11 +85,13 @@ def crop(job: Job) -> Crop | str:
 
 def cut(job: Job, photo: bytes, model: Model, size: int) -> np.ndarray:
     """The masked crop, uint8 (size, size, 3): around the one face of a photograph, or where curate found it."""
-    settings, name = opened(job.settings), job.source.name
+    settings, name, reader = opened(job.settings), job.source.name, analyser(job.settings)
+    policy = open_policy(rules(settings), reader)
     if job.row is None:
         limits = Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-        return one_face(read_photo(photo, name, limits), name, analyser(job.settings), model, size)
+        return admitted(photo, name, limits, reader, model, size, policy)
     face, image = Face.of(job.row), read_image(settings.photos_dir, job.row)
+    policy.face(lambda: reader.embed(image, face), name)
     return face_crop(image, face.box, face.landmarks, size, model.crop_margin, model.mask_face)
 
 

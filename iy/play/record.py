@@ -11,14 +11,14 @@ from iy.play.styles import adapter, style_file
 PYTHON = """\
 from pathlib import Path
 
+import numpy as np
+
 from iy import params
-from iy.generate.portrait import Portraitist
-from iy.pictures import Limits
+from iy.generate.portrait import open_artist
 {imports}
 settings = params.load({profile!r})  # in the project folder
-limits = Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
 bundle = {bundle}
-artist = Portraitist(bundle, settings.faces, settings.usage, limits, settings.device)
+artist = open_artist(bundle, settings)
 people = [artist.reference(Path(photo).read_bytes(), photo) for photo in {photos!r}]
 seeds = {seeds!r}
 {styles}images = artist.pipeline(
@@ -28,7 +28,7 @@ seeds = {seeds!r}
     fixed_length=True,
 {options}).images
 for seed, image in zip(seeds, images, strict=True):
-    image.save(f"portrait-{{seed}}.png")
+    Path(f"portrait-{{seed}}.png").write_bytes(artist.export(np.asarray(image), {prompt!r}))
 """
 REGISTERED = """\
 from iy.play.models import bundle_of
