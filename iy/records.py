@@ -78,7 +78,11 @@ PAIR = pa.schema(
         ("verdict", pa.string()),
         ("reason", pa.string()),
     ],
-    metadata={"iy.record": "pair", "iy.version": VERSION},
+    metadata={
+        "iy.record": "pair",
+        "iy.version": VERSION,
+        "iy.source": "trainedAlgorithmicMedia",
+    },  # IPTC: all were drawn
 )
 
 
