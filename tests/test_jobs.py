@@ -22,10 +22,9 @@ from PIL import Image
 from iy import params, records
 from iy.diffusion import load_base
 from iy.errors import UserError
-from iy.generate.portrait import Portraitist
+from iy.generate.portrait import open_artist
 from iy.jobs import draw, run, table
 from iy.model import bundle
-from iy.pictures import Limits
 from tests import att_faces
 from tests.depth import THOROUGH, depth
 from tests.tiny import moved, tiny_base, tiny_settings
@@ -305,8 +304,7 @@ def test_a_folder_of_other_files_is_not_written_to(made, tmp_path):
 
 def test_one_picture_costs_one_picture(made):
     """No batch is filled up for a single one, and of nine the two batches have five each."""
-    limits = Limits(pixels=10**8, side=1024)
-    artist = Portraitist(made.folder / "bundle", made.settings.faces, "research", limits, "cpu")
+    artist = open_artist(made.folder / "bundle", made.settings)
     rows: list[int] = []
     artist.pipeline.model.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     for count, batches in ((1, [1]), (8, [8]), (9, [5, 5]), (64, [8] * 8)):

@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,6 @@ def missing() -> str | None:
 
 @cache
 def opened(device: str) -> Watermark:
-    from trustmark import TrustMark  # pyright: ignore[reportMissingImports]  # optional, and never a dependency
-
+    model = import_module("trustmark").TrustMark  # by name: it wants packages that iy does without
     with contextlib.redirect_stdout(io.StringIO()):
-        return Watermark(TrustMark(verbose=False, model_type=KIND, device=device))
+        return Watermark(model(verbose=False, model_type=KIND, device=device))
