@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -314,12 +315,19 @@ class Provenance(Section):
     watermark: Literal["auto", "off"]
 
 
+def calibrated(rate: float) -> float:
+    """One of the false-match rates that curate calibrates."""
+    if rate not in (0.001, 0.01, 0.05, 0.1):
+        raise ValueError("curate calibrates the rates 0.001, 0.01, 0.05 and 0.1")
+    return rate
+
+
 class Policy(Section):
     """Whose face may be drawn. people: the folder of the lists. false_match_rate: of curate's calibration."""
 
     faces: Literal["any", "listed"]
     people: str
-    false_match_rate: Literal[0.001, 0.01, 0.05, 0.1]
+    false_match_rate: Annotated[float, AfterValidator(calibrated)]
 
 
 class Evaluate(Section):

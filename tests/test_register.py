@@ -97,6 +97,7 @@ def registration(settings):
 
 @pytest.mark.timeout(240)
 def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
+    import c2pa
     import mlflow
     import pandas
 
@@ -143,6 +144,8 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     (root / "elsewhere").rename(root / "base")
     images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in drawn["image"]]
     assert images[0].shape == (64, 64, 3)
+    with c2pa.Reader("image/png", io.BytesIO(base64.b64decode(drawn["image"][0]))) as reader:
+        assert reader.get_validation_state() == "Valid" and '"iy-test"' in reader.json(), "served pictures are signed"
     assert (images[0] == images[2]).all() and (images[0] != images[1]).any()
     with pytest.raises(Exception, match="row 0: reference is not base64"):
         model.predict(pandas.DataFrame([{"prompt": "x", "reference": "?!", "seed": 0}]))

@@ -24,7 +24,7 @@ def add(
     from iy.policy.people import ALLOWED, BLOCKED
 
     person = read_faces(params.load(profile), name, photos, BLOCKED if block else ALLOWED)
-    print(f"{person.name}: {person.list}, known by {len(person.faces)} photograph(s)")
+    print(f"{person.name}: {person.kind}, known by {len(person.faces)} photograph(s)")
 
 
 @policy.command("remove")
@@ -49,5 +49,5 @@ def show(profile: Profile = None) -> None:
         "only allowed people may be drawn" if settings.faces == "listed" else "anybody but blocked people may be drawn"
     )
     print(f"{people.place(Path(settings.people))}: {rule} (policy.faces: {settings.faces})")
-    for one in sorted(listed, key=lambda one: (one.list, one.name)):
-        print(f"  {one.list:<8} {one.name}  ({len(one.faces)} photograph(s), since {one.added})")
+    for one in sorted(listed, key=lambda one: (one.kind, one.name)):
+        print(f"  {one.kind:<8} {one.name}  ({len(one.faces)} photograph(s), since {one.added})")

@@ -19,7 +19,7 @@ class Person:
     """faces: an embedding per photograph; recogniser: name@version of what read them; added: the day, as 2026-11-27."""
 
     name: str
-    list: Literal["allowed", "blocked"]
+    kind: Literal["allowed", "blocked"]
     recogniser: str
     faces: list[list[float]]
     added: str
@@ -49,7 +49,7 @@ def read(folder: Path) -> list[Person]:
 
 def valid(one: Person) -> bool:
     lengths = {len(face) for face in one.faces}
-    return one.list in (ALLOWED, BLOCKED) and len(lengths) == 1 and isinstance(one.name, str)
+    return one.kind in (ALLOWED, BLOCKED) and len(lengths) == 1 and isinstance(one.name, str)
 
 
 def write(folder: Path, people: list[Person]) -> None:

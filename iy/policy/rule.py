@@ -56,7 +56,7 @@ class Policy:
     def __init__(self, rules: Rules, listed: list[Person], marks: set[str], threshold: float) -> None:
         self.only_listed, self.marks, self.threshold = rules.settings.faces == "listed", marks, threshold
         self.folder = Path(rules.settings.people)
-        self.faces = {kind: stacked(one for one in listed if one.list == kind) for kind in (ALLOWED, BLOCKED)}
+        self.faces = {kind: stacked(one for one in listed if one.kind == kind) for kind in (ALLOWED, BLOCKED)}
 
     def photo(self, data: bytes, name: str) -> None:
         """Refuse a photograph that was erased; `name` stands for it in the message."""
@@ -115,7 +115,7 @@ def open_policy(rules: Rules, analyser: Analyser) -> Policy:
             "from photographs, remove them, or let policy.people name another folder"
         )
     listed = [one for one in listed if one.recogniser == name]
-    if rules.settings.faces == "listed" and not any(one.list == ALLOWED for one in listed):
+    if rules.settings.faces == "listed" and not any(one.kind == ALLOWED for one in listed):
         raise UserError(
             f"policy.faces is listed and {people.place(folder)} lists nobody who may be drawn: "
             "`iy policy add NAME PHOTO`"
