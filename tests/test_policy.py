@@ -13,7 +13,7 @@ from iy.errors import UserError
 from iy.policy import people
 from iy.policy.adding import block_erased
 from iy.policy.people import Person
-from iy.policy.rule import Rules, open_policy, rules
+from iy.policy.rule import Rules, current, open_policy, rules
 from iy.storage import sha256, write_json
 
 ADA, BOB = [1.0, 0.0], [0.0, 1.0]
@@ -44,6 +44,17 @@ def test_a_blocked_face_is_refused_in_every_mode_and_others_are_drawn(empty_proj
     policy().face(lambda: turned(BOB, 0.85), "stranger.jpg")
     with pytest.raises(UserError, match="nobody on the list"):
         policy("listed").face(lambda: turned(ADA, 0.85), "stranger.jpg")
+
+
+def test_who_is_listed_meanwhile_counts_at_once(empty_project):
+    rule = policy()
+    assert current(rule, ANALYSER) is rule, "nothing is read anew where nothing changed"
+    listed("Bob", BOB, "blocked")
+    with pytest.raises(UserError, match="must not be drawn"):
+        current(rule, ANALYSER).face(lambda: np.array(BOB), "me.jpg")
+    erased.add([sha256(b"a photo")])
+    with pytest.raises(UserError, match="was erased"):
+        current(rule, ANALYSER).photo(b"a photo", "me.jpg")
 
 
 def test_the_calibrated_threshold_counts(empty_project):

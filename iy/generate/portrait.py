@@ -1,5 +1,6 @@
 """One photograph and a prompt to pictures on disk: what `iy generate` does."""
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from iy.generate.reference import admitted, read_file
 from iy.model import ImagineYourselfPipeline
 from iy.model.bundle import load, locate, read_config
 from iy.pictures import Limits
-from iy.policy.rule import Rules, open_policy, rules
+from iy.policy.rule import Rules, current, open_policy, rules
 from iy.provenance.mark import Drawer, clock, open_marker
 from iy.storage import folder_sha256, write_bytes
 
@@ -27,7 +28,7 @@ AT_ONCE = 8  # pictures, at most
 
 
 class Terms(NamedTuple):
-    """On what terms a bundle draws. drawer: the name and version that pictures give; None for the bundle's own."""
+    """On what terms a bundle draws. name, version: what pictures say of who drew them; None: computed of the bundle."""
 
     faces: params.Faces
     usage: Usage
@@ -45,12 +46,22 @@ class Terms(NamedTuple):
         return cls(*place, settings.provenance, rules(settings), model_name(settings))
 
     def drawer(self, bundle: Path) -> Drawer:
-        return Drawer(self.name, self.version or version(bundle))
+        """A bundle in a registered model is called as the registry calls it, whoever opens it."""
+        return registered(bundle) or Drawer(self.name, self.version or version(bundle))
 
 
 def model_name(settings: params.Params) -> str:
     """What pictures call the profile's model."""
     return f"iy-{settings.profile}"
+
+
+def registered(bundle: Path) -> Drawer | None:
+    """What the package around a bundle says of it (`iy.register.package`); None where there is none."""
+    try:
+        said = json.loads((bundle.parent / "settings.json").read_text(encoding="utf-8"))["model"]
+        return Drawer(str(said["name"]), str(said["version"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def version(bundle: Path) -> str:
@@ -79,13 +90,14 @@ class Portraitist:
         self.policy = open_policy(terms.policy, self.analyser)
         self.marker = open_marker(terms.provenance, lambda: terms.drawer(bundle), terms.device)
         needed = locate(config["base"], bundle)
-        shared = beside is not None and beside.base.settings == needed
-        self.base = beside.base if shared else load_base(needed, choose_device(terms.device))
+        same = beside is not None and beside.base.settings == needed
+        self.base = beside.base if beside and same else load_base(needed, choose_device(terms.device))
         personal = load(bundle, self.base).requires_grad_(False).eval()
         self.pipeline = ImagineYourselfPipeline.build(personal, self.base)
 
     def reference(self, photo: bytes, name: str) -> np.ndarray:
         """The masked face crop of a photograph's bytes, if its person may be drawn; `name` is for messages."""
+        self.policy = current(self.policy, self.analyser)
         return admitted(photo, name, self.limits, self.analyser, self.model, self.size, self.policy)
 
     def draw(

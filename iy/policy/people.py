@@ -29,17 +29,26 @@ def place(folder: Path) -> Path:
     return folder / "people.json"
 
 
-def read(folder: Path) -> list[Person]:
-    """Everybody on the lists; nobody where there is no file."""
+def contents(folder: Path) -> bytes | None:
+    """The lists as they stand in their file; None where there is none."""
     path = place(folder)
     try:
-        people = [Person(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
-        if not all(valid(one) for one in people):
-            raise ValueError
+        return path.read_bytes()
     except FileNotFoundError:
-        return []
+        return None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}: nobody is drawn while that is so") from None
+
+
+def read(folder: Path) -> list[Person]:
+    """Everybody on the lists; nobody where there is no file."""
+    path, data = place(folder), contents(folder)
+    if data is None:
+        return []
+    try:
+        people = [Person(**one) for one in json.loads(data)]
+        if not all(valid(one) for one in people):
+            raise ValueError
     except (ValueError, TypeError):
         raise UserError(
             f"{path} is damaged: nobody is drawn while it is; restore it, or remove it and add everybody again"

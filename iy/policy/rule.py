@@ -50,10 +50,18 @@ def rules(settings: params.Params) -> Rules:
         raise UserError(f"{path} cannot be read: delete data/{settings.profile}/curate and run curate again") from None
 
 
-class Policy:
-    """threshold: cosine from which two faces are one person's."""
+def stamp(rules: Rules) -> str:
+    """Of the rule and the lists as they are now: where it is equal, the same people are refused."""
+    lists = [people.contents(Path(rules.settings.people)), erased.LIST.read_bytes() if erased.LIST.exists() else None]
+    held = [None if one is None else sha256(one) for one in lists]
+    return sha256(json.dumps([rules.settings.model_dump(mode="json"), rules[1:], held]).encode())
 
-    def __init__(self, rules: Rules, listed: list[Person], marks: set[str], threshold: float) -> None:
+
+class Policy:
+    """threshold: cosine from which two faces are one person's. stamp: of the lists, see there."""
+
+    def __init__(self, rules: Rules, listed: list[Person], marks: set[str], threshold: float, stamp: str) -> None:
+        self.rules, self.stamp = rules, stamp
         self.only_listed, self.marks, self.threshold = rules.settings.faces == "listed", marks, threshold
         self.folder = Path(rules.settings.people)
         self.faces = {kind: stacked(one for one in listed if one.kind == kind) for kind in (ALLOWED, BLOCKED)}
@@ -106,7 +114,7 @@ def stacked(several: Iterable[Person]) -> np.ndarray:
 
 def open_policy(rules: Rules, analyser: Analyser) -> Policy:
     """The rule with the lists as they are now, for faces that this analyser reads."""
-    name, folder = recogniser_name(analyser), Path(rules.settings.people)
+    name, folder, now = recogniser_name(analyser), Path(rules.settings.people), stamp(rules)
     listed = people.read(folder)
     known = {one.name for one in listed if one.recogniser == name}
     if other := next((one for one in listed if one.name not in known), None):
@@ -122,4 +130,9 @@ def open_policy(rules: Rules, analyser: Analyser) -> Policy:
         )
     calibrated = rules.threshold if rules.recogniser == name else None
     threshold = analyser.recogniser.threshold if calibrated is None else calibrated
-    return Policy(rules, listed, erased.read(), threshold)
+    return Policy(rules, listed, erased.read(), threshold, now)
+
+
+def current(policy: Policy, analyser: Analyser) -> Policy:
+    """The same rule with the lists as they are now: who draws may run for weeks, and people are added meanwhile."""
+    return policy if policy.stamp == stamp(policy.rules) else open_policy(policy.rules, analyser)
