@@ -1,9 +1,9 @@
 """What a picture was drawn with: as a record that is saved beside it, and as Python that draws it again."""
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from iy import __version__
 from iy.play.asked import Drawing
 from iy.play.models import Choice
 from iy.play.styles import adapter, style_file
@@ -62,5 +62,5 @@ def record(asked: Drawing, choice: Choice, seed: int, photos: list[str], code: s
         for photo, person in zip(photos, asked.people, strict=True)
     ]
     kept = asked.model_dump(mode="json", exclude={"models", "seeds", "people"})
-    made = {"iy": importlib.metadata.version("iy"), "profile": profile, "model": choice.title, "bundle": choice.id}
+    made = {"iy": __version__, "profile": profile, "model": choice.title, "bundle": choice.id}
     return kept | made | {"seed": seed, "people": people, "python": code}

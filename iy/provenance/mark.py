@@ -4,7 +4,6 @@ C2PA 2.2: https://c2pa.org/specifications/. Neither prompt nor face is said unle
 """
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import logging
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from iy import __version__
 from iy.errors import UserError
 from iy.params import Provenance
 from iy.provenance import xmp
@@ -48,7 +48,7 @@ class Marker:
         import c2pa
 
         self.settings, self.drawer, self.signatory, self.watermark = settings, drawer, signatory, watermark
-        self.version = importlib.metadata.version("iy")
+        self.version = __version__
         chain = signatory.chain.encode()
         self.signer = c2pa.C2paSignerInfo(signatory.algorithm.encode(), chain, signatory.secret, None)
         self.context = c2pa.Context.from_dict(BUILDING)

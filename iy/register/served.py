@@ -20,6 +20,7 @@ from iy.errors import UserError
 from iy.generate.portrait import Portraitist, Terms
 from iy.pictures import Limits
 from iy.policy.rule import Rules
+from iy.provenance.mark import clock
 
 
 class Portraits(PythonModel):
@@ -47,7 +48,8 @@ class Portraits(PythonModel):
         images = self.artist.draw(
             crops, list(model_input["prompt"]), [int(seed) for seed in model_input["seed"]], **draws
         )
-        files = map(self.artist.export, images, model_input["prompt"])
+        when = clock()  # of them all: equal rows are equal files
+        files = [self.artist.export(*one, when) for one in zip(images, model_input["prompt"], strict=True)]
         return pandas.DataFrame({"image": [base64.b64encode(file).decode() for file in files]})
 
 
