@@ -7,6 +7,7 @@ a picture is the same, bit for bit, whatever it is drawn beside, by whichever wo
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class Task(NamedTuple):
 class Shard(NamedTuple):
     """Tasks that share their options, drawn into `folder`; what was drawn is noted in `note`.
 
-    settings: resolved, as JSON.
+    settings: resolved, as JSON. when: the time that the pictures say they were drawn at.
     """
 
     tasks: tuple[Task, ...]
@@ -51,6 +52,7 @@ class Shard(NamedTuple):
     bundle: Path
     folder: Path
     note: Path
+    when: datetime
 
 
 class Encoder:
@@ -141,7 +143,7 @@ def draw_shard(shard: Shard) -> dict[int, str]:
         images = in_batches(artist.pipeline, list(groups.values()), batch, partial(one_batch, encoder, ready), None)
         note = []
         for number, task in enumerate(ready):
-            data = artist.export(images[number], task.order.prompt)
+            data = artist.export(images[number], task.order.prompt, shard.when)
             write_bytes(shard.folder / task.order.file, data)
             note.append([task.key, task.order.file, sha256(data)])
         write_json(shard.note, note)
