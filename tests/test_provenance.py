@@ -115,9 +115,10 @@ def test_hostile_files_are_one_sentence_or_changed(tmp_path):
     assert clean("a\x1b[2J\nb\u202e") == "a\ufffd[2J b\ufffd"
 
 
-def test_the_key_is_made_once_for_its_owner_alone(tmp_path, monkeypatch):
+def test_the_key_is_made_once_for_its_owner_alone_and_that_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("IY_KEYS", str(tmp_path / "keys"))
     first = keys.signatory(MARK)
+    assert "self-signed, nobody vouches" in caplog.text
     assert keys.signatory(MARK).chain == first.chain
     assert stat.S_IMODE(keys.own_file().stat().st_mode) == 0o600
     assert [path.name for path in (tmp_path / "keys").iterdir()] == ["signing.pem"]

@@ -6,6 +6,7 @@ away.
 """
 
 import datetime
+import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from iy.errors import UserError
 from iy.params import Provenance
 
+log = logging.getLogger(__name__)
 NAME = "iy, self-signed: nobody vouches for this name"
 YEARS = 10
 CURVES = {"secp256r1": ("es256", 32, hashes.SHA256()), "secp384r1": ("es384", 48, hashes.SHA384())}
@@ -87,6 +89,7 @@ def own() -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             create(path)
+            log.warning("a key to sign drawn pictures with was made in %s: self-signed, nobody vouches for it", path)
         except OSError as error:
             raise UserError(
                 f"{path}: no signing key can be kept there ({error.strerror}): let IY_KEYS name another folder, or "

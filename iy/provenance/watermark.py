@@ -41,11 +41,16 @@ class Watermark:
 
 def open_watermark(settings: Provenance, device: str) -> Watermark | None:
     """None where it is off or cannot be had; which of them, and why, is logged."""
-    reason = "provenance.watermark is off" if settings.watermark == "off" else missing()
+    reason = why_not(settings)
     if reason is not None:
         log.info("pictures get no watermark: %s", reason)
         return None
     return opened("" if device == "auto" else device)
+
+
+def why_not(settings: Provenance) -> str | None:
+    """Why pictures get no watermark; None where they do."""
+    return "provenance.watermark is off" if settings.watermark == "off" else missing()
 
 
 def missing() -> str | None:
