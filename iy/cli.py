@@ -12,6 +12,8 @@ from iy.bench.commands import bench
 from iy.erasure.commands import erase, trace
 from iy.errors import UserError
 from iy.play.commands import play
+from iy.policy.commands import policy
+from iy.provenance.commands import provenance
 from iy.review.commands import review
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 app.add_typer(review, name="review")
+app.add_typer(policy, name="policy")
 
 Profile = Annotated[
     str | None, typer.Option("--profile", "-p", help="Settings to use; else the profile that params.yaml names.")
@@ -177,6 +180,7 @@ def pull(
 
 
 app.command()(play)
+app.command()(provenance)
 app.command()(trace)
 app.command()(erase)
 

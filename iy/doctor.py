@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    return [*machine(), *packages(), *settings(), *face_models(), *tools(), *services()]
+    return [*machine(), *packages(), *settings(), *face_models(), *marks(), *tools(), *services()]
 
 
 def machine() -> Iterator[Finding]:
@@ -138,6 +138,32 @@ def face_models() -> Iterator[Finding]:
         yield Finding(
             "ok" if here else "missing", f"face model {name}", weights.licence if here else "absent or damaged", COMMAND
         )
+
+
+def marks() -> Iterator[Finding]:
+    """How drawn pictures leave: signed by whom, and watermarked or why not."""
+    try:
+        from iy.provenance import keys, watermark
+
+        said = params.load().provenance
+    except (ImportError, UserError):
+        return  # told above
+    if not said.mark:
+        yield Finding("note", "signature", "none: provenance.mark is false", "docs/provenance.md says what that means")
+        return
+    if said.certificate is None and said.key is None:
+        detail = f"self-signed, {keys.own_file()}" + ("" if keys.own_file().exists() else " (made at first use)")
+        yield Finding("note", "signature", detail, "name provenance.certificate and key if others shall trust it")
+    else:
+        try:
+            keys.signatory(said)
+            yield Finding("ok", "signature", f"by {said.certificate}")
+        except UserError as error:
+            yield Finding("missing", "signature", str(error), "mend provenance.certificate and key")
+    reason = watermark.why_not(said)
+    yield Finding(
+        "note" if reason else "ok", "watermark", reason or "trustmark", "docs/provenance.md says what it adds"
+    )
 
 
 def tools() -> Iterator[Finding]:

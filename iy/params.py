@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -304,6 +305,31 @@ class Draw(Section):
     identity_guidance: float
 
 
+class Provenance(Section):
+    """What drawn pictures say of themselves when they leave. certificate, key: PEM files; null for this user's own."""
+
+    mark: bool
+    certificate: str | None
+    key: str | None
+    prompt: bool
+    watermark: Literal["auto", "off"]
+
+
+def calibrated(rate: float) -> float:
+    """One of the false-match rates that curate calibrates."""
+    if rate not in (0.001, 0.01, 0.05, 0.1):
+        raise ValueError("curate calibrates the rates 0.001, 0.01, 0.05 and 0.1")
+    return rate
+
+
+class Policy(Section):
+    """Whose face may be drawn. people: the folder of the lists. false_match_rate: of curate's calibration."""
+
+    faces: Literal["any", "listed"]
+    people: str
+    false_match_rate: Annotated[float, AfterValidator(calibrated)]
+
+
 class Evaluate(Section):
     people: PositiveInt
     prompts: PositiveInt
@@ -339,6 +365,8 @@ class Params(Section):
     finetune: Finetune
     draw: Draw
     jobs: Jobs
+    provenance: Provenance
+    policy: Policy
     evaluate: Evaluate
     register_: Register = Field(alias="register")
 

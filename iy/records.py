@@ -15,6 +15,7 @@ from iy.storage import atomic_path
 
 VERSION = "3"
 ACCEPTED, REJECTED = "accepted", "rejected"
+DRAWN = "trainedAlgorithmicMedia"  # iy.source in the metadata of tables whose every row was drawn, in IPTC's word
 SPLITS = ("train", "validation", "test")
 
 PHOTO = pa.schema(
@@ -78,7 +79,7 @@ PAIR = pa.schema(
         ("verdict", pa.string()),
         ("reason", pa.string()),
     ],
-    metadata={"iy.record": "pair", "iy.version": VERSION},
+    metadata={"iy.record": "pair", "iy.version": VERSION, "iy.source": DRAWN},
 )
 
 

@@ -120,6 +120,18 @@ def test_doctor_names_the_remedy(project, monkeypatch):
     assert doctor.show([doctor.Finding("ok", "a", "b"), doctor.Finding("note", "a", "b", "c")]) == 0
 
 
+def test_doctor_says_who_signs_and_why_there_is_no_watermark(project):
+    found = {finding.what: finding for finding in doctor.marks()}
+    assert "self-signed" in found["signature"].detail and found["watermark"].state in ("note", "ok")
+    profile = project / "profiles" / "studio.yaml"
+    profile.write_text(profile.read_text().replace("certificate: null", "certificate: none.pem"))
+    found = {finding.what: finding for finding in doctor.marks()}
+    assert found["signature"].state == "missing" and "go together" in found["signature"].detail
+    profile.write_text(profile.read_text().replace("  mark: true", "  mark: false"))
+    [found] = doctor.marks()
+    assert found.state == "note" and "provenance.mark is false" in found.detail
+
+
 def test_doctor_sees_what_is_installed(root):
     states = {finding.what: finding.state for finding in doctor.packages()}
     assert set(states) == set(doctor.PACKAGES) and "missing" not in states.values()

@@ -10,9 +10,8 @@ import transformers
 from iy import device, faces, params
 from iy.diffusion import load_base
 from iy.errors import UserError
-from iy.generate.portrait import Portraitist
+from iy.generate.portrait import Portraitist, Terms
 from iy.model import Personaliser, bundle
-from iy.pictures import Limits
 from iy.synpairs.language_model import LanguageModel
 from tests import tiny
 
@@ -65,10 +64,10 @@ def made(tmp_path_factory):
 def test_drawing_obeys(seeming_gpu, made):
     """`iy generate` and the served model alike: both draw through this."""
     folder, settings = made
-    limits = Limits(pixels=10**8, side=1024)
-    assert Portraitist(folder, settings.faces, "research", limits, "cpu").pipeline.device.type == "cpu"
+    terms = Terms.of(settings)._replace(usage="research")
+    assert Portraitist(folder, terms._replace(device="cpu")).pipeline.device.type == "cpu"
     with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
-        Portraitist(folder, settings.faces, "research", limits, "auto")
+        Portraitist(folder, terms._replace(device="auto"))
 
 
 def opened(settings: params.Faces, where: str) -> None:

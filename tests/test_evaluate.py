@@ -1,6 +1,8 @@
 """Metrics on hand-made vectors with known answers; the whole stage on a tiny random model and real photographs."""
 
+import io
 import json
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -258,8 +260,18 @@ def refuse():
     raise ConnectionError("tests keep no runs")
 
 
-def test_the_whole_stage_twice_gives_the_same_files(tiny_project):
+def is_marked(png):
+    """Whether a PNG validates as signed, and says that it, or part of it, was drawn."""
+    import c2pa
+
+    with c2pa.Reader("image/png", io.BytesIO(png)) as reader:
+        return reader.get_validation_state() == "Valid" and "rainedAlgorithmicMedia" in reader.json()
+
+
+def test_the_whole_stage_twice_gives_the_same_files(tiny_project, monkeypatch):
     from iy.evaluate.run import run
+
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
 
     def files():
         report = tiny_project.report_dir("evaluate")
@@ -290,6 +302,9 @@ def test_the_whole_stage_twice_gives_the_same_files(tiny_project):
         "images/person-00.png",
         "images/base/00000.tar",
     } <= set(first)
+    with tarfile.open(fileobj=io.BytesIO(first["images/stage4/00000.tar"])) as tar:
+        exported = [tar.extractfile(one).read() for one in tar]
+    assert len(exported) == 6 and all(map(is_marked, [*exported, first["images/person-00.png"]]))
     run(tiny_project)
     assert files() == first
 

@@ -22,10 +22,13 @@ from PIL import Image
 from iy import params, records
 from iy.diffusion import load_base
 from iy.errors import UserError
-from iy.generate.portrait import Portraitist
+from iy.generate.portrait import open_artist, version
 from iy.jobs import draw, run, table
 from iy.model import bundle
 from iy.pictures import Limits
+from iy.policy import people
+from iy.policy.people import BLOCKED, Person
+from iy.provenance.read import read
 from tests import att_faces
 from tests.depth import THOROUGH, depth
 from tests.tiny import moved, tiny_base, tiny_settings
@@ -121,6 +124,47 @@ def test_every_row_is_a_picture_a_line_of_the_table_and_on_a_sheet(whole):
     assert Image.open(whole / "sheet-1.png").size == (90 + 20 * 98 + 2, 98 * min(20, -(-len(JOBS) // 20)) + 2)
 
 
+def test_pictures_and_sheets_leave_marked(made, whole):
+    said = {
+        name: read(whole / name, made.settings.provenance, Limits(10**8, 4096)) for name in ("j0.png", "sheet-1.png")
+    }
+    assert {name: (one.state, one.source) for name, one in said.items()} == {
+        "j0.png": ("own", "trainedAlgorithmicMedia"),
+        "sheet-1.png": ("own", "compositeWithTrainedAlgorithmicMedia"),
+    }
+    assert said["j0.png"].model == f"iy-tiny {version(made.folder / 'bundle')}" and said["j0.png"].time
+    assert said["sheet-1.png"].model == said["j0.png"].model
+    off = made.settings.model_copy(update={"provenance": made.settings.provenance.model_copy(update={"mark": False})})
+    keys = {run.made_by(one, made.folder / "bundle", made.settings.base) for one in (made.settings, off)}
+    assert len(keys) == 2, "pictures that say something else are others"
+
+
+def test_who_must_not_be_drawn_is_refused_also_when_a_run_goes_on(made, tmp_path, monkeypatch):
+    """By what the photograph shows, and by what curate has of a person; the faces were cut before they were listed."""
+    monkeypatch.chdir(tmp_path)
+    known = att_faces.write(made.settings, {"s1": "train", "s2": "train"}, per_person=1)
+    names = {"reference": ["p1.png", "p2.png"], "person": ["s1", "s2"]}
+    rows = [{"prompt": "a man", column: name} for column, several in names.items() for name in several]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run, "draw_missing", interrupted)
+        drawn(made, rows, tmp_path / "out")
+    assert len(list((tmp_path / "out" / run.UNFINISHED / "faces").iterdir())) == 4
+    lists = Path(made.settings.policy.people)
+    people.add(lists, Person("One", BLOCKED, known[0]["recogniser"], [known[0]["embedding"]], "2026-11-27"))
+    done = drawn(made, rows, tmp_path / "out")
+    assert [(one.row, one.reason.split(":")[0]) for one in done.refused] == [
+        (1, "column reference"),
+        (3, "column person"),
+    ]
+    assert all("this person must not be drawn" in one.reason for one in done.refused)
+    assert {*files(tmp_path / "out")} >= {"picture-000002.png", "picture-000004.png"} and done.drawn == 2
+    assert len((lists / "refusals.jsonl").read_text().splitlines()) == 2
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_prompts_and_faces_are_encoded_once(made, tmp_path):
     draw.opened.cache_clear()
     pipeline = draw.opened(json.dumps(made.value()), made.folder / "bundle")[0].pipeline
@@ -170,6 +214,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(made, whole, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         drawn(made, JOBS[:24], tmp_path / "out")
     monkeypatch.setattr(draw, "write_bytes", write)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(int(os.environ["SOURCE_DATE_EPOCH"]) + 3600))  # the next day, say
     assert (tmp_path / "out" / run.UNFINISHED).is_dir()
     done = drawn(made, JOBS[:24], tmp_path / "out")
     assert (done.drawn, done.kept) == (20, 4), "the shard that was whole is not drawn again"
@@ -305,8 +350,7 @@ def test_a_folder_of_other_files_is_not_written_to(made, tmp_path):
 
 def test_one_picture_costs_one_picture(made):
     """No batch is filled up for a single one, and of nine the two batches have five each."""
-    limits = Limits(pixels=10**8, side=1024)
-    artist = Portraitist(made.folder / "bundle", made.settings.faces, "research", limits, "cpu")
+    artist = open_artist(made.folder / "bundle", made.settings)
     rows: list[int] = []
     artist.pipeline.model.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     for count, batches in ((1, [1]), (8, [8]), (9, [5, 5]), (64, [8] * 8)):

@@ -170,7 +170,7 @@ def test_the_registered_model_draws_where_nothing_else_is_installed(model, tmp_p
     face = base64.b64encode(png(photo("s1", 1))).decode()
     write_json(tmp_path / "rows.json", [{"prompt": "a smiling person", "reference": face, "seed": 3}] * 2)
     packages = only(installed(listed), tmp_path / "packages")
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "IY_KEYS") if name in os.environ}
     done = subprocess.run(
         [sys.executable, "-S", "-c", SERVE, str(place), str(tmp_path / "rows.json"), str(tmp_path / "drawn.json")],
         cwd=tmp_path / "served",

@@ -21,7 +21,7 @@ from iy import params, pictures
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.faces.crop import face_crop
-from iy.generate.portrait import Portraitist, draw_files
+from iy.generate.portrait import Portraitist, Terms, draw_files
 from iy.model import Personaliser, bundle
 from iy.model.inputs import to_array
 from iy.photos import folder, table, tars
@@ -211,8 +211,7 @@ def test_generate_and_the_served_model_say_what_the_folder_says(dressed, from_fo
     served = Portraits()
     package = pack(root / "bundle", settings, tmp_path / "package")
     served.load_context(SimpleNamespace(artifacts={"package": str(package)}, model_config={"device": "cpu"}))
-    limits = pictures.Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-    artist = Portraitist(root / "bundle", settings.faces, settings.usage, limits, "cpu")
+    artist = Portraitist(root / "bundle", Terms.of(settings)._replace(device="cpu"))
     wanted = crops(artist, from_folder)
     for name, data in files.items():
         asked = pandas.DataFrame([{"prompt": "x", "reference": base64.b64encode(data).decode(), "seed": 1}])
@@ -318,8 +317,7 @@ def test_what_memory_would_hold_is_what_is_bounded():
 
 def test_bystanders_do_not_stop_a_reference(dressed):
     root, settings, _ = dressed
-    limits = pictures.Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-    artist = Portraitist(root / "bundle", settings.faces, settings.usage, limits, "cpu")
+    artist = Portraitist(root / "bundle", Terms.of(settings)._replace(device="cpu"))
     crowd = Image.new("RGB", (700, 448), "grey")
     crowd.paste(portrait(), (0, 0))
     crowd.paste(portrait(2).resize((138, 168)), (500, 100))

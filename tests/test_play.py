@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 
 from iy import params, web
 from iy.errors import UserError
+from iy.faces import recogniser_name
+from iy.pictures import Limits
 from iy.play import commands, pages
 from iy.play.asked import Drawing
 from iy.play.easel import Easel
@@ -29,6 +31,9 @@ from iy.play.events import lines
 from iy.play.models import Models, on_disk
 from iy.play.server import LARGEST, application
 from iy.play.styles import styles_in
+from iy.policy import people
+from iy.policy.people import BLOCKED, Person
+from iy.provenance.read import read
 from iy.storage import png
 from tests import att_faces, browser
 
@@ -203,6 +208,8 @@ def test_a_picture_is_saved_with_its_settings_and_only_when_asked(server, home):
     [shown] = next(one["pictures"] for one in news if "pictures" in one)
     path = Path(server.post("/save", token, {"id": shown["id"]})["saved"])
     assert path.read_bytes() == next(iter(pictures(news).values()))
+    said = read(path, server.easel.settings.provenance, Limits(10**8, 4096))
+    assert (said.state, said.source, said.description) == ("own", "trainedAlgorithmicMedia", None), "signed, no prompt"
     record = json.loads(path.with_suffix(".json").read_text())
     assert record["seed"] == 7 and record["prompt"] == ASKED["prompt"] and record["bundle"] == server.stages[0]
     assert "seeds = [7]" in record["python"]
@@ -221,6 +228,21 @@ def test_a_picture_is_saved_with_its_settings_and_only_when_asked(server, home):
 def test_a_photograph_that_is_of_no_use_is_told_in_a_sentence(server, name, says):
     status, said = server.look(server.open(), name, server.stages[:1])
     assert status == 400 and says in said["detail"]
+
+
+def test_who_is_blocked_while_the_page_is_open_is_refused(server, home):
+    token, lists = server.open(), Path(server.easel.settings.policy.people)
+    analyser = server.models.open(server.stages[0]).analyser
+    ana = att_faces.photo("s1", 1)
+    face = analyser.embed(ana, analyser.detect(ana)[0]).tolist()
+    people.add(lists, Person("Ana", BLOCKED, recogniser_name(analyser), [face], "2026-11-27"))
+    try:
+        status, said = server.look(token, "ana.png", server.stages[:1])
+        assert status == 400 and said["detail"].startswith("ana.png: this person must not be drawn")
+        assert server.look(token, "ben.png", server.stages[:1])[0] == 200
+    finally:
+        people.remove(lists, "Ana")
+    assert server.look(token, "ana.png", server.stages[:1])[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from PIL import Image
 
 from iy import params, records
 from iy.errors import UserError
+from iy.generate.portrait import Terms
+from iy.generate.portrait import version as bundle_version
 from iy.model.bundle import locate, read_config
 from iy.play.models import bring, inside, registered
+from iy.provenance.mark import Drawer
 from iy.register import gate, run
 from iy.storage import png, write_json, write_shard
 from iy.tracking import UNTRACKED, stage_run
@@ -97,6 +100,7 @@ def registration(settings):
 
 @pytest.mark.timeout(240)
 def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
+    import c2pa
     import mlflow
     import pandas
 
@@ -135,6 +139,8 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     bring(stored.as_uri(), root / "brought")  # as from a registry on another machine
     for folder in (champion.find(), inside(root / "brought", "iy-test", "1")):
         assert Path(locate(read_config(folder)["base"], folder).unet.path).is_dir(), "the page opens it"
+    known = bundle_version(settings.bundle_dir(4))
+    assert Terms.of(settings).drawer(champion.find()) == Drawer("iy-test", known), "as the registry calls it"
     monkeypatch.chdir(root.parent)
     model = mlflow.pyfunc.load_model("models:/iy-test@champion")
     drawn = model.predict(
@@ -143,6 +149,8 @@ def test_versions_aliases_and_a_model_that_draws(finished, monkeypatch):
     (root / "elsewhere").rename(root / "base")
     images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in drawn["image"]]
     assert images[0].shape == (64, 64, 3)
+    with c2pa.Reader("image/png", io.BytesIO(base64.b64decode(drawn["image"][0]))) as reader:
+        assert reader.get_validation_state() == "Valid" and '"iy-test"' in reader.json(), "served pictures are signed"
     assert (images[0] == images[2]).all() and (images[0] != images[1]).any()
     with pytest.raises(Exception, match="row 0: reference is not base64"):
         model.predict(pandas.DataFrame([{"prompt": "x", "reference": "?!", "seed": 0}]))

@@ -149,6 +149,23 @@ def jobs(
     give(jobs.run(settings, folder, pictures, prompts, people, rounds), out, as_json)
 
 
+@bench.command("provenance")
+def provenance(
+    bundle: Annotated[Path | None, typer.Option(help="A finetuned model; else stage 4 of the profile.")] = None,
+    profile: Profile = None,
+    steps: Steps = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Pictures; the median counts.")] = 7,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Marking a drawn picture (signature, XMP) beside drawing it."""
+    from iy import params
+    from iy.bench import provenance
+
+    settings = params.load(profile)
+    give(provenance.run(settings, bundle or settings.bundle_dir(4), steps, rounds), out, as_json)
+
+
 def give(found: dict, out: Path | None, as_json: bool) -> None:
     from iy.storage import write_json
 

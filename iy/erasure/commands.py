@@ -1,5 +1,6 @@
 """`iy trace` and `iy erase`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,10 @@ def erase(
     names: Names = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    block: Annotated[
+        bool,
+        typer.Option("--block", help="Keep what was read of their faces, to refuse drawing them from other photos."),
+    ] = False,
 ) -> None:
     """Take photos out of everything that holds them, for good, and never use them again. Models are only tagged."""
     from iy.erasure import erase as erasing
@@ -40,6 +45,11 @@ def erase(
         return
     if not yes:
         typer.confirm("Nothing of this can be undone. Go on?", abort=True)
+    if block:
+        from iy import params
+        from iy.policy.adding import block_erased
+
+        print(f"block list: {block_erased(Path(params.load().policy.people), found.photos)} faces, without a name")
     print(f"done: {erasing.erase(found)}; `iy run` makes the data again without them. Not touched:")
     for one in erasing.LEFT:
         print(f"  {one}")

@@ -27,6 +27,7 @@ KEPT = ("reports", "resume", "answers", "encoded")
 
 
 LEFT = (
+    "other photographs of them, which may still be drawn from: see `iy policy`, and --block",
     "the photographs themselves, where they come from",
     "what `iy push` sent elsewhere, and backups",
     "git's history of decisions/, which names ids: see git-filter-repo",

@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ from iy.generate import Cell, draw
 from iy.model import ImagineYourselfPipeline, bundle
 from iy.params import Params
 from iy.seeds import cell_seed
-from iy.storage import png, write_shard
+from iy.storage import write_shard
 
 SHARD = 256  # cells
+Export = Callable[[np.ndarray], bytes]
 
 
 def reference_crop(settings: Params, row: dict) -> np.ndarray:
@@ -39,9 +40,12 @@ def cells(benchmark: Benchmark, with_reference: bool) -> list[Cell]:
 
 
 def images(
-    settings: Params, pipeline: ImagineYourselfPipeline, wanted: Sequence[Cell], folder: Path, name: str
+    settings: Params, pipeline: ImagineYourselfPipeline, wanted: Sequence[Cell], folder: Path, name: str, export: Export
 ) -> Iterator[list[np.ndarray]]:
-    """uint8 images of `wanted`, SHARD at a time; drawn ones are kept as <folder>/<number>.tar and read from there."""
+    """uint8 images of `wanted`, SHARD at a time; drawn ones are kept as <folder>/<number>.tar and read from there.
+
+    export: makes the PNG that is kept, of the same pixels.
+    """
     section, how = settings.evaluate, settings.draw
     for number, start in enumerate(range(0, len(wanted), SHARD)):
         path = folder / f"{number:05d}.tar"
@@ -55,7 +59,7 @@ def images(
                 batch=section.batch,
                 progress=name,
             )
-            write_shard(path, [(f"{start + i:08d}.png", png(image)) for i, image in enumerate(drawn)])
+            write_shard(path, [(f"{start + i:08d}.png", export(image)) for i, image in enumerate(drawn)])
         yield read_shard(path)
 
 
@@ -68,10 +72,10 @@ def read_shard(path: Path) -> list[np.ndarray]:
 def work_folder(settings: Params, model: str, made: Path | None) -> Path:
     """Where the images of `model` are kept until all are there."""
     sections, table = (
-        ("seed", "usage", "base", "model", "faces", "draw", "evaluate"),
+        ("seed", "usage", "base", "model", "faces", "draw", "provenance", "evaluate"),
         settings.data_dir("curate") / "photos.parquet",
     )
-    return resume.work_folder(settings, f"evaluate-{model}", sections, [table, made], [__name__])
+    return resume.work_folder(settings, f"evaluate-{model}", sections, [table, made], [__name__, "iy.evaluate.exports"])
 
 
 def open_model(settings: Params, base: Base, folder: Path | None) -> ImagineYourselfPipeline:

@@ -7,8 +7,9 @@ import numpy as np
 from iy import metrics as table
 from iy import report
 from iy.evaluate.benchmark import Benchmark, Place, Result
+from iy.evaluate.draw import Export
 from iy.evaluate.together import Together
-from iy.storage import png, read_image, write_bytes
+from iy.storage import read_image, write_bytes
 
 SHOWN_PEOPLE, SHOWN_PROMPTS, GRIDS = 12, 12, 4
 COUPLES = 12  # pictures of two people
@@ -142,7 +143,7 @@ def couples(benchmark: Benchmark, found: Together) -> report.Block:
     return report.table(["left", "stage 4", "right"], rows)
 
 
-def write_grids(folder: Path, benchmark: Benchmark, results: dict[str, Result]) -> list[np.ndarray]:
+def write_grids(folder: Path, benchmark: Benchmark, results: dict[str, Result], export: Export) -> list[np.ndarray]:
     """person-NN.png: reference at the left of each row, prompts as columns, models as rows; and the same as arrays."""
     grids = []
     for number, crop in enumerate(benchmark.crops[:GRIDS]):
@@ -150,5 +151,5 @@ def write_grids(folder: Path, benchmark: Benchmark, results: dict[str, Result]) 
         rows = [[crop, *(result.shown[i] for i in cells)] for result in results.values()]
         labels = ["reference", *(benchmark.prompts[benchmark.places[i].prompt].attributes["expression"] for i in cells)]
         grids.append(np.asarray(report.grid(rows, list(results), labels)))
-        write_bytes(folder / f"person-{number:02d}.png", png(grids[-1]))
+        write_bytes(folder / f"person-{number:02d}.png", export(grids[-1]))
     return grids

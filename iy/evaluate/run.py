@@ -14,7 +14,7 @@ from iy import records
 from iy.device import choose_device
 from iy.diffusion import Base, load_base
 from iy.errors import UserError
-from iy.evaluate import draw, measure, page, plots, together
+from iy.evaluate import draw, exports, measure, page, plots, together
 from iy.evaluate.alignment import Clip, probe_scores
 from iy.evaluate.benchmark import STAGES, Benchmark, Place, Result, places
 from iy.evaluate.look import Observer
@@ -34,7 +34,7 @@ def run(settings: Params, tracked: StageRun = UNTRACKED) -> None:
     tracked.log_dataset("curate", settings.data_dir("curate") / "photos.parquet")
     works = {name: draw.work_folder(settings, name, folder) for name, folder in models(settings).items()}
     results = {
-        name: evaluate_model(benchmark, draw.open_model(settings, base, folder), name, folder is not None, works[name])
+        name: evaluate_model(benchmark, draw.open_model(settings, base, folder), name, folder, works[name])
         for name, folder in models(settings).items()
     }
     last = draw.open_model(settings, base, settings.bundle_dir(STAGES[-1]))
@@ -74,6 +74,7 @@ def prepare(settings: Params, base: Base) -> Benchmark:
     photos = records.read(settings.data_dir("curate") / "photos.parquet", records.PHOTO, where=records.usable("test"))
     chosen, asked = subjects(photos, section.people, settings.seed), prompts(section.prompts, settings.seed)
     observer = Observer(settings)
+    exports.refuse_blocked(settings, observer.analyser, chosen)
     return Benchmark(
         settings,
         chosen,
@@ -88,11 +89,12 @@ def prepare(settings: Params, base: Base) -> Benchmark:
 
 
 def evaluate_model(
-    benchmark: Benchmark, pipeline: ImagineYourselfPipeline, name: str, with_reference: bool, work: Path
+    benchmark: Benchmark, pipeline: ImagineYourselfPipeline, name: str, bundle: Path | None, work: Path
 ) -> Result:
-    """Draw all cells of one model and measure them, a shard at a time."""
+    """Draw all cells of one model (its bundle; None is the base) and measure them, a shard at a time."""
     parts, start = [], 0
-    for images in draw.images(benchmark.settings, pipeline, draw.cells(benchmark, with_reference), work, name):
+    wanted, export = draw.cells(benchmark, bundle is not None), exports.export(benchmark.settings, bundle)
+    for images in draw.images(benchmark.settings, pipeline, wanted, work, name, export):
         parts.append(measured(benchmark, images, benchmark.places[start : start + len(images)], start))
         start += len(images)
     values = {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values}
@@ -151,7 +153,7 @@ def write(
         pictures = plots.write(aside / "plots", metrics)
         pq.write_table(cells_table(benchmark, results), aside / "cells.parquet")
         page.write(aside, benchmark, results, metrics, pictures, pairs)
-        grids = page.write_grids(aside / "images", benchmark, results)
+        grids = page.write_grids(aside / "images", benchmark, results, exports.export_sheets(benchmark.settings))
         for name, work in works.items():
             shutil.copytree(work, aside / "images" / name)
     return folder, grids

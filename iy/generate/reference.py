@@ -8,6 +8,7 @@ from iy import params, pictures
 from iy.errors import UserError
 from iy.faces import Analyser, rivals
 from iy.faces.crop import face_crop
+from iy.policy.rule import Policy
 
 
 def read_file(path: Path) -> bytes:
@@ -25,8 +26,11 @@ def read_photo(data: bytes, name: str, limits: pictures.Limits) -> np.ndarray:
         raise UserError(f"{name}: {reason}: give a JPEG, PNG or HEIC photograph") from None
 
 
-def one_face(image: np.ndarray, name: str, analyser: Analyser, model: params.Model, size: int) -> np.ndarray:
-    """uint8 (H, W, 3) -> the crop (size, size, 3) around its main face, masked as the model was trained."""
+def one_face(
+    image: np.ndarray, name: str, analyser: Analyser, model: params.Model, size: int, policy: Policy
+) -> np.ndarray:
+    """uint8 (H, W, 3) -> the crop (size, size, 3) around its main face, masked as the model was trained; refused where
+    the policy does."""
     faces = analyser.detect(image)
     if not faces:
         raise UserError(
@@ -34,4 +38,19 @@ def one_face(image: np.ndarray, name: str, analyser: Analyser, model: params.Mod
         )
     if (count := rivals(faces)) > 1:
         raise UserError(f"{name}: {count} faces were found: cut the photograph so that it shows one person")
+    policy.face(lambda: analyser.embed(image, faces[0]), name)
     return face_crop(image, faces[0].box, faces[0].landmarks, size, model.crop_margin, model.mask_face)
+
+
+def admitted(
+    photo: bytes,
+    name: str,
+    limits: pictures.Limits,
+    analyser: Analyser,
+    model: params.Model,
+    size: int,
+    policy: Policy,
+) -> np.ndarray:
+    """A photograph's bytes -> the crop (size, size, 3) that a model takes: the one way in for somebody's face."""
+    policy.photo(photo, name)
+    return one_face(read_photo(photo, name, limits), name, analyser, model, size, policy)

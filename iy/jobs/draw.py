@@ -7,6 +7,7 @@ a picture is the same, bit for bit, whatever it is drawn beside, by whichever wo
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from torch.nn.functional import pad
 
 from iy.errors import UserError
 from iy.generate import in_batches
-from iy.generate.portrait import Portraitist
+from iy.generate.portrait import Portraitist, open_artist
 from iy.jobs.faces import Crop
 from iy.jobs.kept import Kept
 from iy.jobs.orders import How, Order
@@ -26,7 +27,6 @@ from iy.model import ImagineYourselfPipeline, inputs
 from iy.model.attention import Tokens
 from iy.model.conditioning import Vision, stack, together
 from iy.params import parse
-from iy.pictures import Limits
 from iy.storage import sha256, write_bytes, write_json
 
 KEPT = 2**30  # bytes of encoded prompts and faces
@@ -44,7 +44,7 @@ class Task(NamedTuple):
 class Shard(NamedTuple):
     """Tasks that share their options, drawn into `folder`; what was drawn is noted in `note`.
 
-    settings: resolved, as JSON.
+    settings: resolved, as JSON. when: the time that the pictures say they were drawn at.
     """
 
     tasks: tuple[Task, ...]
@@ -52,6 +52,7 @@ class Shard(NamedTuple):
     bundle: Path
     folder: Path
     note: Path
+    when: datetime
 
 
 class Encoder:
@@ -125,8 +126,7 @@ def opened(text: str, bundle: Path) -> tuple[Portraitist, Encoder, int]:
     """What this process draws with, and how many pictures at a time."""
     settings = parse(json.loads(text), "settings")
     torch.set_num_threads(settings.jobs.threads)
-    limits = Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-    artist = Portraitist(bundle, settings.faces, settings.usage, limits, settings.device)
+    artist = open_artist(bundle, settings)
     artist.pipeline.set_progress_bar_config(disable=True)
     return artist, Encoder(artist.pipeline), settings.jobs.batch
 
@@ -143,7 +143,7 @@ def draw_shard(shard: Shard) -> dict[int, str]:
         images = in_batches(artist.pipeline, list(groups.values()), batch, partial(one_batch, encoder, ready), None)
         note = []
         for number, task in enumerate(ready):
-            data = artist.export(images[number])
+            data = artist.export(images[number], task.order.prompt, shard.when)
             write_bytes(shard.folder / task.order.file, data)
             note.append([task.key, task.order.file, sha256(data)])
         write_json(shard.note, note)

@@ -5,7 +5,7 @@ A face's crop lies as `<work>/faces/<hash>.png` until the pictures are drawn, so
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +18,12 @@ from iy import names, records, workers
 from iy.errors import UserError
 from iy.faces import Analyser, Face, load_analyser
 from iy.faces.crop import face_crop
-from iy.generate.reference import one_face, read_file, read_photo
+from iy.generate.reference import admitted, read_file
 from iy.jobs.orders import Source
 from iy.model.bundle import read_config
 from iy.params import Model, Params, parse
 from iy.pictures import Limits
+from iy.policy.rule import Policy, open_policy, rules, stamp
 from iy.resume import digest
 from iy.storage import file_sha256, png, read_image, sha256, write_bytes
 
@@ -37,21 +38,25 @@ class Crop(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One face to find. settings: resolved, as JSON; row: of a person's photo in the collection, else None."""
+    """One face to find. settings: resolved, as JSON; row: of a person's photo in the collection, else None.
+
+    rule: stands for whose face may be drawn, see `iy.policy.rule.stamp`.
+    """
 
     source: Source
     row: dict | None
     settings: str
+    rule: str
     bundle: Path
     folder: Path
 
 
 def find(wanted: Iterable[Source], settings: Params, bundle: Path, folder: Path) -> dict[Source, Crop | str]:
     """The crop of every source, or why there is none. Those already in `folder` are not cut again."""
-    several = list(dict.fromkeys(wanted))
-    if any(source.kind == "photo" for source in several):
-        load_analyser(settings.faces, settings.usage, settings.device)  # a missing pack is one sentence here
-    photos, text = collection(several, settings), json.dumps(settings.resolved())
+    several, text = list(dict.fromkeys(wanted)), json.dumps(settings.resolved())
+    rule = stamp(rules(settings))
+    policy(text, rule)  # a missing pack or an empty list is one sentence here
+    photos = collection(several, settings)
     found: dict[Source, Crop | str] = {}
     jobs = []
     for source in several:
@@ -59,7 +64,7 @@ def find(wanted: Iterable[Source], settings: Params, bundle: Path, folder: Path)
         if isinstance(row, str):
             found[source] = row
         else:
-            jobs.append(Job(source, row, text, bundle, folder))
+            jobs.append(Job(source, row, text, rule, bundle, folder))
     few = settings.workers.model_copy(update={"map": "serial"}) if len(jobs) <= FEW else settings.workers
     answers = tqdm(workers.each(crop, jobs, few), "faces", len(jobs), mininterval=1, disable=len(jobs) <= FEW)
     return found | dict(zip((job.source for job in jobs), answers, strict=True))
@@ -73,7 +78,7 @@ def crop(job: Job) -> Crop | str:
     model, size = config["model"], config["base"].image_size
     try:
         photo = read_file(Path(job.source.name)) if job.row is None else job.row["id"].encode()
-        how = [settings.usage, settings.faces.model_dump(), model.crop_margin, model.mask_face, size]
+        how = [settings.usage, settings.faces.model_dump(), model.crop_margin, model.mask_face, size, job.rule]
         path = job.folder / f"{digest([job.source.kind, sha256(photo), how])}.png"
         if not path.exists():
             write_bytes(path, png(cut(job, photo, model, size)))
@@ -83,12 +88,17 @@ def crop(job: Job) -> Crop | str:
 
 
 def cut(job: Job, photo: bytes, model: Model, size: int) -> np.ndarray:
-    """The masked crop, uint8 (size, size, 3): around the one face of a photograph, or where curate found it."""
-    settings, name = opened(job.settings), job.source.name
+    """The masked crop, uint8 (size, size, 3): around the one face of a photograph, or where curate found it.
+
+    Refused where the policy does, in both cases.
+    """
+    settings, name, reader = opened(job.settings), job.source.name, analyser(job.settings)
+    rule = policy(job.settings, job.rule)
     if job.row is None:
         limits = Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
-        return one_face(read_photo(photo, name, limits), name, analyser(job.settings), model, size)
+        return admitted(photo, name, limits, reader, model, size, rule)
     face, image = Face.of(job.row), read_image(settings.photos_dir, job.row)
+    rule.face(lambda: reader.embed(image, face), name)
     return face_crop(image, face.box, face.landmarks, size, model.crop_margin, model.mask_face)
 
 
@@ -101,6 +111,12 @@ def opened(text: str) -> Params:
 def analyser(text: str) -> Analyser:
     settings = opened(text)
     return load_analyser(settings.faces, settings.usage, settings.device)
+
+
+@lru_cache(1)
+def policy(text: str, rule: str) -> Policy:
+    """The policy of these settings with the lists for which `rule` stands."""
+    return open_policy(rules(opened(text)), analyser(text))
 
 
 def collection(several: Sequence[Source], settings: Params) -> dict[str, dict | str]:

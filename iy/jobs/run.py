@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +21,17 @@ from tqdm import tqdm
 from iy import workers
 from iy.device import choose_device
 from iy.errors import UserError
+from iy.generate.portrait import Terms, model_name
 from iy.jobs import draw, faces, table
 from iy.jobs.draw import Shard, Task
 from iy.jobs.faces import Crop
 from iy.jobs.orders import Defaults, Order, Refused, read
 from iy.model.bundle import locate, read_config
 from iy.params import Base, Params
+from iy.provenance.mark import clock, open_marker, said_time
+from iy.provenance.xmp import COMPOSED
 from iy.resume import code_digest, digest
-from iy.storage import file_sha256, folder_digest, folder_sha256
+from iy.storage import file_sha256, folder_digest, folder_sha256, write_json
 
 UNFINISHED = ".unfinished"
 TOLD = 20  # refused rows that are told one by one
@@ -102,7 +106,7 @@ def into(
         raise UserError(f"{path}: no row can be drawn" + (f": {refused[0].told()}" if refused else ": it has none"))
     workers.must_be_here([out / task.order.file for task in pictures])
     table.write(out, pictures, refused)
-    sheets = list(table.sheets(out, [task.order.file for task in pictures]))
+    sheets = list(table.sheets(out, [task.order.file for task in pictures], export_sheets(settings, bundle)))
     shutil.rmtree(work)
     return Done(len(missing) - len(unfit), len(tasks) - len(missing), refused, sheets)
 
@@ -137,11 +141,13 @@ def with_faces(orders: Sequence[Order], crops: dict, made: str) -> tuple[list[Ta
 
 
 def made_by(settings: Params, bundle: Path, base: Base) -> str:
-    """What decides all pictures alike: the bundle, the base's weights that lie here, the code, how it computes."""
+    """What decides all pictures alike: the bundle, the base's weights that lie here, the code, how it computes, what is
+    said of them."""
     places = sorted({part.path for part in locate(base, bundle).parts().values()})
     weights = [folder_sha256(place) if Path(place).is_dir() else place for place in places]
     how = [settings.jobs.model_dump(), choose_device(settings.device).type, base.dtype]
-    return digest([folder_digest(bundle), weights, code_digest([draw.__name__]), how])
+    said = [settings.provenance.model_dump(), model_name(settings)]
+    return digest([folder_digest(bundle), weights, code_digest([draw.__name__]), how, said])
 
 
 def key(order: Order, crops: Sequence[Crop], made: str) -> str:
@@ -165,9 +171,10 @@ def without_known(tasks: Sequence[Task], out: Path) -> list[Task]:
 
 def draw_missing(missing: Sequence[Task], settings: Params, bundle: Path, out: Path) -> list[Refused]:
     """Draw them shard by shard; the rows that this model cannot draw."""
-    text = json.dumps(settings.resolved())
+    text, work = json.dumps(settings.resolved()), out / UNFINISHED
+    when = begun(work)
     jobs = [
-        Shard(tuple(some), text, bundle, out, out / UNFINISHED / "notes" / f"{digest([one.key for one in some])}.json")
+        Shard(tuple(some), text, bundle, out, work / "notes" / f"{digest([one.key for one in some])}.json", when)
         for some in shards(missing, settings.jobs.batch, settings.workers.count)
     ]
     unfit: list[Refused] = []
@@ -176,6 +183,20 @@ def draw_missing(missing: Sequence[Task], settings: Params, bundle: Path, out: P
             unfit += [Refused(row, reason) for row, reason in refused.items()]
             bar.update(len(job.tasks))
     return unfit
+
+
+def begun(work: Path) -> datetime:
+    """When drawing into the folder began: all its pictures say that time, also those drawn after it was killed."""
+    path = work / "begun.json"
+    if not path.exists():
+        write_json(path, clock().isoformat())
+    return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8")))
+
+
+def export_sheets(settings: Params, bundle: Path) -> table.Export:
+    """Makes the PNGs of contact sheets: marked as the pictures are, without a time, so that they repeat."""
+    marker = open_marker(settings.provenance, lambda: Terms.of(settings).drawer(bundle), settings.device)
+    return lambda image: marker.png(image, said_time(), source=COMPOSED)
 
 
 def shared_out(jobs: Sequence[Shard], settings: Params) -> Iterator[dict[int, str]]:

@@ -1,7 +1,7 @@
 """What a folder of pictures says of itself: `pictures.parquet`, a row for every row of the job table, and sheets."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from iy import records, report
 from iy.jobs.draw import Task
 from iy.jobs.orders import Refused
-from iy.storage import file_sha256, png, write_bytes
+from iy.storage import file_sha256, write_bytes
 
 NAME = "pictures.parquet"
 PICTURE = pa.schema(
@@ -28,9 +28,10 @@ PICTURE = pa.schema(
         ("verdict", pa.string()),
         ("reason", pa.string()),
     ],
-    metadata={"iy.record": "picture", "iy.version": records.VERSION},
+    metadata={"iy.record": "picture", "iy.version": records.VERSION, "iy.source": records.DRAWN},
 )
 ACROSS, DOWN, CELL = 20, 20, 96  # pictures of a sheet, and pixels of one
+Export = Callable[[np.ndarray], bytes]
 
 
 def write(folder: Path, tasks: Sequence[Task], refused: Sequence[Refused]) -> None:
@@ -65,14 +66,17 @@ def noted(folder: Path) -> dict[tuple[str, str], str]:
     return {(row["key"], row["file"]): row["sha256"] for row in records.accepted(rows)}
 
 
-def sheets(folder: Path, files: Sequence[str]) -> Iterator[Path]:
-    """Contact sheets `sheet-1.png` … of the pictures in their order, each line with the number of its first."""
+def sheets(folder: Path, files: Sequence[str], export: Export) -> Iterator[Path]:
+    """Contact sheets `sheet-1.png` … of the pictures in their order, each line with the number of its first.
+
+    export: makes the PNG that is written.
+    """
     for number, start in enumerate(range(0, len(files), ACROSS * DOWN), 1):
         firsts = range(start, min(start + ACROSS * DOWN, len(files)), ACROSS)
         lines = [[small(folder / file) for file in files[first : first + ACROSS]] for first in firsts]
         labels = [str(first + 1) for first in firsts]
         path = folder / f"sheet-{number}.png"
-        write_bytes(path, png(np.asarray(report.grid(lines, labels, cell=CELL))))
+        write_bytes(path, export(np.asarray(report.grid(lines, labels, cell=CELL))))
         yield path
     for path in folder.glob("sheet-*.png"):  # of an earlier, longer table
         if (number := path.stem.removeprefix("sheet-")).isdigit() and (int(number) - 1) * ACROSS * DOWN >= len(files):

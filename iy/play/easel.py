@@ -77,7 +77,7 @@ class Easel:
         photos, profile = [face.name for face in faces], self.settings.profile
         code = python(asked, choice, profile, photos, self.styles)
         drawn = [
-            Drawn(artist.export(image), record(asked, choice, seed, photos, code, profile))
+            Drawn(artist.export(image, asked.prompt), record(asked, choice, seed, photos, code, profile))
             for seed, image in zip(asked.seeds, images, strict=True)
         ]
         named = zip(page.show(drawn), asked.seeds, drawn, strict=True)

@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from iy.errors import UserError, one_line
 from iy.params import Params
-from iy.pictures import Limits
 
 if TYPE_CHECKING:
     from iy.generate.portrait import Portraitist
@@ -145,13 +144,10 @@ class Models:
             return self.opened[key]
 
     def made(self, choice: Choice) -> "Portraitist":
-        from iy.generate.portrait import Portraitist  # seconds: torch
+        from iy.generate.portrait import open_artist  # seconds: torch
 
-        settings = self.settings
-        limits = Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
         beside = next(reversed(self.opened.values()), None)
-        folder = choice.find()
-        return Portraitist(folder, settings.faces, settings.usage, limits, settings.device, beside)
+        return open_artist(choice.find(), self.settings, beside)
 
 
 def crop_kind(artist: "Portraitist") -> tuple:

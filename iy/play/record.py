@@ -1,9 +1,9 @@
 """What a picture was drawn with: as a record that is saved beside it, and as Python that draws it again."""
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from iy import __version__
 from iy.play.asked import Drawing
 from iy.play.models import Choice
 from iy.play.styles import adapter, style_file
@@ -11,14 +11,14 @@ from iy.play.styles import adapter, style_file
 PYTHON = """\
 from pathlib import Path
 
+import numpy as np
+
 from iy import params
-from iy.generate.portrait import Portraitist
-from iy.pictures import Limits
+from iy.generate.portrait import open_artist
 {imports}
 settings = params.load({profile!r})  # in the project folder
-limits = Limits(settings.photos.maximum_pixels, settings.photos.maximum_side)
 bundle = {bundle}
-artist = Portraitist(bundle, settings.faces, settings.usage, limits, settings.device)
+artist = open_artist(bundle, settings)
 people = [artist.reference(Path(photo).read_bytes(), photo) for photo in {photos!r}]
 seeds = {seeds!r}
 {styles}images = artist.pipeline(
@@ -28,7 +28,7 @@ seeds = {seeds!r}
     fixed_length=True,
 {options}).images
 for seed, image in zip(seeds, images, strict=True):
-    image.save(f"portrait-{{seed}}.png")
+    Path(f"portrait-{{seed}}.png").write_bytes(artist.export(np.asarray(image), {prompt!r}))
 """
 REGISTERED = """\
 from iy.play.models import bundle_of
@@ -62,5 +62,5 @@ def record(asked: Drawing, choice: Choice, seed: int, photos: list[str], code: s
         for photo, person in zip(photos, asked.people, strict=True)
     ]
     kept = asked.model_dump(mode="json", exclude={"models", "seeds", "people"})
-    made = {"iy": importlib.metadata.version("iy"), "profile": profile, "model": choice.title, "bundle": choice.id}
+    made = {"iy": __version__, "profile": profile, "model": choice.title, "bundle": choice.id}
     return kept | made | {"seed": seed, "people": people, "python": code}

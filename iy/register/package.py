@@ -7,7 +7,9 @@ from pathlib import Path
 from iy import imports, params
 from iy.errors import UserError
 from iy.faces.weights import WEIGHTS
+from iy.generate.portrait import version
 from iy.model.bundle import read_config
+from iy.policy.rule import rules
 from iy.storage import folder_sha256, write_json
 
 SERVED = "iy.register.served"
@@ -27,6 +29,8 @@ def requirements(settings: params.Params) -> list[str]:
 
 def pack(bundle: Path, settings: params.Params, folder: Path) -> Path:
     """Fill `folder` with the bundle, the local base weights it stands on, the face pack and how to draw.
+
+    Lists of people and signing keys stay where they are: they are read where the model runs.
 
     The base moves to `base-<hash>`, so that a served model never opens weights of the folder it happens to run in.
     """
@@ -58,8 +62,21 @@ def pack(bundle: Path, settings: params.Params, folder: Path) -> Path:
             "usage": settings.usage,
             "faces": faces,
             "limits": {"pixels": settings.photos.maximum_pixels, "side": settings.photos.maximum_side},
+            "provenance": settings.provenance.model_dump(mode="json"),
+            "policy": policy(settings),
+            "model": {"name": settings.register_.name, "version": version(bundle)},
             "sha256": settings.digest(),
             "draws": {"steps": draws.steps, "guidance": draws.guidance, "identity_guidance": draws.identity_guidance},
         },
     )
     return folder
+
+
+def policy(settings: params.Params) -> dict:
+    """The rule with the threshold that was calibrated on these photos, which the package does not hold."""
+    found = rules(settings)
+    return {
+        "settings": found.settings.model_dump(mode="json"),
+        "recogniser": found.recogniser,
+        "threshold": found.threshold,
+    }

@@ -17,8 +17,10 @@ from mlflow.pyfunc.model import PythonModel
 
 from iy import params
 from iy.errors import UserError
-from iy.generate.portrait import Portraitist
+from iy.generate.portrait import Portraitist, Terms
 from iy.pictures import Limits
+from iy.policy.rule import Rules
+from iy.provenance.mark import clock
 
 
 class Portraits(PythonModel):
@@ -31,9 +33,10 @@ class Portraits(PythonModel):
         if faces.pack:
             faces = faces.model_copy(update={"pack": str(package / faces.pack)})
         self.draws = settings["draws"]
-        limits = Limits(**settings["limits"])
-        device = context.model_config["device"]
-        self.artist = Portraitist(package / "bundle", faces, settings["usage"], limits, device)
+        place = faces, settings["usage"], Limits(**settings["limits"]), context.model_config["device"]
+        rules = settings["policy"] | {"settings": params.Policy.model_validate(settings["policy"]["settings"])}
+        provenance = params.Provenance.model_validate(settings["provenance"])
+        self.artist = Portraitist(package / "bundle", Terms(*place, provenance, Rules(**rules), **settings["model"]))
 
     def predict(self, context, model_input, params=None):
         """A DataFrame with column `image`: one base64 PNG per row. `params`: steps, guidance, identity_guidance."""
@@ -45,7 +48,9 @@ class Portraits(PythonModel):
         images = self.artist.draw(
             crops, list(model_input["prompt"]), [int(seed) for seed in model_input["seed"]], **draws
         )
-        return pandas.DataFrame({"image": [base64.b64encode(self.artist.export(image)).decode() for image in images]})
+        when = clock()  # of them all: equal rows are equal files
+        files = [self.artist.export(*one, when) for one in zip(images, model_input["prompt"], strict=True)]
+        return pandas.DataFrame({"image": [base64.b64encode(file).decode() for file in files]})
 
 
 def photo(text: str, number: int) -> bytes:
