@@ -59,11 +59,12 @@ def connect() -> "MlflowClient":
             raise
     return client
 
+
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pages open it as one of prompts and traces
 
 
 def experiment_id(client: "MlflowClient", profile: str) -> str:
-    """The id of the profile's experiment, made when new; a local store keeps pictures in `.iy/mlartifacts` of the project.
+    """The id of the profile's experiment, made when new; a local store keeps pictures in the project's `.iy/mlartifacts`.
 
     One that was deleted in MLflow's page is restored: its name is taken, and no run can be made in it.
     """
