@@ -64,7 +64,7 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pa
 
 
 def experiment_id(client: "MlflowClient", profile: str) -> str:
-    """The id of the profile's experiment, made when new; a local store keeps pictures in the project's `.iy/mlartifacts`.
+    """The id of the profile's experiment, made when new; a local store keeps pictures under `.iy/mlartifacts`.
 
     One that was deleted in MLflow's page is restored: its name is taken, and no run can be made in it.
     """
