@@ -212,13 +212,13 @@ def absolute(overrides: dict[str, Any], home: Path) -> dict[str, Any]:
     )
 
 
-def save(home: Path, folder: Path, name: str) -> None:
-    """Record the finished worktree as DVC experiment `name` on the checkout's commit."""
+def save(home: Path, folder: Path, name: str, stages: list[str]) -> None:
+    """Record the finished worktree as DVC experiment `name` on the checkout's commit, with what these stages wrote."""
     # DVC adds a dvc.lock that git does not know by itself, but not in a sub-folder of a larger repository.
     lock = ["--include-untracked", "dvc.lock"] if inside(home) != "." and "dvc.lock" in git.untracked(folder) else []
     with alone(home, "git", quietly):  # git's references are shared between worktrees
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name, *lock],
+            [sys.executable, "-m", "dvc", "exp", "save", "--force", "--name", name, *lock, *stages],
             cwd=folder,
             capture_output=True,
             text=True,

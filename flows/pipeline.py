@@ -86,7 +86,7 @@ def follow(target: str | None, profile: str | None, photos: str, overrides: dict
             failed = run_stages(where, target, force)
             if failed:
                 raise Stopped(failed.message)
-            places = finish(where, log.info)
+            places = finish(where, target, log.info)
     except (UserError, Stopped) as error:
         log.error(str(error))
         return Failed(message=str(error))
@@ -100,7 +100,7 @@ class Stopped(Exception):
 def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     """The first state that is not Completed, or None."""
     needs = graph.upstream(where.folder)
-    stages = [stage for stage in needs if target is None or stage in needed(needs, target)]
+    stages = needed(needs, target)
     profile = where.settings.profile
     get_run_logger().info(durations.expected(where.state, profile, stages))
     progress = create_progress_artifact(0.0, key="pipeline-progress", description=f"stages done, of {len(stages)}")
@@ -127,13 +127,13 @@ def run_stages(where: Place, target: str | None, force: bool) -> State | None:
     return None
 
 
-def needed(needs: dict[str, list[str]], target: str) -> set[str]:
-    """`target` and all that it reads from, directly or not."""
-    found = {target}
+def needed(needs: dict[str, list[str]], target: str | None) -> list[str]:
+    """`target` (None: every stage) and all that it reads from, directly or not, in their order."""
+    found = set(needs) if target is None else {target}
     for stage in reversed(list(needs)):
         if stage in found:
             found.update(needs[stage])
-    return found
+    return [stage for stage in needs if stage in found]
 
 
 def run_id() -> str:
@@ -141,15 +141,16 @@ def run_id() -> str:
     return str(flow_run.id)
 
 
-def finish(where: Place, say: Callable[[str], None]) -> dict[str, str]:
+def finish(where: Place, target: str | None, say: Callable[[str], None]) -> dict[str, str]:
     """Save the experiment, bring another profile's outputs home, and say where to look."""
     home = where.name is None
     if where.name:
-        experiment.save(where.home, where.folder, where.name)
+        experiment.save(where.home, where.folder, where.name, needed(graph.upstream(where.folder), target))
         moved = experiment.bring(where.home, where.folder)
         home = bool(moved)
         say(
             f"saved as DVC experiment {where.name!r}: `dvc exp show` lists it, `dvc exp apply {where.name}` restores it"
+            + (f" (DVC then misses what comes after {target}, which was not asked for)" if target else "")
             + (f"; outputs are in {', '.join(moved)}" if moved else "")
         )
     return artifacts.summary(where, run_id(), home)

@@ -4,6 +4,7 @@ It tells which code decided what an unfinished stage keeps, and which packages a
 """
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,20 +43,25 @@ def files(name: str) -> Iterator[Path]:
                 yield path
 
 
-def imported(path: Path) -> set[str]:
+def imported(path: Path) -> frozenset[str]:
     """Absolute dotted names that a file imports; `from a import b` gives a and a.b. What only a type checker sees is
     left out.
     """
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    names = set()
-    for node in executed(ast.parse(path.read_text(encoding="utf-8"))):
+    return named(path.read_text(encoding="utf-8"), path.relative_to(ROOT).with_suffix("").parts[:-1])
+
+
+@functools.cache  # a stage asks six times, of some hundred files
+def named(source: str, package: tuple[str, ...]) -> frozenset[str]:
+    """What the source of a file in a package imports."""
+    names: set[str] = set()
+    for node in executed(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
             base = ".".join(part for part in (above, node.module) if part)
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:

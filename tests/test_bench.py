@@ -163,10 +163,10 @@ def test_curating_is_measured_beside_each_of_its_models(tmp_path, monkeypatch):
         blip, "SHAPE", {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     )
     monkeypatch.chdir(tmp_path)
-    att_faces.copy_folders(tmp_path / "in", persons=4, photos=3)
+    att_faces.copy_folders(tmp_path / "in", persons=5, photos=3)
     settings = curating.settings(photos={"source": "folder", "path": "in"}, minimum_per_person=1)
     take_photos(settings)
-    found = curate.run(settings, photos=12, captioned=6, workers=[1], rounds=1)
+    found = curate.run(settings, photos=15, captioned=15, workers=[1], rounds=1)
     captioned, faces = (
         [one for one in found["cases"] if one["case"] == name]
         for name in ("faces and captions, 1 core", "faces, 1 core")

@@ -125,10 +125,11 @@ def test_a_run_with_other_settings_works_there_and_leaves_its_experiment(kind, t
     (made / "new.txt").write_text("git does not know it")
     for setting in TASTE:
         git(made, "config", *setting.split("="))
-    done = toy_project.run(made, sys.executable, "-m", "flows", "--set", "seed=5")
+    done = toy_project.run(made, sys.executable, "-m", "flows", "--stage", "curate", "--set", "seed=5")
     name = experiment.title("studio", {"seed": 5})
     assert f"saved as DVC experiment {name!r}" in done.stdout + done.stderr
-    toy_project.run(made, sys.executable, "-m", "dvc", "exp", "apply", name)
+    said = toy_project.run(made, sys.executable, "-m", "dvc", "exp", "apply", name, check=False).stderr
+    assert "data/studio/finetune1" in said and "data/studio/curate" not in said, "that was not asked for"
     assert json.loads((made / "data/studio/curate/out.json").read_text())["seed"] == 5
     state = tmp_path / KINDS[kind] / ".iy"
     assert (state / "prefect").is_dir() and not list((state / "experiments").iterdir())
@@ -137,8 +138,8 @@ def test_a_run_with_other_settings_works_there_and_leaves_its_experiment(kind, t
 @pytest.mark.slow
 def test_a_run_without_git_works_in_place(toy, tmp_path):
     made = without_git(tmp_path, toy)
-    toy_project.run(made, sys.executable, "-m", "flows")
-    assert (made / "data/studio/evaluate/out.json").exists()
+    toy_project.run(made, sys.executable, "-m", "flows", "--stage", "photos")
+    assert (made / "data/studio/photos/out.json").exists()
     done = toy_project.run(made, sys.executable, "-m", "flows", "--set", "seed=5", check=False)
     assert done.returncode == 2 and "is not a git checkout" in done.stderr and done.stderr.count("\n") == 1
 

@@ -21,7 +21,7 @@ from tests import att_faces
 from tests.depth import depth
 
 ROOT = Path(__file__).parents[1]
-NONE, FEW, MANY = 1_000, *depth((3_000, 30_000), (10_000, 100_000))  # the first: what starting and the page cost
+NONE, FEW, MANY = 1_000, *depth((2_000, 20_000), (10_000, 100_000))  # the first: what starting and the page cost
 CURATE = """
 import json, pathlib, time
 from iy import params
