@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.depth import depth
+
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.update(
     {
@@ -57,7 +59,7 @@ def project(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module", params=["studio", "sdxl"])
+@pytest.fixture(scope="module", params=depth(["sdxl"], ["studio", "sdxl"]))
 def published(request, tmp_path_factory) -> tuple[Path, str]:
     """A folder with a pipeline of diffusers and an IP-Adapter for it, and the pipeline's class."""
     from tests.pair_models import publish

@@ -14,6 +14,7 @@ from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.photos.run import run as take_photos
 from tests import att_faces, curating
+from tests.depth import THOROUGH, depth
 from tests.tiny import tiny_base, tiny_params
 
 SMALL = attention.Shape(48, 17, (attention.Layer(16, 64, 4, 2), attention.Layer(4, 64, 2, 1)))
@@ -93,7 +94,7 @@ def test_whole_steps_are_compared(thin, tmp_path):
     assert set(measured(json.loads(out.read_text())["cases"])) == {"ours", "stock", "naive"}
 
 
-@pytest.fixture(scope="module", params=["studio", "sdxl"])
+@pytest.fixture(scope="module", params=depth(["sdxl"], ["studio", "sdxl"]))
 def tiny(request, tmp_path_factory):
     torch.set_num_threads(1)
     return tiny_params(tiny_base(tmp_path_factory.mktemp("base"), like=request.param))
@@ -117,13 +118,20 @@ def test_the_stock_pipeline_listens_to_the_face_and_leaves_the_base_alone(tiny):
     assert set(base.unet.state_dict()) == names and base.unet.config.encoder_hid_dim_type is None
 
 
-def test_whole_generations_and_their_memory_are_compared(tmp_path, monkeypatch):
+def test_whole_generations_are_compared(tmp_path, monkeypatch):
     settings = tiny_params(tiny_base(tmp_path / "base"))
     monkeypatch.setattr("iy.params.load", lambda profile: settings)
     out, asked = tmp_path / "found.json", ["--steps", "2", "--device", "cpu", "--out"]
     said = CliRunner().invoke(app, ["bench", "generate", "--rounds", "2", *asked, str(out)])
     assert said.exit_code == 0, said.output
     assert set(measured(json.loads(out.read_text())["cases"])) == {"ours", "stock", "naive"}
+
+
+@pytest.mark.skipif(not THOROUGH, reason="a process for each way: IY_THOROUGH=1")
+def test_the_memory_of_whole_generations_is_compared(tmp_path, monkeypatch):
+    settings = tiny_params(tiny_base(tmp_path / "base"))
+    monkeypatch.setattr("iy.params.load", lambda profile: settings)
+    out, asked = tmp_path / "found.json", ["--steps", "2", "--device", "cpu", "--out"]
     said = CliRunner().invoke(app, ["bench", "memory", *asked, str(out)])
     assert said.exit_code == 0, said.output
     found = json.loads(out.read_text())

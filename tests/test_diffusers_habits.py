@@ -14,13 +14,14 @@ from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler, 
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.model import ImagineYourselfPipeline
+from tests.depth import depth
 from tests.tiny import moved, tiny_base, tiny_params
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
 PROMPT = "a smiling man in a blue jacket"
 
 
-@pytest.fixture(scope="module", params=["studio", "sdxl"])
+@pytest.fixture(scope="module", params=depth(["sdxl"], ["studio", "sdxl"]))
 def folder(request, tmp_path_factory):
     torch.set_num_threads(1)
     return tiny_base(tmp_path_factory.mktemp(request.param), like=request.param)

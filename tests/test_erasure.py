@@ -217,7 +217,7 @@ def test_an_erasure_that_was_killed_goes_on(project, monkeypatch):
     bob = of("Bob")
     found, _ = erasing.plan(["pBob"])
     steps = [step.what for step in erasing.steps(found)]
-    for number in range(1, len(steps), depth(3, 1)):  # killed before a step: every third, or every one but the first
+    for number in range(1, len(steps), depth(5, 1)):  # killed before a step: every fifth, or every one but the first
         whole = erasing.steps
 
         def some(found, last=number, whole=whole):

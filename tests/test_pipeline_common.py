@@ -22,6 +22,7 @@ from PIL import Image
 from iy.diffusion import to_pixels, vae_encode
 from iy.errors import UserError
 from iy.model import ImagineYourselfPipeline
+from tests.depth import depth
 from tests.drawing import FACE, PROMPT, built, drawn, quiet
 from tests.tiny import tiny_base
 
@@ -190,7 +191,7 @@ def test_every_test_of_the_table_is_answered_by_one_that_is_there():
                 assert len(answer.split()) > 5, f"{group}.{name}: say why"
 
 
-@pytest.fixture(scope="module", params=["studio", "sdxl"])
+@pytest.fixture(scope="module", params=depth(["sdxl"], ["studio", "sdxl"]))
 def folder(request, tmp_path_factory):
     torch.set_num_threads(1)
     return tiny_base(tmp_path_factory.mktemp(request.param), like=request.param)

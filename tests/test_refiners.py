@@ -33,7 +33,7 @@ def test_the_whole_stage_draws_and_refines_without_the_bundle(published, tiny_pr
     assert files(chosen) == first
 
 
-@pytest.mark.parametrize("published", ["studio"], indirect=True)
+@pytest.mark.parametrize("published", ["sdxl"], indirect=True)
 def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tiny_project):
     from iy.synpairs.run import run
 
@@ -45,7 +45,7 @@ def test_a_stage_without_a_refiner_judges_the_first_picture_alone(published, tin
     assert "refined by nothing" in html and "pass 1" not in html
 
 
-@pytest.mark.parametrize("published", ["studio"], indirect=True)
+@pytest.mark.parametrize("published", ["sdxl"], indirect=True)
 def test_the_bundle_refines_what_a_generator_drew(published, tiny_project):
     from iy.synpairs.run import run
 

@@ -12,6 +12,7 @@ from iy.studio import Person, Shot, Studio, render_many, sample_people, sample_p
 from iy.studio.camera import rotation
 from iy.studio.mesh import noise
 from iy.workers import ALONE
+from tests.depth import THOROUGH
 
 PLAIN = {
     "expression": "neutral",
@@ -123,6 +124,7 @@ def test_nobody_has_holes(studio):
         assert not ((face[..., 2] > face[..., 1] + 60) & (face[..., 0] > face[..., 1] + 20)).any()
 
 
+@pytest.mark.skipif(not THOROUGH, reason="IY_THOROUGH=1: test_curate_photographs has photos rendered by processes")
 def test_workers_keep_the_order(studio, person):
     jobs = [(person, sample_shot(seed)) for seed in range(ALONE + 2)]
     made = list(render_many(jobs, 32, Workers(map="processes", count=2, address=None)))

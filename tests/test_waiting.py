@@ -15,6 +15,7 @@ import pytest
 from flows import locks, orphans, process, services
 from iy import project
 from tests import toy_project
+from tests.depth import THOROUGH
 
 HOLD = """
 import sys, time
@@ -99,6 +100,7 @@ def test_a_run_that_waits_for_its_turn_to_train_says_so_and_ends_when_told(toy):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not THOROUGH, reason="a third of a minute: IY_THOROUGH=1")
 def test_so_does_one_that_waits_on_a_server_that_others_use_too(toy):
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
