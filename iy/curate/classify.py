@@ -60,7 +60,7 @@ def classify(
         def read(rows: list[dict]) -> list[np.ndarray]:
             return list(readers.map(partial(read_image, folder), rows))
 
-        for part, path in zip(parts, tqdm(done, "classifiers", mininterval=1), strict=True):
+        for part, path in zip(parts, tqdm(done, "classifiers", mininterval=1, delay=1), strict=True):
             if not path.exists():
                 records.write(path, judged(records.read(part, records.PHOTO), classifiers, read), records.PHOTO)
     return done

@@ -56,7 +56,7 @@ def measure(settings: Params, folder: Path, work: Path, tell: Tell) -> list[Path
     missing = [part for part in parts if not part.path.exists()]
     if len(missing) < len(parts):
         log.info("curate: %d of %d parts are already there", len(parts) - len(missing), len(parts))
-    with tqdm(total=sum(part.stop - part.start for part in missing), desc="faces", mininterval=1) as bar:
+    with tqdm(total=sum(part.stop - part.start for part in missing), desc="faces", mininterval=1, delay=1) as bar:
         for done in workers.each(
             measure_part, missing, settings.workers, chunk=1, alone=1 if count > ALONE else len(parts)
         ):

@@ -71,6 +71,7 @@ def write_table(
         "captions",
         len(parts),
         mininterval=1,
+        delay=1,
         disable=settings.curate.captioner != "transformers",
     )
     said = captions.place(work, settings.curate)

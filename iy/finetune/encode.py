@@ -138,7 +138,7 @@ class Encoder:
         made = here(several, parts)
         if processes == 1:  # of several, each has the models open
             made = spread(several, count, self.settings.workers, parts, self.base.device.type)
-        for path in tqdm(made, title, count, unit="shard", mininterval=1, disable=count <= 1):
+        for path in tqdm(made, title, count, unit="shard", mininterval=1, delay=1, disable=count <= 1):
             if self.shared:
                 self.shared.send(path)
 

@@ -66,7 +66,7 @@ def find(wanted: Iterable[Source], settings: Params, bundle: Path, folder: Path)
         else:
             jobs.append(Job(source, row, text, rule, bundle, folder))
     few = settings.workers.model_copy(update={"map": "serial"}) if len(jobs) <= FEW else settings.workers
-    answers = tqdm(workers.each(crop, jobs, few), "faces", len(jobs), mininterval=1, disable=len(jobs) <= FEW)
+    answers = tqdm(workers.each(crop, jobs, few), "faces", len(jobs), mininterval=1, delay=1, disable=len(jobs) <= FEW)
     return found | dict(zip((job.source for job in jobs), answers, strict=True))
 
 

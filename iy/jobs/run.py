@@ -178,7 +178,7 @@ def draw_missing(missing: Sequence[Task], settings: Params, bundle: Path, out: P
         for some in shards(missing, settings.jobs.batch, settings.workers.count)
     ]
     unfit: list[Refused] = []
-    with tqdm(total=len(missing), desc="pictures", mininterval=1) as bar:
+    with tqdm(total=len(missing), desc="pictures", mininterval=1, delay=1) as bar:
         for job, refused in zip(jobs, shared_out(jobs, settings), strict=True):
             unfit += [Refused(row, reason) for row, reason in refused.items()]
             bar.update(len(job.tasks))

@@ -36,7 +36,7 @@ def unreadable(reason: Unreadable, **columns: str | None) -> Photo:
 def read_all(read: Callable[[Any], Photo], found: Iterable, threads: int, batch: int = BATCH) -> Iterator[Photo]:
     """`read` of each that was found, in their order, some at a time; how many there are need not be known."""
     total, stream = len(found) if isinstance(found, Sized) else None, iter(found)
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=total, desc="photos", unit="", mininterval=1) as bar:
+    with ThreadPoolExecutor(threads) as pool, tqdm(total=total, desc="photos", unit="", mininterval=1, delay=1) as bar:
         while some := list(islice(stream, batch)):
             for photo in pool.map(read, some):
                 bar.update()

@@ -43,7 +43,7 @@ def photos(settings: params.Photos, workers: params.Workers) -> Iterator[Photo]:
         for shot in shots(person, settings.per_person)
     ]
     images = render_many(jobs, settings.size, workers)
-    for (person, shot), image in zip(jobs, tqdm(images, "portraits", len(jobs), mininterval=1), strict=True):
+    for (person, shot), image in zip(jobs, tqdm(images, "portraits", len(jobs), mininterval=1, delay=1), strict=True):
         yield portrait(person, shot, image, settings)
 
 

@@ -75,7 +75,7 @@ def make_all(chosen: Sequence[tuple[dict, int]], how: How, work: Path, workers: 
     made = map(make_shard, missing)
     if workers.map == "ray" and missing:
         made = on_ray(make_shard, missing, workers, chunk=1, cpus=how.threads, gpu=True)
-    for _ in tqdm(made, "shards", len(missing), mininterval=1, disable=len(missing) <= 1):
+    for _ in tqdm(made, "shards", len(missing), mininterval=1, delay=1, disable=len(missing) <= 1):
         pass
     folders = [shard.folder for shard in shards]
     must_be_here(folders)
