@@ -25,12 +25,13 @@ LEVELS = [
         "rights",
         "web",
     },
-    {"resume", "workers", "report", "spreadsheet", "studio"},
+    {"resume", "workers", "report", "spreadsheet", "studio", "overrides"},
     {"diffusion", "tracking"},
     {"model", "faces", "stage"},
     {"generate"},
     {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
-    {"doctor", "bench", "review", "transfer", "erasure", "jobs", "play"},
+    {"shapes"},
+    {"doctor", "bench", "review", "transfer", "erasure", "jobs", "play", "rehearse", "plan"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
