@@ -11,7 +11,9 @@ import typer
 from iy.bench.commands import bench
 from iy.erasure.commands import erase, trace
 from iy.errors import UserError
+from iy.plan.commands import plan
 from iy.play.commands import play
+from iy.rehearse.commands import rehearse
 from iy.review.commands import review
 
 if TYPE_CHECKING:
@@ -177,6 +179,8 @@ def pull(
 
 
 app.command()(play)
+app.command()(rehearse)
+app.command()(plan)
 app.command()(trace)
 app.command()(erase)
 
