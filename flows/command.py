@@ -10,11 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
 from flows import environment, experiment, graph, locks, orphans, place, server, turn
 from iy import faces
 from iy.errors import UserError
+from iy.overrides import read
 from iy.photos.own import own_photos, stated
 from iy.synpairs import models
 
@@ -51,12 +50,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def overrides(photos: str | None, changes: list[str]) -> dict[str, Any]:
     found = own_photos(photos) if photos else {}
-    for one in changes:
-        key, sign, value = one.partition("=")
-        if not sign:
-            raise UserError(f"--set {one}: write KEY=VALUE, for example --set finetune.stages.4.steps=40")
-        found[key.strip()] = yaml.safe_load(value)
-    return stated(found)
+    return stated(found | read(changes))
 
 
 def checked(profile: str | None, changes: dict[str, Any], stage: str | None, force: bool) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 from flows import graph, locks
 from iy import git, params, project
 from iy.errors import UserError, one_line
+from iy.overrides import changed
 from iy.storage import file_sha256, sha256
 
 UNTRACKED_LIMIT = 200 * 2**20  # bytes of files that git does not know: more is a data set, not an edit
@@ -31,21 +32,6 @@ def chosen(profile: str | None, overrides: dict[str, Any], home: Path) -> params
             return settings
         values = params.read_yaml(Path("profiles", f"{settings.profile}.yaml"))
         return params.parse({"profile": settings.profile, **changed(values, overrides)}, "overrides")
-
-
-def changed(values: Any, overrides: dict[str, Any]) -> Any:
-    """`values` with each `a.b.c` of `overrides` set in place."""
-    for key, value in overrides.items():
-        *path, last = key.split(".")
-        place = values
-        for part in path:
-            if not isinstance(place, dict):
-                break
-            place = place.setdefault(part, {})
-        if not isinstance(place, dict):
-            raise UserError(f"override {key!r}: {key.rpartition('.')[0]!r} holds one value and has no keys below it")
-        place[last] = value
-    return values
 
 
 def title(profile: str, overrides: dict[str, Any]) -> str:

@@ -11,9 +11,11 @@ import typer
 from iy.bench.commands import bench
 from iy.erasure.commands import erase, trace
 from iy.errors import UserError
+from iy.plan.commands import plan
 from iy.play.commands import play
 from iy.policy.commands import policy
 from iy.provenance.commands import provenance
+from iy.rehearse.commands import rehearse
 from iy.review.commands import review
 
 if TYPE_CHECKING:
@@ -181,6 +183,8 @@ def pull(
 
 app.command()(play)
 app.command()(provenance)
+app.command()(rehearse)
+app.command()(plan)
 app.command()(trace)
 app.command()(erase)
 

@@ -46,3 +46,10 @@ def gpu_name() -> str | None:
     import torch
 
     return torch.cuda.get_device_name(0) if torch_has_gpu() else None
+
+
+def memory_gb() -> float | None:
+    """Gigabytes of the first GPU; None where there is none."""
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch_has_gpu() else None

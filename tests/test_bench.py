@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from iy.bench import attention, generate, measure, stock, unet
+from iy.bench import attention, generate, gpu, measure, stock, train, unet
 from iy.cli import app
 from iy.diffusion import load_base
 from iy.errors import UserError
 from iy.photos.run import run as take_photos
+from iy.shapes.base import drawn
 from tests import att_faces, curating
 from tests.depth import THOROUGH, depth
 from tests.tiny import tiny_base, tiny_params
@@ -182,3 +183,46 @@ def test_curating_is_measured_beside_each_of_its_models(tmp_path, monkeypatch):
     for cases in (captioned, faces):
         slowest, everything = (one["theirs"] for one in cases)
         assert 0 < cases[0]["ours"] < 1.2 * everything < 1.2 * slowest and measured(cases), "photos per second"
+
+
+@pytest.mark.parametrize("like", ["studio", "sdxl"])
+def test_training_is_measured_beside_the_usual_way(tmp_path, monkeypatch, like):
+    """What learns: ours, the adapter whether encoded beforehand or not, nothing in the bare U-Net."""
+    settings = tiny_params(tiny_base(tmp_path / "base", like=like))
+    monkeypatch.setattr("iy.params.load", lambda profile: settings)
+    out = tmp_path / "train.json"
+    asked = ["--rounds", "2", "--batch", "2", "--device", "cpu", "--no-memory", "--out", str(out)]
+    said = CliRunner().invoke(app, ["bench", "train", *asked])
+    assert said.exit_code == 0, said.output
+    found = json.loads(out.read_text())
+    assert set(measured(found["cases"])) == set(train.WAYS) and found["batch"] == 2
+    assert found["trainable"]["bare"] == 0 < found["trainable"]["cached"] == found["trainable"]["in loop"]
+
+
+def test_each_way_of_training_moves_what_learns_and_nothing_else(tmp_path):
+    settings = train.without_identity(tiny_params(tiny_base(tmp_path / "base")))
+    for way in train.WAYS:
+        torch.manual_seed(0)
+        base = drawn(settings.base, torch.device("cpu"), only_own=True)
+        frozen = {name: weight.clone() for name, weight in base.unet.named_parameters()}
+        make = {"ours": train.ours, "bare": train.bare}.get(way, lambda *two: train.usual(*two, cached=True))
+        one, _ = make(base, settings)
+        one()
+        assert all(torch.equal(weight, frozen[name]) for name, weight in base.unet.named_parameters())
+
+
+def test_steps_on_a_lent_gpu_share_the_time_and_fail_alone(tmp_path, root):
+    said, todo = (
+        [],
+        [
+            gpu.Step("sleepy", ["ui", "--port", "none"], 0.0, False),
+            gpu.Step("wrong", ["params", "nobody"], 0.9, False),
+            gpu.Step("right", ["params", "studio"], 0.9, False),
+        ],
+    )
+    found = gpu.run(todo, 200, tmp_path / "out", said.append)
+    assert [one["code"] for one in found.values()] == [None, 2, 0]
+    assert "nobody" in (tmp_path / "out" / "wrong.log").read_text()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == found
+    late = gpu.run(todo, 1, tmp_path / "late", said.append)
+    assert [one["seconds"] for one in late.values()] == [0.0] * 3 and "not begun" in said[-1]

@@ -25,13 +25,14 @@ LEVELS = [
         "rights",
         "web",
     },
-    {"resume", "workers", "report", "spreadsheet", "studio", "provenance"},
+    {"resume", "workers", "report", "spreadsheet", "studio", "provenance", "overrides"},
     {"diffusion", "tracking"},
     {"model", "faces", "stage"},
     {"policy"},
     {"generate"},
     {"photos", "curate", "synpairs", "select", "finetune", "evaluate", "register"},
-    {"doctor", "bench", "review", "transfer", "erasure", "jobs", "play"},
+    {"shapes"},
+    {"doctor", "bench", "review", "transfer", "erasure", "jobs", "play", "rehearse", "plan"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}

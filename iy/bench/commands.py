@@ -62,6 +62,9 @@ def generate(
     steps: Steps = 30,
     rounds: Annotated[int, typer.Option(min=1, help="Generations of each kind; the median counts.")] = 7,
     batch: Batch = 1,
+    random: Annotated[
+        bool, typer.Option("--random", help="Random weights at the profile's sizes: no file is opened.")
+    ] = False,
     device: Device = "auto",
     out: Out = None,
     as_json: Json = False,
@@ -71,9 +74,11 @@ def generate(
     from iy.bench import generate
     from iy.device import choose_device
     from iy.diffusion import load_base
+    from iy.shapes.base import drawn
 
     settings = params.load(profile)
-    base = load_base(settings.base, choose_device(device))
+    where = choose_device(device)
+    base = drawn(settings.base, where, tokenizers=True) if random else load_base(settings.base, where)
     give(generate.run(base, settings.model, steps, rounds, batch), out, as_json)
 
 
@@ -91,6 +96,42 @@ def memory(
     from iy.bench import memory
 
     give(memory.run(params.load(profile), steps, batch, device), out, as_json)
+
+
+@bench.command("train")
+def train(
+    profile: Profile = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step; else the profile's.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind; the median counts.")] = 7,
+    memory: Annotated[bool, typer.Option(help="Peak memory too: each way in a process of its own.")] = True,
+    device: Device = "auto",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Training steps: ours, public IP-Adapter training with and without cached latents, the bare U-Net."""
+    from iy import overrides, params
+    from iy.bench import train
+
+    changes = [f"finetune.training.batch={batch}"] if batch else []
+    give(train.run(overrides.apply(params.load(profile), changes), rounds, device, memory), out, as_json)
+
+
+@bench.command("gpu")
+def gpu(
+    out: Annotated[Path, typer.Argument(help="Folder for what is measured and said.")],
+    profile: Annotated[str, typer.Option("--profile", "-p")] = "sdxl",
+    shape: Annotated[str, typer.Option(help="Of the U-Net that `iy bench unet` measures: sdxl or sd15.")] = "sdxl",
+    seconds: Annotated[float, typer.Option(min=60, help="For everything together.")] = 540,
+    photos: Annotated[
+        Path | None, typer.Option(help="For the rehearsal: photographs, a sub-folder a person; else rendered.")
+    ] = None,
+    device: Device = "cuda",
+) -> None:
+    """Training, a U-Net's step, whole images and the rehearsal at full size, within a time: for a GPU that is lent."""
+    from iy.bench import gpu
+
+    found = gpu.run(gpu.steps(profile, shape, device, photos), seconds, out, print)
+    raise typer.Exit(int(any(one["code"] != 0 for one in found.values())))
 
 
 @bench.command("curate")

@@ -16,6 +16,7 @@ from iy.diffusion.int8 import narrow
 from iy.errors import UserError, one_line
 from iy.storage import LFS_POINTER
 
+ENCODER, TOKENIZER_FILE = "text_encoder", "tokenizer_config.json"
 POOLED = "pooled"  # beside the branches' states: one vector per prompt, for a U-Net that takes one
 
 
@@ -201,15 +202,24 @@ def open_part(library: Any, part: params.Component, key: str, name: str, opening
     cls = getattr(library, name, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise UserError(f"base.{key}: {library.__name__} has no loadable class {name!r}: name one that it has")
-    place = f"{part.path}/{part.subfolder}" if part.subfolder else part.path
-    if part.subfolder:
-        options["subfolder"] = part.subfolder
-    folder = local(part.path, part.subfolder, key, opening.local_files_only)
+    below = tokenizer_folder(part) if key.endswith(".tokenizer") else part.subfolder
+    place = f"{part.path}/{below}" if below else part.path
+    if below:
+        options["subfolder"] = below
+    folder = local(part.path, below, key, opening.local_files_only)
     try:
         return cls.from_pretrained(folder, **opening.hub(), **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        why = pointer(Path(folder, part.subfolder or "")) or one_line(error)
+        why = pointer(Path(folder, below or "")) or one_line(error)
         raise UserError(f"base.{key}: cannot open {name} at {place}: {why}") from None
+
+
+def tokenizer_folder(part: params.Component) -> str | None:
+    """The subfolder of `part.path` with its tokenizer: beside the weights, or as diffusers lays out whole pipelines,
+    where `text_encoder_2` reads what `tokenizer_2` cuts."""
+    if not (part.subfolder or "").startswith(ENCODER) or Path(part.path, part.subfolder or "", TOKENIZER_FILE).exists():
+        return part.subfolder
+    return f"tokenizer{(part.subfolder or '').removeprefix(ENCODER)}"
 
 
 def pointer(folder: Path) -> str | None:
