@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from flows import environment, experiment, graph, locks, orphans, place, server, turn
-from iy import faces
+from iy import erased, faces
 from iy.errors import UserError
 from iy.overrides import read
 from iy.photos.own import own_photos, stated
@@ -65,6 +65,7 @@ def checked(profile: str | None, changes: dict[str, Any], stage: str | None, for
     if not in_place:
         experiment.possible(home)
     orphans.sweep(locks.to_terminal)
+    erased.keep(locks.to_terminal)
     if in_place and not force and not stage and up_to_date(home):
         print("Everything is up to date.")
         report = home / settings.report_dir("evaluate") / "index.html"

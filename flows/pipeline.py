@@ -13,10 +13,10 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import artifacts, durations, experiment, graph, orphans, reports, review
+from flows import artifacts, durations, experiment, graph, orphans, reports, review, unfinished
 from flows.place import DEFAULT, Place, called, place
 from flows.stage import repro
-from iy import params
+from iy import erased, params
 from iy.errors import UserError
 from iy.photos.own import own_photos, stated
 from iy.process import die_with_parent
@@ -78,9 +78,11 @@ def follow(target: str | None, profile: str | None, photos: str, overrides: dict
     """Run `target` (None: all) and what it needs, one task each; the state tells the first failure in one line."""
     if "PREFECT__FLOW_RUN_ID" in os.environ:  # started by a runner; a run from a shell may outlive its terminal
         die_with_parent()
+        unfinished.sign()
     log = get_run_logger()
     orphans.sweep(log.warning)
     try:
+        erased.keep(log.warning)
         changes = stated({**(own_photos(photos) if photos else {}), **overrides})
         with place(profile, changes, log.info) as where, reports.noting(where.state, run_id(), what()):
             failed = run_stages(where, target, force)

@@ -80,7 +80,8 @@ def state_of(facts: dict[str, Any]) -> str:
 
 def index(reports: Path) -> str:
     """The first page: a row for each run, the newest first, with links to what its stages left."""
-    runs = [(noted(run), run) for run in reports.iterdir() if run.is_dir()]
+    # an erasure may have taken them away since
+    runs = [(noted(run), run) for run in (reports.iterdir() if reports.is_dir() else ()) if run.is_dir()]
     runs.sort(key=lambda one: (one[0]["began"], one[1].name), reverse=True)
     rows = [[facts["name"], began(facts), state_of(facts), links(run)] for facts, run in runs]
     shown = [report.table(["Run", "Began", "State", "Reports"], rows)] if rows else []
@@ -116,7 +117,7 @@ def application(reports: Path, port: int) -> Starlette:
         """None: browsers ask for one."""
         return Response(status_code=204)
 
-    files = Mount("/", StaticFiles(directory=reports, html=True))
+    files = Mount("/", StaticFiles(directory=reports, html=True, check_dir=False))
     guard = Middleware(web.Guard, hosts={f"{name}:{port}" for name in (web.HERE, "localhost")}, largest=0)
     return Starlette(routes=[Route("/", first), Route("/favicon.ico", icon), files], middleware=[guard])
 

@@ -23,6 +23,7 @@ from iy.storage import write_json
 from iy.tracking import local
 
 FAREWELL = 30.0  # seconds: a training of another terminal may save its state
+FLOWS = "flows"  # the process whose children are the runs that the pages start
 PORTS = {"prefect": 4200, "mlflow": 5000, "reports": 4280}
 
 
@@ -82,13 +83,13 @@ def serve(ports: dict[str, int]) -> None:
         stay(children, logs, addresses["prefect"] + "/api")
     finally:
         try:
-            dismiss(addresses["prefect"] + "/api")
+            dismiss(addresses["prefect"] + "/api", children)
         finally:  # interrupted again
             services.stop_all(children)
 
 
 def stay(children: list[Service], logs: Path, api: str) -> None:
-    """Until Ctrl-C; then until the runs of other terminals have ended, or Ctrl-C again."""
+    """Until Ctrl-C; then until the runs that use these servers have ended, or Ctrl-C again."""
     try:
         services.watch(children, logs)
     except AtOnce:
@@ -97,15 +98,15 @@ def stay(children: list[Service], logs: Path, api: str) -> None:
         if not (found := guests(api)):
             raise
         print(
-            f"{', '.join(name for name, _ in found)}: still runs in another terminal and needs this server. Everything "
-            "stops when it has ended. Ctrl-C again: at once, that run too (the same command continues it)",
+            f"{', '.join(name for name, _ in found)}: still runs and needs this server. Everything stops when "
+            "it has ended. Ctrl-C again: at once, that run too (the same again continues it)",
             flush=True,
         )
         services.watch(children, logs, lambda: guests(api) != [])
 
 
 def guests(api: str) -> list[tuple[str, str]] | None:
-    """Names and processes of the runs that `iy run` started and that report here; None: the server does not answer."""
+    """Names and processes of the runs that work and report here; None: the server does not answer."""
     runs = asked(api + "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}})
     if runs is None:
         return None
@@ -113,10 +114,11 @@ def guests(api: str) -> list[tuple[str, str]] | None:
     return [(name, tag) for name, tag in tags if not orphans.ended(tag)]
 
 
-def dismiss(api: str) -> None:
-    """Tell the runs of other terminals that the server goes, and leave them the time to end."""
+def dismiss(api: str, children: list[Service]) -> None:
+    """Tell the runs that the server goes, and leave them the time to end."""
     found = guests(api) if environment.services_file().exists() else []
     environment.services_file().unlink(missing_ok=True)
+    services.stop_all([one for one in children if one.name == FLOWS])
     end = time.monotonic() + FAREWELL
     while time.monotonic() < end and not all(orphans.ended(tag) for _, tag in found or []):
         time.sleep(0.2)
@@ -154,7 +156,7 @@ def offer(children: list[Service], logs: Path, api: str) -> None:
     """Start the process that runs flows; wait until it has registered each (earlier starts left theirs)."""
     began, expected = datetime.now(UTC), {"pipeline", *graph.names()}
     flows = Service(
-        "flows", process.python("flows.deploy"), lambda: expected <= registered(api, began), environment.own_server(api)
+        FLOWS, process.python("flows.deploy"), lambda: expected <= registered(api, began), environment.own_server(api)
     )
     children.append(flows)
     flows.start(logs)

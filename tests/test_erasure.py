@@ -167,6 +167,8 @@ def test_a_person_is_traced_and_erased(project):
     root, client, bucket = project
     ada, others = of("Ada"), of("Bob") | of("Cem")
     pixels = {path.read_bytes()[60:200] for path in Path("faces/Ada").iterdir()}
+    left = Path(".iy/experiments/tried-1")
+    shutil.copytree("data", left / "data")
     before = holding(everything(root, client, bucket), ada, pixels)
     for place in (
         "data/tried/photos/00000.tar",
@@ -180,6 +182,7 @@ def test_a_person_is_traced_and_erased(project):
     ):
         assert any(place in name for name in before), f"the test's own search must find it in {place}"
     seen = told("trace", "Ada")
+    assert f"{left}/data/tried/curate/photos.parquet: 3 rows" in seen, "what a run left that did not end"
     for words in (
         "(Ada/0.png)",
         "person pAda",
@@ -207,7 +210,10 @@ def test_a_person_is_traced_and_erased(project):
     (report,) = Path("erasures").glob("report-*.json")
     assert set(json.loads(report.read_text())["photos"]) == ada
 
+    Path("erasures/erased.txt").write_text("")  # as `dvc exp apply` brings it back, from before
     run(settings(source="folder", path="faces"))  # whose files are still there
+    erased.keep(print)
+    assert len(Path("erasures/erased.txt").read_text().split()) == 3
     assert {row["id"] for row in records.read("data/tried/photos/photos.parquet", records.PHOTO)} == others
     assert not holding(everything(root, client, bucket), ada, pixels)
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from flows import experiment, graph
+from flows import experiment, graph, orphans
 from tests import browser, toy_project
 
 pytestmark = [
@@ -90,6 +90,7 @@ def test_a_cancel_during_training_stops_the_process_and_a_rerun_finishes(toy):
     assert "Completed" in shown and "4 Task runs" in shown
     assert not (folder / ".iy" / "experiments" / "smoke").exists()
     assert (folder / "data" / "smoke" / "evaluate" / "out.json").exists()
+    assert any(orphans.ended(tag) for tag in prefect.api(f"/flow_runs/{again}")["tags"]), "it said which process it was"
     listed = reports_page(folder)
     assert f'href="{again}/evaluate/"' in listed and "complete" in listed
     assert listed.index(again) < listed.index("run the same again and it continues"), "the newest first"
@@ -144,7 +145,7 @@ def test_closing_the_pages_waits_for_the_run_of_another_terminal_and_ends_it_whe
         )
     browser.wait(lambda: stages_of(folder) and "finetune1 step 9" in said.read_text(), 120, "a training")
     os.kill(int(ui), signal.SIGINT)
-    browser.wait(lambda: "smoke, seed=5: still runs in another terminal" in log.read_text(), 20, "why it stays")
+    browser.wait(lambda: "smoke, seed=5: still runs and needs this server" in log.read_text(), 20, "why it stays")
     assert prefect.api("/health") is True and run.poll() is None
     os.kill(int(ui), signal.SIGINT)
     assert run.wait(40) == 1 and "`make ui`, whose Prefect server this run used, was ended: run the" in said.read_text()

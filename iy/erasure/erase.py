@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from iy import erased, project
-from iy.erasure import decisions, encoded, runs, versions
+from iy import erased, git, project
+from iy.erasure import decisions, encoded, runs, tables, versions
 from iy.erasure.find import Found, find
 from iy.errors import UserError
 from iy.names import clean
@@ -100,6 +100,8 @@ def steps(found: Found) -> Iterator[Step]:
             yield Step(f"{folder}: removed, `iy run` makes it again", lambda folder=folder: clear(folder))
     for url in encoded.places():
         yield Step(f"{url}: what training had encoded, removed", lambda url=url: encoded.remove(url))
+    for folder in tables.left():
+        yield Step(f"{folder}: removed, the run that left it begins anew", lambda folder=folder: leave(folder))
     for folder in kept():
         yield Step(f"{folder}: removed", lambda folder=folder: clear(folder))
 
@@ -118,6 +120,11 @@ def kept() -> list[Path]:
     here, shared = Path(project.STATE), project.state()
     places = [here] if here.resolve() == shared.resolve() else [here, shared]
     return [place / name for place in places for name in KEPT]
+
+
+def leave(worktree: Path) -> None:
+    clear(worktree)
+    git.call("worktree", "prune")
 
 
 def clear(folder: Path) -> None:

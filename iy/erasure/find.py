@@ -30,6 +30,7 @@ def find(wanted: Sequence[str]) -> tuple[Found, Iterator[str]]:
     """What holds the photos that `wanted` mean, and the lines that tell it."""
     here, places = list(tables.here()), versions.places()
     older = [table for place in places for folder in place.folders for table in folder.tables]
+    older += tables.unfinished()
     photos = tables.named(wanted, [*here, *older])
     pairs = tables.made_of(photos, [*here, *older])
     held = [table for table in [*here, *older] if table.holding(photos)]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iy import names
+from iy import names, project
 from iy.errors import UserError
 from iy.storage import sha256
 
@@ -53,6 +53,20 @@ def here(root: Path = Path()) -> Iterator[Table]:
     for path in sorted(path for part in ("data", "reports") for path in (root / part).rglob("*.parquet")):
         if (table := parse(path.read_bytes(), str(path))) is not None:
             yield table
+
+
+def unfinished() -> Iterator[Table]:
+    """Those in the folders that runs which did not end have left, to go on in."""
+    for folder in left():
+        paths = (path for path in folder.rglob("*.parquet") if not {".iy", ".dvc"} & {*path.relative_to(folder).parts})
+        for path in sorted(paths):
+            if (table := parse(path.read_bytes(), str(path))) is not None:
+                yield table
+
+
+def left() -> list[Path]:
+    """Those folders: git worktrees, see flows/experiment.py."""
+    return sorted(path for path in (project.state() / "experiments").glob("*") if path.is_dir())
 
 
 def named(wanted: Iterable[str], tables: list[Table]) -> set[str]:
