@@ -12,6 +12,7 @@ from typing import Any
 
 from flows import environment, experiment, graph, locks, orphans, place, server, turn
 from iy import erased, faces
+from iy.device import choose_device
 from iy.errors import UserError
 from iy.overrides import read
 from iy.photos.own import own_photos, stated
@@ -71,6 +72,8 @@ def checked(profile: str | None, changes: dict[str, Any], stage: str | None, for
         report = home / settings.report_dir("evaluate") / "index.html"
         print(f"{'Report':<12} {report}\n{'Runs':<12} `make ui` shows those that made it, in Prefect and MLflow")
         return 0
+    if settings.device == "cuda":  # told before photographs are taken in
+        choose_device(settings.device)
     if not stage:
         faces.require(settings)
         models.require(settings)

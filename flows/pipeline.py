@@ -89,8 +89,7 @@ def follow(target: str | None, profile: str | None, photos: str, overrides: dict
             if failed:
                 raise Stopped(failed.message)
             places = finish(where, target, log.info)
-    except (UserError, Stopped) as error:
-        log.error(str(error))
+    except (UserError, Stopped) as error:  # Prefect logs the message with the state
         return Failed(message=str(error))
     return Completed(message="up to date", data=places)
 

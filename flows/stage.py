@@ -59,7 +59,12 @@ def repro(stage: str, folder: str, state: str, force: bool = False, pipeline: st
         return Completed(name="Cached", message="nothing changed")
     if ended.code == 0:
         return Completed(data=time.monotonic() - began)
-    return Failed(name=UNREACHABLE if ended.unreachable else "Failed", message=f"{stage}: {ended.said}")
+    return Failed(name=UNREACHABLE if ended.unreachable else "Failed", message=named(stage, ended.said))
+
+
+def named(stage: str, said: str) -> str:
+    """What went wrong, after the stage's name, which it may begin with already."""
+    return said if said.startswith(f"{stage}:") else f"{stage}: {said}"
 
 
 @dataclass(frozen=True, kw_only=True)

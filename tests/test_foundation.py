@@ -25,6 +25,7 @@ from iy import lexicon, params
 from iy.diffusion import load_base
 from iy.evaluate.probes import READS, ProbeNet, Probes, mirror
 from iy.model import Personaliser
+from tests.depth import THOROUGH
 from tests.toys import lesson, toy
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "studio"
@@ -131,6 +132,7 @@ def test_traits_tell_people_apart_on_one_scale():
     assert some.shape[1] > 100 and far.min() > 3
 
 
+@pytest.mark.skipif(not THOROUGH, reason="a recipe that ran: IY_THOROUGH=1")
 def test_the_tower_learns_to_see_what_a_person_is_made_of(tmp_path, monkeypatch):
     """Three people whose crops differ in one shade: nothing else can tell the traits."""
     torch.set_num_threads(1)

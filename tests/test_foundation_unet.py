@@ -12,6 +12,7 @@ from foundation import lesson as lessons
 from foundation.train import Plan
 from iy import lexicon
 from iy.faces.dlibtorch import chips
+from tests.depth import THOROUGH
 from tests.toys import lesson
 
 
@@ -244,6 +245,7 @@ def test_the_unet_is_the_personal_one_without_references(root, monkeypatch):
         assert (seen[0] - alone).abs().max() > 1e-3
 
 
+@pytest.mark.skipif(not THOROUGH, reason="a recipe that ran: IY_THOROUGH=1")
 def test_the_decoder_learns_what_a_recogniser_sees_and_the_encoder_stays(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -25,6 +25,7 @@ from iy.synpairs.endpoint import Endpoint
 from iy.synpairs.grammar import Grammar, rewrite_by_grammar
 from iy.synpairs.language_model import LanguageModel
 from iy.synpairs.rewriters import rewrite
+from tests.depth import THOROUGH
 
 CAPTION = "A portrait of a young woman with long black hair, smiling, facing the camera, in soft light."
 GOOD = "A portrait of a young woman with long black hair, laughing, facing left, in soft light."
@@ -287,6 +288,7 @@ def served(model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not THOROUGH, reason="a third of a minute: IY_THOROUGH=1")
 def test_a_real_server_with_a_real_model_ends_in_valid_rewrites_or_stated_rejections(served):
     url, name = served
     asked = [Request(CAPTION, seed) for seed in (1, 2)]
