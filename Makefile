@@ -2,7 +2,7 @@
 PYTHON  ?= python3
 PROFILE ?=
 PHOTOS  ?=
-JOBS    ?= 4
+JOBS    ?= 3
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
@@ -40,7 +40,7 @@ lint: $(STAMP) ## style, layout and types of the code, as every commit must have
 	@ruff format --check .
 	@basedpyright
 
-test: lint ## lint, then every test, four files at a time [JOBS=n]
+test: lint ## lint, then every test, three files at a time [JOBS=n]
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 ui: $(STAMP) ## Prefect and MLflow in the browser, with the flows ready to run

@@ -10,7 +10,7 @@ import pytest
 from tests.depth import depth
 
 ROOT = Path(__file__).parents[1]
-FEW, MANY = depth((1_000, 10_000), (10_000, 200_000))
+FEW, MANY = depth((2_000, 20_000), (10_000, 200_000))
 WITHIN = 1.1
 
 
